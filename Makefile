@@ -1,0 +1,30 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+PYTHON = .venv/bin/python
+
+.PHONY: help setup demo test test-slow clean
+
+help:
+	@echo "make demo       One Mamba-2 130M layer through the simulated SoC, compared with PyTorch."
+	@echo "make test       The tests, without those that take minutes each."
+	@echo "make test-slow  Those."
+	@echo "make setup      Installs what the above need; they do it themselves."
+	@echo "make clean      Removes what was built."
+
+setup:
+	@scripts/setup.sh
+
+demo: setup
+	$(PYTHON) examples/demo.py
+
+test: setup
+	$(PYTHON) -m pytest -q -m "not slow"
+
+test-slow: setup
+	$(PYTHON) -m pytest -q -m slow
+
+clean:
+	rm -rf build

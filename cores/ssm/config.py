@@ -1,0 +1,147 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Build-time configuration and run-time geometry of the SSM core: the one place where its sizes are stated.
+
+Everything that needs a size takes it from here: the gateware, the C header of the firmware
+(:func:`soc.protocol.c_header`), the host and the bit-accurate model.
+"""
+
+from dataclasses import dataclass
+
+# Constants ----------------------------------------------------------------------------------------
+
+ELEMENT_BYTES = 2   # IEEE-754 binary16.
+BEAT_BYTES    = 16  # A DMA beat: one 128-bit word of a LiteDRAM native port on DDR3-16 at 1:4.
+BEAT_ELEMENTS = BEAT_BYTES//ELEMENT_BYTES
+
+LANES         = (4, 8, 16, 32)
+
+# Helpers ------------------------------------------------------------------------------------------
+
+def ceil_multiple(value, multiple):
+    """Smallest multiple of `multiple` that is not below `value`."""
+    return -(-value//multiple)*multiple
+
+
+def check_range(name, value, low, high):
+    """Raise :class:`ValueError` unless `value` is an integer in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f"{name} = {value!r} is not allowed: an integer from {low} to {high} is.")
+
+# SSMConfig ----------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class SSMConfig:
+    """What is fixed when the core is built.
+
+    Parameters
+    ----------
+    lanes       : State elements updated in a cycle (4, 8, 16 or 32).
+    max_headdim : Largest P, the head dimension.
+    max_d_state : Largest N, the state size (a multiple of the lanes and of 8).
+    max_heads   : Largest H. Heads are tiles in DRAM; they cost no gateware.
+    max_groups  : Largest G. Likewise.
+    max_tokens  : Largest T, the tokens of a job.
+    queue_depth : Tile descriptors the gateware holds (a power of two).
+
+    Raises
+    ------
+    ValueError : names the parameter, its value and what is allowed.
+    """
+    lanes       : int = 16
+    max_headdim : int = 64
+    max_d_state : int = 128
+    max_heads   : int = 256
+    max_groups  : int = 64
+    max_tokens  : int = 65535
+    queue_depth : int = 8
+
+    def __post_init__(self):
+        if self.lanes not in LANES:
+            raise ValueError(f"lanes = {self.lanes!r} is not allowed: one of {', '.join(map(str, LANES))} is.")
+        check_range("max_headdim", self.max_headdim, 1,   256)
+        check_range("max_d_state", self.max_d_state, 1,   512)
+        check_range("max_heads",   self.max_heads,   1, 65535)
+        check_range("max_groups",  self.max_groups,  1, 65535)
+        check_range("max_tokens",  self.max_tokens,  1, 65535)
+        if self.max_d_state % self.d_state_multiple:
+            raise ValueError(f"max_d_state = {self.max_d_state} is not allowed: "
+                f"a multiple of {self.d_state_multiple} is.")
+        if self.queue_depth not in (2, 4, 8, 16, 32):
+            raise ValueError(f"queue_depth = {self.queue_depth!r} is not allowed: one of 2, 4, 8, 16, 32 is.")
+
+    @property
+    def d_state_multiple(self):
+        """B, C and the rows of the state are padded to a multiple of this many elements."""
+        return max(self.lanes, BEAT_ELEMENTS)
+
+    @property
+    def max_tile_words(self):
+        """Words of `lanes` elements in the largest head tile."""
+        return self.max_headdim*self.max_d_state//self.lanes
+
+# Geometry -----------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Geometry:
+    """What a job sets at run time: the sizes of a block and, from them, of its records in DRAM.
+
+    All records start on a beat (16 bytes) and are contiguous. Elements are binary16, little endian.
+
+    ============ =========== ================================================================
+    record       how many    content, in order
+    ============ =========== ================================================================
+    head tile    H           state of a head: word k*P + p holds h[p][k*L .. k*L + L - 1]
+    x record     T*H         dt, dA, D, 5 zeros; then x[0 .. P-1] padded with zeros
+    BC record    T*G         B[0 .. N-1] padded with zeros; then C likewise
+    y record     T*H         y[0 .. P-1] padded with zeros
+    ============ =========== ================================================================
+
+    Raises
+    ------
+    ValueError : names the size, its value and what is allowed.
+    """
+    config  : SSMConfig
+    heads   : int
+    headdim : int
+    d_state : int
+    groups  : int = 1
+
+    def __post_init__(self):
+        check_range("heads",   self.heads,   1, self.config.max_heads)
+        check_range("headdim", self.headdim, 1, self.config.max_headdim)
+        check_range("d_state", self.d_state, 1, self.config.max_d_state)
+        check_range("groups",  self.groups,  1, self.config.max_groups)
+        if self.heads % self.groups:
+            raise ValueError(f"groups = {self.groups} is not allowed: a divisor of heads = {self.heads} is.")
+
+    @property
+    def headdim_padded(self):
+        return ceil_multiple(self.headdim, BEAT_ELEMENTS)
+
+    @property
+    def d_state_padded(self):
+        return ceil_multiple(self.d_state, self.config.d_state_multiple)
+
+    @property
+    def tile_words(self):
+        return self.headdim*self.d_state_padded//self.config.lanes
+
+    @property
+    def tile_bytes(self):
+        return self.headdim*self.d_state_padded*ELEMENT_BYTES
+
+    @property
+    def x_record_bytes(self):
+        return BEAT_BYTES + self.headdim_padded*ELEMENT_BYTES
+
+    @property
+    def bc_record_bytes(self):
+        return 2*self.d_state_padded*ELEMENT_BYTES
+
+    @property
+    def y_record_bytes(self):
+        return self.headdim_padded*ELEMENT_BYTES

@@ -1,0 +1,230 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""The SSM core: streams in, streams out, no bus."""
+
+from migen import *
+
+from litex.gen import *
+
+from litex.soc.interconnect import stream
+
+from cores.ssm.config import BEAT_ELEMENTS
+from cores.ssm.datapath import Datapath
+from cores.ssm.fp16 import delay
+from cores.ssm.inputs import InputBuffer
+from cores.ssm.sequencer import Sequencer
+from cores.ssm.tile import TileBanks
+
+# Layouts ------------------------------------------------------------------------------------------
+
+COMMAND_LAYOUT = [
+    ("tokens",      16), # T >= 1.
+    ("first_token", 16), # y is emitted from this token on.
+    ("zero_state",   1), # Start from zeros; nothing is taken from state_sink.
+    ("no_store",     1), # Nothing is given to state_source.
+]
+
+# Row Gatherer -------------------------------------------------------------------------------------
+
+class RowGatherer(LiteXModule):
+    """y elements to beats: 8 to a beat, the last beat of a token padded with zeros. Never stalls; one element a cycle."""
+    def __init__(self):
+        self.valid  = Signal()
+        self.last   = Signal()
+        self.data   = Signal(16)
+        self.source_valid = Signal()
+        self.source_last  = Signal()
+        self.source_data  = Signal(16*BEAT_ELEMENTS, reset_less=True)
+
+        # # #
+
+        count = Signal(max=BEAT_ELEMENTS)
+        self.sync += [
+            self.source_valid.eq(self.valid & (self.last | (count == BEAT_ELEMENTS - 1))),
+            self.source_last.eq(self.last),
+            If(self.valid,
+                count.eq(Mux(self.last, 0, count + 1)),
+                If(count == 0, self.source_data.eq(0)),
+                Case(count, {n: self.source_data[16*n:16*(n + 1)].eq(self.data) for n in range(BEAT_ELEMENTS)}),
+            )
+        ]
+
+# SSM Core -----------------------------------------------------------------------------------------
+
+class SSMCore(LiteXModule):
+    """The SSM block on head tiles: for each tile T tokens of ``h = dA*h + dt*x*B``, ``y = sum(h*C) + D*x``.
+
+    ::
+
+        command ----------+-> Sequencer ---------------------------------+
+                          |       | vectors                              |
+        state_sink ---> TileBanks -- state -> Datapath - new_state -> TileBanks ---> state_source
+        input_sink -> InputBuffer -- x, dt, dA, D, B, C -^    |
+                                                              +-- y -> RowGatherer -> FIFO -> y_source
+
+    Streams of 128-bit beats; contents as in :class:`cores.ssm.config.Geometry`:
+
+    ============ ====== ================================================================
+    command      sink   one a tile, see COMMAND_LAYOUT
+    state_sink   sink   head tiles, except those that start from zeros
+    input_sink   sink   for each tile, for each token: its x record, then its BC record
+    state_source source head tiles, except those not stored; last ends a tile
+    y_source     source y records, for tokens from first_token on; last ends a record
+    ============ ====== ================================================================
+
+    ``headdim`` and ``d_state`` are the geometry; they may change only while the core is idle, and the first command may
+    follow three cycles later. ``stored`` pulses when a tile is done with: its state left for state_source, or was
+    skipped; its y left for y_source or waits there.
+
+    Throughput: a vector of L state elements a cycle; a token takes P*ceil(N/L) cycles (at least 14). Latency: see
+    Datapath. Model: :func:`model.bitexact.ssm_block`.
+    """
+    def __init__(self, config):
+        lanes = config.lanes
+        self.config = config
+
+        self.headdim      = Signal(max=config.max_headdim + 1)
+        self.d_state      = Signal(max=config.max_d_state + 1)
+        self.command      = stream.Endpoint(COMMAND_LAYOUT)
+        self.state_sink   = stream.Endpoint([("data", 128)])
+        self.input_sink   = stream.Endpoint([("data", 128)])
+        self.state_source = stream.Endpoint([("data", 128)])
+        self.y_source     = stream.Endpoint([("data", 128)])
+        self.stored       = Signal()
+
+        # Sizes of the records for this geometry, in beats, for whoever moves them.
+        self.tile_beats   = Signal(max=config.max_headdim*config.max_d_state//BEAT_ELEMENTS + 1)
+        self.row_beats    = Signal(max=config.max_headdim//BEAT_ELEMENTS + 2) # Of x without its first beat, and of y.
+        self.bc_beats     = Signal(max=config.max_d_state//BEAT_ELEMENTS + 1) # Of B, and of C.
+
+        # # #
+
+        # Geometry: sizes derived from it, in registers. -------------------------------------------
+        multiple   = config.d_state_multiple
+        padded     = Signal(max=config.max_d_state + multiple)
+        columns    = Signal(max=max(config.max_d_state//lanes, 2) + 1)
+        tile_words = Signal(max=config.max_tile_words + 1)
+        self.comb += padded.eq((self.d_state + multiple - 1)[log2_int(multiple):] << log2_int(multiple))
+        self.sync += [
+            columns.eq(padded >> log2_int(lanes)),
+            self.bc_beats.eq(padded >> log2_int(BEAT_ELEMENTS)),
+            self.row_beats.eq((self.headdim + BEAT_ELEMENTS - 1)[log2_int(BEAT_ELEMENTS):]),
+            # headdim*columns, spelt out so that it takes no DSP.
+            tile_words.eq(sum((Mux(columns[n], self.headdim << n, 0) for n in range(len(columns))), Constant(0))),
+        ]
+
+        if lanes >= BEAT_ELEMENTS:
+            self.comb += self.tile_beats.eq(tile_words << log2_int(lanes//BEAT_ELEMENTS))
+        else:
+            self.comb += self.tile_beats.eq(tile_words >> log2_int(BEAT_ELEMENTS//lanes))
+
+        # Commands go to the sequencer, the loader and the storer. ---------------------------------
+        self.sequencer = sequencer = Sequencer(config)
+        self.tiles     = tiles     = TileBanks(config)
+        self.run_fifo   = run_fifo   = stream.SyncFIFO(sequencer.command.description.payload_layout, 4)
+        self.load_fifo  = load_fifo  = stream.SyncFIFO([("zero", 1)], 4)
+        self.store_fifo = store_fifo = stream.SyncFIFO([("skip", 1)], 4)
+        fifos = (run_fifo, load_fifo, store_fifo)
+        room  = run_fifo.sink.ready & load_fifo.sink.ready & store_fifo.sink.ready
+        self.comb += [
+            self.command.ready.eq(room),
+            [fifo.sink.valid.eq(self.command.valid & room) for fifo in fifos],
+            run_fifo.sink.tokens.eq(self.command.tokens),
+            run_fifo.sink.first_token.eq(self.command.first_token),
+            load_fifo.sink.zero.eq(self.command.zero_state),
+            store_fifo.sink.skip.eq(self.command.no_store),
+            run_fifo.source.connect(sequencer.command),
+            load_fifo.source.connect(tiles.load),
+            store_fifo.source.connect(tiles.store),
+        ]
+
+        # Tiles and inputs. ------------------------------------------------------------------------
+        self.inputs   = inputs   = InputBuffer(config)
+        self.datapath = datapath = Datapath(config)
+        self.comb += [
+            self.state_sink.connect(tiles.sink),
+            tiles.source.connect(self.state_source),
+            tiles.words.eq(tile_words),
+            self.stored.eq(tiles.stored),
+            self.input_sink.connect(inputs.sink),
+            inputs.x_beats.eq(self.row_beats),
+            inputs.bc_beats.eq(self.bc_beats),
+            sequencer.headdim.eq(self.headdim),
+            sequencer.d_state.eq(self.d_state),
+            sequencer.columns.eq(columns),
+            sequencer.loaded.eq(tiles.loaded),
+            sequencer.finish.eq(tiles.finish),
+            sequencer.finish_bank.eq(tiles.finish_bank),
+            sequencer.full.eq(inputs.full),
+        ]
+
+        # Vectors: x is read when a vector is issued, everything else follows from it. -------------
+        x_cycle     = 2                                      # x is there; the datapath's cycle 0.
+        state_read  = x_cycle + datapath.state_cycle - 1     # Address of state and B.
+        state_write = x_cycle + datapath.new_state_cycle
+        C_read      = state_write - 1
+        y_cycle     = x_cycle + datapath.y_cycle
+        vector      = sequencer
+        valid       = [vector.valid]
+        for _ in range(y_cycle):
+            valid.append(delay(self, valid[-1], 1, reset_less=False))
+
+        slot_C = delay(self, vector.slot, C_read)
+        bank_w = delay(self, vector.bank, state_write)
+        self.comb += [
+            inputs.x_slot.eq(vector.slot),
+            inputs.x_row.eq(vector.row),
+            datapath.valid.eq(valid[x_cycle]),
+            datapath.row.eq(delay(self, vector.row, x_cycle)),
+            datapath.first.eq(delay(self, vector.first, x_cycle)),
+            datapath.last.eq(delay(self, vector.last, x_cycle)),
+            datapath.kill.eq(delay(self, vector.kill, x_cycle)),
+            datapath.x.eq(inputs.x),
+            datapath.dt.eq(inputs.dt),
+            datapath.dA.eq(inputs.dA),
+            datapath.D.eq(inputs.D),
+
+            tiles.read_bank.eq(delay(self, vector.bank, state_read)),
+            tiles.read_address.eq(delay(self, vector.address, state_read)),
+            datapath.state.eq(tiles.state),
+            inputs.B_slot.eq(delay(self, vector.slot, state_read)),
+            inputs.B_column.eq(delay(self, vector.column, state_read)),
+            datapath.B.eq(inputs.B),
+
+            inputs.C_slot.eq(slot_C),
+            inputs.C_column.eq(delay(self, vector.column, C_read)),
+            datapath.C.eq(inputs.C),
+            inputs.release.eq(valid[C_read] & delay(self, vector.token_last, C_read)),
+
+            tiles.write_valid.eq(valid[state_write]),
+            tiles.write_bank.eq(bank_w),
+            tiles.write_address.eq(delay(self, vector.address, state_write)),
+            tiles.new_state.eq(datapath.new_state),
+            tiles.finish.eq(valid[state_write] & delay(self, vector.tile_last, state_write)),
+            tiles.finish_bank.eq(bank_w),
+        ]
+
+        # y: room for a whole token is reserved before it starts. ----------------------------------
+        beats = -(-config.max_headdim//BEAT_ELEMENTS)
+        depth = max(4*beats, 32)
+        self.gatherer = gatherer = RowGatherer()
+        self.y_fifo   = y_fifo   = stream.SyncFIFO([("data", 128)], depth)
+        reserved      = Signal(max=depth + 1)
+        start         = Signal()
+        leave         = Signal()
+        self.comb += [
+            gatherer.valid.eq(datapath.y_valid & delay(self, vector.emit, y_cycle)),
+            gatherer.last.eq(delay(self, vector.row_last, y_cycle)),
+            gatherer.data.eq(datapath.y),
+            y_fifo.sink.valid.eq(gatherer.source_valid),
+            y_fifo.sink.last.eq(gatherer.source_last),
+            y_fifo.sink.data.eq(gatherer.source_data),
+            y_fifo.source.connect(self.y_source),
+            sequencer.room.eq(reserved <= depth - beats),
+            start.eq(vector.valid & vector.token_start & vector.emit),
+            leave.eq(self.y_source.valid & self.y_source.ready),
+        ]
+        self.sync += reserved.eq(reserved + Mux(start, self.row_beats, 0) - leave)

@@ -1,0 +1,142 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""The lanes: everything between the tile memory, the inputs and y."""
+
+from migen import *
+
+from litex.gen import *
+
+from cores.ssm.accumulator import Magnitude, RowAccumulator
+from cores.ssm.dot import FRACTION_BITS, SPECIAL_LAYOUT, AlignedProduct, DotProduct
+from cores.ssm.fp16 import NORMALISED_BITS, Normaliser, delay
+from cores.ssm.product_sum import TwoProductSum
+from cores.ssm.rounding import Round
+from cores.ssm.scale import Scale
+
+# Datapath -----------------------------------------------------------------------------------------
+
+class Datapath(LiteXModule):
+    """L lanes of the SSM recurrence: each cycle one vector of L state elements of one row.
+
+    ::
+
+        cycle            0        3                15               20 + log2(L)
+        x, dt ---------> Scale -> u -+
+        dA -> Normaliser ----------> TwoProductSum -+-> new_state   (x L, hC stage)
+        state, B (cycle 3) --------> |              |
+        C (cycle 15) ------------------------------> DotProduct ---> RowAccumulator -> Magnitude -> Round -> y
+        x, D ---------> delay ---------------------> AlignedProduct ----^ (skip)
+
+    A row's vectors come with growing columns; ``first`` marks the row's first, ``last`` its last: then y of the row
+    appears. ``kill`` (a bit a lane) takes lanes beyond the state size out: their new state is +0, they add nothing to y.
+
+    Timing: with valid, row, first, last, kill, x, dt, dA and D of a vector in cycle 0, its state and B are due in cycle
+    ``state_cycle``, its new state is there and its C is due in cycle ``new_state_cycle``, its y in cycle ``y_cycle``.
+    Throughput: a vector a cycle; nothing stalls.
+    """
+    state_cycle     = Scale.latency
+    new_state_cycle = Scale.latency + TwoProductSum.latency
+
+    def __init__(self, config):
+        lanes      = config.lanes
+        dot_cycles = AlignedProduct.latency + log2_int(lanes)
+        self.y_cycle = (self.new_state_cycle + dot_cycles + RowAccumulator.latency + Magnitude.latency + Round.latency)
+
+        # Cycle 0.
+        self.valid = Signal()
+        self.row   = Signal(max=max(config.max_headdim, 2))
+        self.first = Signal()
+        self.last  = Signal()
+        self.kill  = Signal(lanes)
+        self.x     = Signal(16)
+        self.dt    = Signal(16)
+        self.dA    = Signal(16)
+        self.D     = Signal(16)
+        # Cycle state_cycle.
+        self.state = Signal(16*lanes)
+        self.B     = Signal(NORMALISED_BITS*lanes)
+        # Cycle new_state_cycle.
+        self.C         = Signal(16*lanes)
+        self.new_state = Signal(16*lanes)
+        # Cycle y_cycle.
+        self.y_valid = Signal()
+        self.y       = Signal(16)
+
+        # # #
+
+        # Operands that all lanes share. -----------------------------------------------------------
+        self.scale      = scale      = Scale()
+        self.normaliser = normaliser = Normaliser()
+        self.comb += [
+            scale.dt.eq(self.dt),
+            scale.x.eq(self.x),
+            normaliser.sink.eq(self.dA),
+        ]
+        dA   = delay(self, normaliser.source, self.state_cycle)
+        kill = delay(self, self.kill, self.state_cycle)
+
+        # State update. ----------------------------------------------------------------------------
+        for lane in range(lanes):
+            update = TwoProductSum()
+            self.add_module(name=f"update{lane}", module=update)
+            self.comb += [
+                update.a.eq(self.state[16*lane:16*(lane + 1)]),
+                update.b.eq(dA),
+                update.u.eq(scale.source),
+                update.d.eq(self.B[NORMALISED_BITS*lane:NORMALISED_BITS*(lane + 1)]),
+                update.kill.eq(kill[lane]),
+                self.new_state[16*lane:16*(lane + 1)].eq(update.source),
+            ]
+
+        # Reduction. -------------------------------------------------------------------------------
+        self.dot = dot = DotProduct(lanes)
+        self.comb += dot.kill.eq(delay(self, kill, TwoProductSum.latency))
+        for lane in range(lanes):
+            self.comb += [
+                dot.a[lane].eq(self.new_state[16*lane:16*(lane + 1)]),
+                dot.b[lane].eq(self.C[16*lane:16*(lane + 1)]),
+            ]
+
+        # Skip: D*x joins the row's first sum. -----------------------------------------------------
+        self.skip = skip = AlignedProduct()
+        wait = self.new_state_cycle + dot_cycles - AlignedProduct.latency
+        self.comb += [
+            skip.a.eq(delay(self, self.x, wait)),
+            skip.b.eq(delay(self, self.D, wait)),
+        ]
+
+        # Output. ----------------------------------------------------------------------------------
+        wait = self.new_state_cycle + dot_cycles
+        self.accumulator = accumulator = RowAccumulator(
+            rows     = config.max_headdim,
+            terms    = config.max_d_state + 1,
+            sum_bits = len(dot.source),
+        )
+        self.comb += [
+            accumulator.valid.eq(delay(self, self.valid, wait, reset_less=False)),
+            accumulator.row.eq(delay(self, self.row, wait)),
+            accumulator.first.eq(delay(self, self.first, wait)),
+            accumulator.last.eq(delay(self, self.last, wait)),
+            accumulator.sum.eq(dot.source),
+            accumulator.sum_special.eq(dot.special),
+            accumulator.skip.eq(skip.source),
+            accumulator.skip_special.eq(skip.special),
+        ]
+        self.magnitude = magnitude = Magnitude(accumulator.width)
+        self.round     = round     = Round(accumulator.width)
+        special        = Record(SPECIAL_LAYOUT)
+        self.comb += [
+            magnitude.sink.eq(accumulator.source),
+            round.sign.eq(magnitude.sign),
+            round.magnitude.eq(magnitude.magnitude),
+            round.exponent.eq(accumulator.width - FRACTION_BITS + 14),
+            special.raw_bits().eq(delay(self, accumulator.special.raw_bits(), Magnitude.latency)),
+            round.nan.eq(special.nan | (special.positive & special.negative)),
+            round.inf.eq(special.positive | special.negative),
+            round.special_sign.eq(special.negative),
+            self.y.eq(round.source),
+            self.y_valid.eq(delay(self, accumulator.source_valid, Magnitude.latency + Round.latency, reset_less=False)),
+        ]

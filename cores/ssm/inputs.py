@@ -1,0 +1,164 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Inputs of the tokens to come: x and BC records from the stream into two slots, one in use, one filling."""
+
+from migen import *
+
+from litex.gen import *
+
+from litex.soc.interconnect import stream
+
+from cores.ssm.fp16 import NORMALISED_BITS, Normaliser
+
+# Constants ----------------------------------------------------------------------------------------
+
+GRANULE = 4 # Elements taken from the stream a cycle: half a beat.
+
+# Input Buffer -------------------------------------------------------------------------------------
+
+class InputBuffer(LiteXModule):
+    """Two slots, each the inputs of one token and head: dt, dA, D, x (P), B and C (N).
+
+    The sink takes beats of 8 elements: the x record, then the BC record of a token (see
+    :class:`cores.ssm.config.Geometry`), token after token. B is normalised on its way in, for the state update.
+
+    ::
+
+        sink (128) -> 64 -+-> dt, dA, D
+                          +-> x  memory -> select ----------------> x (cycle 2)
+                          +-> Normaliser (x 4) -> B memory -------> B (one cycle after its address)
+                          +-> C memory ---------------------------> C (likewise)
+
+    ``full`` says which slots hold a token; slots are filled, used and given back (``release``) in turn. Reads name the
+    slot with their address. The scalars appear with x.
+
+    Throughput: a beat every two cycles.
+    """
+    def __init__(self, config):
+        lanes   = config.lanes
+        columns = max(config.max_d_state//lanes, 2) # Words of B, and of C.
+
+        self.sink      = sink = stream.Endpoint([("data", 128)])
+        self.x_beats   = Signal(max=config.max_headdim//8 + 2) # Geometry: beats of x, and of B (C likewise).
+        self.bc_beats  = Signal(max=config.max_d_state//8 + 1)
+
+        self.full      = Signal(2)
+        self.release   = Signal()
+
+        self.x_slot    = Signal()
+        self.x_row     = Signal(max=max(config.max_headdim, 2))
+        self.x         = Signal(16, reset_less=True)
+        self.dt        = Signal(16, reset_less=True)
+        self.dA        = Signal(16, reset_less=True)
+        self.D         = Signal(16, reset_less=True)
+
+        self.B_slot    = Signal()
+        self.B_column  = Signal(max=columns)
+        self.B         = Signal(NORMALISED_BITS*lanes)
+
+        self.C_slot    = Signal()
+        self.C_column  = Signal(max=columns)
+        self.C         = Signal(16*lanes)
+
+        # # #
+
+        # Slots. -----------------------------------------------------------------------------------
+        fill_slot = Signal()
+        use_slot  = Signal()
+        filled    = Signal()
+        self.sync += [
+            If(self.release, self.full.eq(self.full & ~(1 << use_slot)), use_slot.eq(~use_slot)),
+            If(filled, fill_slot.eq(~fill_slot)),
+        ]
+        # Both can happen at once, to different slots.
+        for slot in range(2):
+            self.sync += If(filled & (fill_slot == slot), self.full[slot].eq(1))
+
+        # Half beats. ------------------------------------------------------------------------------
+        self.converter = converter = stream.Converter(128, 16*GRANULE)
+        self.comb += sink.connect(converter.sink)
+        granule = converter.source
+        index   = Signal(max=max(2*config.max_headdim//8 + 4, 2*config.max_d_state//8 + 2))
+
+        self.fsm = fsm = FSM(reset_state="SCALARS")
+        write_scalars = Signal()
+        write_x       = Signal()
+        write_B       = Signal()
+        write_C       = Signal()
+        blocked       = Signal()
+        taken         = Signal()
+        self.comb += [
+            blocked.eq((self.full >> fill_slot)[0]),
+            granule.ready.eq(~blocked),
+            taken.eq(granule.valid & granule.ready),
+        ]
+
+        def record(state, write, beats, next_state, *at_end):
+            fsm.act(state,
+                write.eq(taken),
+                If(taken,
+                    NextValue(index, index + 1),
+                    If(index == (Cat(0, beats) - 1)[:len(index)],
+                        NextValue(index, 0),
+                        NextState(next_state),
+                        *at_end
+                    )
+                )
+            )
+        record("SCALARS", write_scalars, Constant(1, 1), "X")
+        record("X",       write_x,       self.x_beats,   "B")
+        record("B",       write_B,       self.bc_beats,  "C")
+        record("C",       write_C,       self.bc_beats,  "SCALARS", filled.eq(1))
+
+        # Scalars and x. ---------------------------------------------------------------------------
+        scalars = Array([Signal(48, reset_less=True) for _ in range(2)])
+        self.sync += If(write_scalars & (index == 0), scalars[fill_slot].eq(granule.data[:48]))
+
+        x_granules = 2*(-(-config.max_headdim//8))
+        x_memory   = Memory(16*GRANULE, 2*x_granules)
+        x_write    = x_memory.get_port(write_capable=True)
+        x_read     = x_memory.get_port()
+        self.specials += x_memory, x_write, x_read
+        element = Signal(2,  reset_less=True)
+        slot_1  = Signal(reset_less=True)
+        self.comb += [
+            x_write.adr.eq(index + Mux(fill_slot, x_granules, 0)),
+            x_write.dat_w.eq(granule.data),
+            x_write.we.eq(write_x),
+            x_read.adr.eq(self.x_row[2:] + Mux(self.x_slot, x_granules, 0)),
+        ]
+        self.sync += [
+            element.eq(self.x_row[:2]),
+            slot_1.eq(self.x_slot),
+            Case(element, {n: self.x.eq(x_read.dat_r[16*n:16*(n + 1)]) for n in range(4)}),
+            Cat(self.dt, self.dA, self.D).eq(scalars[slot_1]),
+        ]
+
+        # B and C: a memory for each group of four lanes. ------------------------------------------
+        normalised = []
+        for n in range(GRANULE):
+            normaliser = Normaliser()
+            self.submodules += normaliser
+            self.comb += normaliser.sink.eq(granule.data[16*n:16*(n + 1)])
+            normalised.append(normaliser.source)
+        group_bits = log2_int(lanes//GRANULE)
+        for name, data, write, slot, column in (
+            ("B", Cat(*normalised), write_B, self.B_slot, self.B_column),
+            ("C", granule.data,     write_C, self.C_slot, self.C_column)):
+            outputs = []
+            for group in range(lanes//GRANULE):
+                memory     = Memory(len(data), 2*columns)
+                write_port = memory.get_port(write_capable=True)
+                read_port  = memory.get_port()
+                self.specials += memory, write_port, read_port
+                self.comb += [
+                    write_port.adr.eq(index[group_bits:] + Mux(fill_slot, columns, 0)),
+                    write_port.dat_w.eq(data),
+                    write_port.we.eq(write & (index[:group_bits] == group if group_bits else 1)),
+                    read_port.adr.eq(column + Mux(slot, columns, 0)),
+                ]
+                outputs.append(read_port.dat_r)
+            self.comb += getattr(self, name).eq(Cat(*outputs))

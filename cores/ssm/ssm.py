@@ -1,0 +1,299 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""The SSM accelerator as a LiteX peripheral: core, DMA, descriptor queue, counters, CSRs and interrupt."""
+
+from migen import *
+
+from litex.gen import *
+
+from litex.soc.interconnect import stream
+from litex.soc.interconnect.csr import *
+from litex.soc.interconnect.csr_eventmanager import *
+from litex.soc.integration.doc import AutoDoc, ModuleDoc
+
+from cores.ssm.config import BEAT_BYTES
+from cores.ssm.core import COMMAND_LAYOUT, SSMCore
+from cores.ssm.dma import DESCRIPTOR_LAYOUT, TileDMA
+from cores.ssm.memory import ADDRESS_BITS, MemoryReader, MemoryWriter, Region
+
+# Constants ----------------------------------------------------------------------------------------
+
+GATEWARE_VERSION = 0x000100 # 0xMMmmpp: major, minor, patch.
+
+BEAT_SHIFT = log2_int(BEAT_BYTES)
+
+# Counters -----------------------------------------------------------------------------------------
+
+class Counters(LiteXModule):
+    """Event counters of 64 bits, cleared together and read from one common snapshot.
+
+    events : {name: (Signal, description)}; a counter adds its signal each cycle.
+    """
+    def __init__(self, events):
+        self.latch = CSRStorage(1, name="latch", description="A write copies all counters to their registers at once.")
+        self.clear = CSRStorage(1, name="clear", description="A write sets all counters to 0.")
+
+        # # #
+
+        for name, (event, description) in events.items():
+            count  = Signal(64, name=f"{name}_count")
+            status = CSRStatus(64, name=name, description=description)
+            setattr(self, name, status)
+            self.sync += [
+                count.eq(count + event),
+                If(self.clear.re, count.eq(0)),
+                If(self.latch.re, status.status.eq(count)),
+            ]
+
+# SSM ----------------------------------------------------------------------------------------------
+
+class SSM(LiteXModule, AutoDoc):
+    """SSM accelerator.
+
+    ::
+
+                       +---------------------------------------------+
+        CSRs --------->| descriptor queue                            |
+                       |    |                                         |
+        memory <------>| TileDMA <-- 128-bit streams --> SSMCore     |
+        (4 masters)    |                                             |
+                       +---------------------------------------------+--> interrupt
+
+    Parameters
+    ----------
+    config      : :class:`cores.ssm.config.SSMConfig`.
+    read_ports  : two masters for head tiles and for inputs: LiteDRAM native ports or Wishbone interfaces of 128 bits.
+    write_ports : two masters for head tiles and for y, likewise.
+    origin, size: the memory region on the bus, in bytes. Nothing outside it is read or written.
+    """
+    def __init__(self, config, read_ports, write_ports, origin, size):
+        self.intro = ModuleDoc("""SSM accelerator
+
+    Runs the state-space block of Mamba-2 on head tiles in memory: for each tile, T tokens of
+    ``h = dA*h + dt*x*B`` and ``y = sum(h*C) + D*x``.
+
+    To run tiles, the CPU
+
+    - writes the geometry (``headdim``, ``d_state``) and the strides, while ``status.busy`` is 0,
+    - for each tile, writes the ``tile_*`` registers that differ from the last tile's, then the flags to ``tile_push``,
+      which puts the descriptor into the queue if ``status.queue_free`` is not 0,
+    - waits for ``tiles_done``, which counts tiles whose y and state are in memory, or for the ``done`` interrupt.
+
+    All addresses are byte addresses on the bus and, as the strides, multiples of 16. Descriptors with an error are
+    dropped and set a bit in ``errors``; ``control.reset`` clears errors, queue and core. What the records look like is
+    documented in ``cores/ssm/config.py``.
+    """)
+        # Information.
+        self._version      = CSRStatus(32, description="Gateware version: major[23:16], minor[15:8], patch[7:0].")
+        self._capabilities = CSRStatus(description="What was built.", fields=[
+            CSRField("lanes",       size=8,  offset=0,  description="State elements a cycle, L."),
+            CSRField("max_headdim", size=10, offset=8,  description="Largest head dimension."),
+            CSRField("max_d_state", size=10, offset=18, description="Largest state size."),
+            CSRField("queue_depth", size=4,  offset=28, description="log2 of the descriptors in flight."),
+        ])
+
+        # Control and status.
+        self._control = CSRStorage(description="Control.", fields=[
+            CSRField("reset", size=1, pulse=True, description="""Write 1: queue, core and DMA go idle; tiles in flight are
+                lost, errors cleared, ``tiles_done`` set to 0. ``status.busy`` is 1 until memory is quiet."""),
+        ])
+        self._status = CSRStatus(description="Status.", fields=[
+            CSRField("busy",       size=1, offset=0, description="Tiles are in flight, or a reset is under way."),
+            CSRField("queue_free", size=8, offset=8, description="Descriptors that can be pushed."),
+        ])
+        self._errors = CSRStatus(description="Errors since the last reset.", fields=[
+            CSRField("queue_overflow", size=1, description="``tile_push`` was written with the queue full."),
+            CSRField("bad_geometry",   size=1, description="""headdim or d_state is 0 or above its maximum, tokens is 0, or
+                first_token is above tokens."""),
+            CSRField("misaligned",     size=1, description="An address or stride is not a multiple of 16."),
+            CSRField("out_of_range",   size=1, description="An address is outside the memory region."),
+        ])
+        self._tiles_done = CSRStatus(32, description="Tiles completed since the last reset; wraps.")
+
+        # Geometry and strides.
+        self._headdim   = CSRStorage(10, description="Head dimension P. Change while not busy.")
+        self._d_state   = CSRStorage(10, description="State size N. Change while not busy.")
+        self._x_stride  = CSRStorage(32, description="Bytes from a token's x record to the next one's.")
+        self._bc_stride = CSRStorage(32, description="Bytes from a token's BC record to the next one's.")
+        self._y_stride  = CSRStorage(32, description="Bytes from a token's y record to the next one's.")
+
+        # Descriptor.
+        self._tile_x         = CSRStorage(32, description="Address of token 0's x record.")
+        self._tile_bc        = CSRStorage(32, description="Address of token 0's BC record.")
+        self._tile_y         = CSRStorage(32, description="Address of token 0's y record.")
+        self._tile_state_in  = CSRStorage(32, description="Address the tile is loaded from.")
+        self._tile_state_out = CSRStorage(32, description="Address the tile is stored to.")
+        self._tile_tokens    = CSRStorage(description="Tokens.", fields=[
+            CSRField("tokens",      size=16, offset=0,  description="Tokens T to run, 1 or more."),
+            CSRField("first_token", size=16, offset=16, description="y is written from this token on: 0 .. T."),
+        ])
+        self._tile_push = CSRStorage(description="A write puts the descriptor into the queue.", fields=[
+            CSRField("zero_state", size=1, description="Start from a state of zeros; do not read ``tile_state_in``."),
+            CSRField("no_store",   size=1, description="Do not write ``tile_state_out``."),
+            CSRField("interrupt",  size=1, description="Raise ``done`` when this tile is completed."),
+        ])
+
+        # Events.
+        self.ev       = EventManager()
+        self.ev.done  = EventSourcePulse(description="A tile with the flag ``interrupt`` is completed.")
+        self.ev.error = EventSourcePulse(description="A bit of ``errors`` was set.")
+        self.ev.finalize()
+
+        # # #
+
+        # Information. -----------------------------------------------------------------------------
+        self.comb += [
+            self._version.status.eq(GATEWARE_VERSION),
+            self._capabilities.fields.lanes.eq(config.lanes),
+            self._capabilities.fields.max_headdim.eq(config.max_headdim),
+            self._capabilities.fields.max_d_state.eq(config.max_d_state),
+            self._capabilities.fields.queue_depth.eq(log2_int(config.queue_depth)),
+        ]
+
+        # Memory masters. --------------------------------------------------------------------------
+        region = Region(origin, size)
+        self.state_reader = state_reader = MemoryReader(read_ports[0],  region)
+        self.input_reader = input_reader = MemoryReader(read_ports[1],  region)
+        self.state_writer = state_writer = MemoryWriter(write_ports[0], region)
+        self.y_writer     = y_writer     = MemoryWriter(write_ports[1], region)
+        readers = (state_reader, input_reader)
+        writers = (state_writer, y_writer)
+
+        # Core and DMA. ----------------------------------------------------------------------------
+        self.core = core = ResetInserter()(SSMCore(config))
+        self.dma  = dma  = ResetInserter()(
+            TileDMA(config, state_reader, input_reader, state_writer, y_writer, config.queue_depth))
+        self.comb += [
+            dma.state_source.connect(core.state_sink),
+            dma.input_source.connect(core.input_sink),
+            core.state_source.connect(dma.state_sink),
+            core.y_source.connect(dma.y_sink),
+            core.headdim.eq(self._headdim.storage),
+            core.d_state.eq(self._d_state.storage),
+            dma.stored.eq(core.stored),
+            dma.tile_beats.eq(core.tile_beats),
+            dma.x_beats.eq(core.row_beats + 1),
+            dma.bc_beats.eq(core.bc_beats << 1),
+            dma.y_beats.eq(core.row_beats),
+            dma.x_stride.eq(self._x_stride.storage[BEAT_SHIFT:]),
+            dma.bc_stride.eq(self._bc_stride.storage[BEAT_SHIFT:]),
+            dma.y_stride.eq(self._y_stride.storage[BEAT_SHIFT:]),
+        ]
+
+        # Reset: core and DMA at once, then wait until memory is quiet. ----------------------------
+        resetting = Signal()
+        settle    = Signal(max=32)
+        quiet     = Signal()
+        self.comb += [
+            quiet.eq(state_reader.idle & input_reader.idle & state_writer.idle & y_writer.idle),
+            core.reset.eq(resetting),
+            dma.reset.eq(resetting),
+            [reader.flush.eq(resetting) for reader in readers],
+        ]
+        self.sync += [
+            If(self._control.fields.reset,
+                resetting.eq(1),
+                settle.eq(31),
+            ).Elif(settle != 0,
+                settle.eq(settle - 1),
+            ).Elif(quiet,
+                resetting.eq(0),
+            )
+        ]
+
+        # Queue. -----------------------------------------------------------------------------------
+        self.queue = queue = ResetInserter()(stream.SyncFIFO(COMMAND_LAYOUT, config.queue_depth))
+        in_flight  = Signal(max=config.queue_depth + 1)
+        push       = Signal()
+        accept     = Signal()
+        errors     = Signal(4)
+        addresses  = {
+            "x"        : self._tile_x.storage,
+            "bc"       : self._tile_bc.storage,
+            "y"        : self._tile_y.storage,
+            "state_in" : self._tile_state_in.storage,
+            "state_out": self._tile_state_out.storage,
+        }
+        strides    = (self._x_stride.storage, self._bc_stride.storage, self._y_stride.storage)
+        tokens     = self._tile_tokens.fields
+        flags      = self._tile_push.fields
+        used       = {name: 1 for name in addresses}
+        used["state_in"], used["state_out"] = ~flags.zero_state, ~flags.no_store
+        self.comb += [
+            queue.reset.eq(resetting),
+            push.eq(self._tile_push.re & ~resetting),
+            If(push,
+                errors[0].eq(in_flight == config.queue_depth),
+                errors[1].eq(
+                    (self._headdim.storage == 0) | (self._headdim.storage > config.max_headdim) |
+                    (self._d_state.storage == 0) | (self._d_state.storage > config.max_d_state) |
+                    (tokens.tokens == 0) | (tokens.first_token > tokens.tokens)),
+                errors[2].eq(
+                    Cat(*[stride[:BEAT_SHIFT] for stride in strides],
+                        *[address[:BEAT_SHIFT] & Replicate(used[name], BEAT_SHIFT)
+                            for name, address in addresses.items()]) != 0),
+                errors[3].eq(
+                    Cat(*[~region.contains(address[BEAT_SHIFT:]) & used[name]
+                        for name, address in addresses.items()]) != 0),
+            ),
+            accept.eq(push & (errors == 0)),
+            queue.sink.valid.eq(accept),
+            queue.sink.tokens.eq(tokens.tokens),
+            queue.sink.first_token.eq(tokens.first_token),
+            queue.sink.zero_state.eq(flags.zero_state),
+            queue.sink.no_store.eq(flags.no_store),
+            queue.source.connect(core.command),
+            dma.descriptor.valid.eq(accept),
+            [getattr(dma.descriptor, name).eq(address[BEAT_SHIFT:]) for name, address in addresses.items()],
+            dma.descriptor.tokens.eq(tokens.tokens),
+            dma.descriptor.first_token.eq(tokens.first_token),
+            dma.descriptor.zero_state.eq(flags.zero_state),
+            dma.descriptor.no_store.eq(flags.no_store),
+            dma.descriptor.interrupt.eq(flags.interrupt),
+        ]
+
+        # Status. ----------------------------------------------------------------------------------
+        stray  = Signal() # A beat outside the region: only a record that runs over its end gets that far.
+        busy   = Signal()
+        sticky = Signal(4)
+        self.comb += [
+            self._errors.fields.queue_overflow.eq(sticky[0]),
+            self._errors.fields.bad_geometry.eq(sticky[1]),
+            self._errors.fields.misaligned.eq(sticky[2]),
+            self._errors.fields.out_of_range.eq(sticky[3]),
+            stray.eq(Cat(*[master.out_of_range for master in readers + writers]) != 0),
+            busy.eq((in_flight != 0) | resetting),
+            self._status.fields.busy.eq(busy),
+            self._status.fields.queue_free.eq(config.queue_depth - in_flight),
+            self.ev.done.trigger.eq(dma.done & dma.done_interrupt & ~resetting),
+            self.ev.error.trigger.eq((errors != 0) | (stray & ~resetting)),
+        ]
+        self.sync += [
+            If(resetting,
+                in_flight.eq(0),
+                self._tiles_done.status.eq(0),
+                sticky.eq(0),
+            ).Else(
+                in_flight.eq(in_flight + accept - dma.done),
+                self._tiles_done.status.eq(self._tiles_done.status + dma.done),
+                sticky.eq(sticky | errors | Cat(Constant(0, 3), stray)),
+            )
+        ]
+
+        # Counters. --------------------------------------------------------------------------------
+        vectors = core.sequencer
+        idle    = ~(in_flight != 0)
+        self.counters = Counters({
+            "cycles"         : (in_flight != 0,        "Cycles with tiles in flight."),
+            "lane_busy"      : (vectors.valid,         "Cycles in which the lanes took a vector."),
+            "read_beats"     : (state_reader.beat + input_reader.beat, "Beats of 16 bytes read from memory."),
+            "write_beats"    : (state_writer.beat + y_writer.beat,     "Beats of 16 bytes written to memory."),
+            "wait_state"     : (vectors.wait_state,    "Cycles in which the lanes waited for a head tile."),
+            "wait_input"     : (vectors.wait_input,    "Cycles in which the lanes waited for inputs."),
+            "wait_output"    : (vectors.wait_output,   "Cycles in which the lanes waited for room for y."),
+            "wait_descriptor": (vectors.wait_descriptor & ~idle,
+                "Cycles in which the lanes had no tile while others were still being stored."),
+        })

@@ -1,0 +1,61 @@
+/*
+ * This file is part of the Mamba-2 LiteX accelerator.
+ *
+ * SPDX-License-Identifier: BSD-2-Clause
+ *
+ * A run of the SSM block: its geometry, the sizes of its records in DRAM (as cores/ssm/config.py has them) and where
+ * they lie.
+ */
+
+#ifndef BLOCK_H
+#define BLOCK_H
+
+#include <stdint.h>
+
+#include "protocol.h"
+
+struct block {
+	uint32_t heads;
+	uint32_t headdim;
+	uint32_t d_state;
+	uint32_t groups;
+	uint32_t group_heads; /* Heads that share a group. */
+	uint32_t tokens;
+	uint32_t first_token;
+	uint32_t flags;       /* JOB_ZERO_STATE, JOB_NO_STORE. */
+	/* Bytes of a record. */
+	uint32_t x_bytes;
+	uint32_t bc_bytes;
+	uint32_t y_bytes;
+	uint32_t tile_bytes;
+	/* Addresses of the first record. */
+	uint32_t x;
+	uint32_t bc;
+	uint32_t y;
+	uint32_t state_in;
+	uint32_t state_out;
+};
+
+/* Sets the geometry, from sizes of which none is 0, and the records' bytes. */
+void block_init(struct block *block, uint32_t heads, uint32_t headdim, uint32_t d_state, uint32_t groups);
+
+/* Whether the block touches these regions at all: an address of one it does not touch means nothing. */
+static inline int block_reads_state(const struct block *block)
+{
+	return !(block->flags & JOB_ZERO_STATE);
+}
+
+static inline int block_writes_state(const struct block *block)
+{
+	return !(block->flags & JOB_NO_STORE);
+}
+
+static inline int block_writes_y(const struct block *block)
+{
+	return block->first_token != block->tokens;
+}
+
+/* Cycles after which a run of the block is surely stuck. */
+uint64_t block_timeout(const struct block *block);
+
+#endif

@@ -1,0 +1,78 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Builds the firmware against a LiteX build directory (with its ``software/include/generated``)."""
+
+import dataclasses
+import os
+import re
+import subprocess
+
+from cores.ssm.config import SSMConfig
+
+from firmware.vectors import vectors_header
+
+from soc import protocol
+
+# Constants ----------------------------------------------------------------------------------------
+
+DIRECTORY = os.path.dirname(os.path.abspath(__file__))
+
+# Helpers ------------------------------------------------------------------------------------------
+
+class BuildError(Exception):
+    """The firmware can't be built; the message says why."""
+
+
+def built_config(build_dir):
+    """The :class:`~cores.ssm.config.SSMConfig` of a build, from the constants SSM_* of its ``soc.h``."""
+    header = os.path.join(build_dir, "software", "include", "generated", "soc.h")
+    try:
+        with open(header) as file:
+            constants = dict(re.findall(r"^#define (\w+) (\d+)$", file.read(), re.MULTILINE))
+    except FileNotFoundError:
+        raise BuildError(f"{header} does not exist: build the SoC's software first.") from None
+    names   = [field.name for field in dataclasses.fields(SSMConfig)]
+    missing = [f"SSM_{name.upper()}" for name in names if f"SSM_{name.upper()}" not in constants]
+    if missing:
+        raise BuildError(f"{header} does not define {', '.join(missing)}: the SoC was built without the accelerator.")
+    return SSMConfig(**{name: int(constants[f"SSM_{name.upper()}"]) for name in names})
+
+
+def write_headers(directory, config):
+    """Write the generated headers of a firmware for `config`."""
+    os.makedirs(directory, exist_ok=True)
+    for name, text in (("protocol.h", protocol.c_header()), ("vectors.h", vectors_header(config))):
+        with open(os.path.join(directory, name), "w") as file:
+            file.write(text)
+
+# Build --------------------------------------------------------------------------------------------
+
+def build(build_dir, defines=()):
+    """Build the firmware; returns the path of ``firmware.bin``.
+
+    Parameters
+    ----------
+    build_dir : LiteX build directory, with its software built.
+    defines   : Macros to define, for tests; each set of them is built in a directory of its own.
+
+    Raises
+    ------
+    BuildError : with what is missing, or the compiler's output.
+    """
+    build_dir = os.path.abspath(build_dir)
+    directory = os.path.join(build_dir, "-".join(["firmware", *(define.lower() for define in defines)]))
+    write_headers(directory, built_config(build_dir))
+    command = [
+        "make", "--always-make", "--directory", directory, "--file", os.path.join(DIRECTORY, "Makefile"),
+        f"BUILD_DIR={build_dir}",
+        f"FIRMWARE_OFFSET={protocol.FIRMWARE_OFFSET:#x}",
+        f"FIRMWARE_SIZE={protocol.FIRMWARE_SIZE:#x}",
+        f"DEFINES={' '.join(defines)}",
+    ]
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if result.returncode:
+        raise BuildError(f"The firmware does not build ({' '.join(command)}):\n{result.stdout}")
+    return os.path.join(directory, "firmware.bin")

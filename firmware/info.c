@@ -1,0 +1,67 @@
+/*
+ * This file is part of the Mamba-2 LiteX accelerator.
+ *
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+#include "info.h"
+#include "ssm.h"
+
+#define INFO_WORDS (sizeof(struct info)/4)
+
+struct info info;
+
+static volatile struct info *published(void)
+{
+	return (volatile struct info *)dram(DRAM_BASE + INFO_OFFSET);
+}
+
+/* Starts so far; the magic can't tell whether the block is a former firmware's, as a reboot clears it. */
+static uint32_t former_boots(void)
+{
+	volatile struct info *former = published();
+
+	if (former->job_bytes != JOB_BYTES || former->ring_base != DRAM_BASE + RING_OFFSET)
+		return 0;
+	return former->boot_count;
+}
+
+void info_init(void)
+{
+	uint32_t capabilities = ssm_capabilities_read();
+
+	info.magic            = INFO_MAGIC;
+	info.protocol_version = PROTOCOL_VERSION;
+	info.firmware_version = FIRMWARE_VERSION;
+	info.gateware_version = ssm_version_read();
+	info.lanes            = capabilities & 0xff;
+	info.max_headdim      = (capabilities >>  8) & 0x3ff;
+	info.max_d_state      = (capabilities >> 18) & 0x3ff;
+	info.max_heads        = SSM_MAX_HEADS;
+	info.max_groups       = SSM_MAX_GROUPS;
+	info.max_tokens       = SSM_MAX_TOKENS;
+	info.clock_hz         = CONFIG_CLOCK_FREQUENCY;
+	info.data_base        = DATA_BASE;
+	info.data_size        = DATA_SIZE;
+	info.ring_base        = DRAM_BASE + RING_OFFSET;
+	info.ring_entries     = RING_ENTRIES;
+	info.job_bytes        = JOB_BYTES;
+	info.capabilities     = CAPABILITY_SSM | CAPABILITY_SELFTEST;
+	info.boot_count       = former_boots() + 1;
+}
+
+void info_publish(void)
+{
+	volatile uint32_t *words  = dram(DRAM_BASE + INFO_OFFSET);
+	const uint32_t    *source = (const uint32_t *)&info;
+	uint32_t i;
+
+	for (i = 1; i < INFO_WORDS; i++)
+		words[i] = source[i];
+	words[0] = INFO_MAGIC; /* Last: a valid magic means a complete block. */
+}
+
+void info_retract(void)
+{
+	published()->magic = 0;
+}

@@ -1,0 +1,124 @@
+/*
+ * This file is part of the Mamba-2 LiteX accelerator.
+ *
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+#include "info.h"
+#include "request.h"
+
+#define ALIGNMENT 16
+
+/* Bytes from first to before end. Empty (0, 0) when the block does not touch it: then it overlaps nothing. */
+struct region {
+	uint32_t first;
+	uint32_t end;
+};
+
+static int in_range(uint32_t value, uint32_t low, uint32_t high)
+{
+	return low <= value && value <= high;
+}
+
+static int overlap(const struct region *a, const struct region *b)
+{
+	return a->first < b->end && b->first < a->end;
+}
+
+/* bytes is a product of three sizes at most, which at their maxima needs 42 bits. */
+static uint32_t check_region(struct region *region, uint32_t address, uint64_t bytes, uint32_t *detail)
+{
+	uint32_t offset = address - DATA_BASE;
+
+	*detail = address;
+	if (address % ALIGNMENT)
+		return ERROR_BAD_ALIGNMENT;
+	if (offset >= DATA_SIZE || bytes > DATA_SIZE - offset)
+		return ERROR_BAD_ADDRESS;
+	region->first = address;
+	region->end   = address + bytes;
+	return ERROR_NONE;
+}
+
+static uint32_t check_regions(const struct block *block, uint32_t *detail)
+{
+	struct region x, bc, y = {0}, state_in = {0}, state_out = {0};
+	uint64_t      heads  = (uint64_t)block->tokens*block->heads;
+	uint64_t      groups = (uint64_t)block->tokens*block->groups;
+	uint64_t      state  = (uint64_t)block->heads*block->tile_bytes;
+	uint32_t      error;
+
+	if ((error = check_region(&x, block->x, heads*block->x_bytes, detail)))
+		return error;
+	if ((error = check_region(&bc, block->bc, groups*block->bc_bytes, detail)))
+		return error;
+	if (block_writes_y(block) && (error = check_region(&y, block->y, heads*block->y_bytes, detail)))
+		return error;
+	if (block_reads_state(block) && (error = check_region(&state_in, block->state_in, state, detail)))
+		return error;
+	if (block_writes_state(block) && (error = check_region(&state_out, block->state_out, state, detail)))
+		return error;
+
+	*detail = block->y;
+	if (overlap(&y, &x) || overlap(&y, &bc) || overlap(&y, &state_in) || overlap(&y, &state_out))
+		return ERROR_OVERLAP;
+	*detail = block->state_out;
+	if (overlap(&state_out, &x) || overlap(&state_out, &bc))
+		return ERROR_OVERLAP;
+	if (overlap(&state_out, &state_in) && state_out.first != state_in.first) /* In place, tile by tile, is fine. */
+		return ERROR_OVERLAP;
+	return ERROR_NONE;
+}
+
+static uint32_t check_block(const struct job *job, struct block *block, uint32_t *detail)
+{
+	*detail = job->heads;
+	if (!in_range(job->heads, 1, SSM_MAX_HEADS))
+		return ERROR_BAD_HEADS;
+	*detail = job->headdim;
+	if (!in_range(job->headdim, 1, info.max_headdim))
+		return ERROR_BAD_HEADDIM;
+	*detail = job->d_state;
+	if (!in_range(job->d_state, 1, info.max_d_state))
+		return ERROR_BAD_D_STATE;
+	*detail = job->groups;
+	if (!in_range(job->groups, 1, SSM_MAX_GROUPS))
+		return ERROR_BAD_GROUPS;
+	block_init(block, job->heads, job->headdim, job->d_state, job->groups);
+	if (block->group_heads*block->groups != block->heads)
+		return ERROR_BAD_GROUPS;
+	*detail = job->tokens;
+	if (!in_range(job->tokens, 1, SSM_MAX_TOKENS))
+		return ERROR_BAD_TOKENS;
+	*detail = job->first_token;
+	if (job->first_token > job->tokens)
+		return ERROR_BAD_FIRST_TOKEN;
+	block->tokens      = job->tokens;
+	block->first_token = job->first_token;
+	block->flags       = job->flags;
+	block->x           = job->x_address;
+	block->bc          = job->bc_address;
+	block->y           = job->y_address;
+	block->state_in    = job->state_in;
+	block->state_out   = job->state_out;
+	return check_regions(block, detail);
+}
+
+uint32_t request_check(const struct job *job, struct block *block, uint32_t *detail)
+{
+	uint32_t error;
+
+	*detail = job->version;
+	if (job->version != PROTOCOL_VERSION)
+		return ERROR_BAD_VERSION;
+	*detail = job->opcode;
+	if (job->opcode > OPCODE_SELFTEST)
+		return ERROR_BAD_OPCODE;
+	*detail = job->flags;
+	if (job->flags & ~(job->opcode == OPCODE_SSM ? JOB_ZERO_STATE | JOB_NO_STORE : 0))
+		return ERROR_BAD_FLAGS;
+	if (job->opcode == OPCODE_SSM && (error = check_block(job, block, detail)))
+		return error;
+	*detail = 0;
+	return ERROR_NONE;
+}

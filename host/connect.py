@@ -1,0 +1,134 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""From the options of a command to a booted device: on a board, or in a simulation started for the occasion."""
+
+from contextlib import contextmanager
+
+from cores.ssm.config import LANES, SSMConfig
+
+from host.csr import CSRMap
+from host.device import Device
+from host.errors import HostError, UsageError
+from host.etherbone import DEFAULT_PORT, Etherbone
+from host.uartbone import DEFAULT_BAUDRATE, GATEWARE_TIMEOUT, UARTBone
+
+# Constants ----------------------------------------------------------------------------------------
+
+TRANSPORTS        = ("sim", "etherbone", "uart")
+DEFAULT_IP        = "192.168.1.50"
+SIM_TIMEOUT_SCALE = 1000 # The simulated 100 MHz clock runs at 1 MHz, and at 0.1 MHz on a busy machine.
+SIM_TIMEOUT       = 3.0  # Seconds to wait for an answer.
+
+LITEX_BUFFER_DEPTH = 16 # Of LiteEthEtherbone, where csr.csv does not state another.
+
+# Command Line -------------------------------------------------------------------------------------
+
+def add_device_arguments(parser):
+    """Add the options that choose a device and the way to it."""
+    group = parser.add_argument_group("device")
+    group.add_argument("--transport", choices=TRANSPORTS, default="sim",
+        help="sim starts a simulation; etherbone and uart reach a board (default: %(default)s).")
+    group.add_argument("--lanes",     type=int, choices=LANES,
+        help="State elements updated in a cycle; of a board, what it must have "
+             f"(default: {SSMConfig().lanes} in the simulation, any on a board).")
+    group.add_argument("--ip",        default=DEFAULT_IP, help="Address of the board (default: %(default)s).")
+    group.add_argument("--udp-port",  type=int, default=DEFAULT_PORT, metavar="PORT",
+        help="UDP port of its Etherbone (default: %(default)s).")
+    group.add_argument("--port",
+        help="Serial port of its UARTBone, or host:port or socket://host:port of a TCP server.")
+    group.add_argument("--baudrate",  type=int, default=DEFAULT_BAUDRATE, help="Of the port (default: %(default)s).")
+    group.add_argument("--csr-csv",   metavar="FILE", help="csr.csv of the board's gateware.")
+    group.add_argument("--firmware",  metavar="FILE",
+        help="firmware.bin to load unless it is running (default: the simulation's, or what runs on the board).")
+    group.add_argument("--reload",    action="store_true", help="Load the firmware even if it is running.")
+    group.add_argument("--timeout-scale", type=float, metavar="FACTOR",
+        help=f"How many times slower than a board's the device's clock is (default: {SIM_TIMEOUT_SCALE} in the "
+             "simulation, 1 on a board).")
+    return group
+
+
+def requested_config(args):
+    """What is known of the gateware before it has been asked: of a simulation all, of a board the protocol's limits."""
+    if args.transport == "sim":
+        return SSMConfig(lanes=args.lanes or SSMConfig().lanes)
+    return SSMConfig(max_headdim=256, max_d_state=512, max_heads=65535, max_groups=65535)
+
+# Device -------------------------------------------------------------------------------------------
+
+@contextmanager
+def open_device(args, log=lambda message: None):
+    """Context manager: a booted :class:`~host.device.Device`, as the options of :func:`add_device_arguments` say.
+
+    Parameters
+    ----------
+    log : Called with a line for each step.
+    """
+    if args.transport == "sim":
+        context = _simulated_device(requested_config(args), args, log)
+    else:
+        context = _board_device(args, log)
+    with context as device:
+        if args.lanes is not None and device.info.lanes != args.lanes:
+            raise UsageError(f"--lanes {args.lanes} is not what the device has: {device.info.lanes}.")
+        yield device
+
+
+@contextmanager
+def _simulated_device(config, args, log):
+    from targets.sim import Simulation
+    log(f"Starting a simulation with {config.lanes} lanes (the first time, it is built).")
+    simulation = Simulation(config, verbose=args.verbose)
+    try:
+        try:
+            simulation.__enter__()
+        except (OSError, RuntimeError, ValueError) as error:
+            raise HostError(f"The simulation did not start: {error}") from error
+        with _simulated_transport(simulation) as transport:
+            device = Device(transport, CSRMap.from_csv(simulation.csr_csv), args.timeout_scale or SIM_TIMEOUT_SCALE)
+            _boot(device, args.firmware or simulation.firmware, args.reload, log)
+            yield device
+    finally:
+        simulation.close()
+
+
+def _simulated_transport(simulation):
+    if simulation.transport_kind == "etherbone":
+        return Etherbone(sock=simulation.open_socket(), timeout=SIM_TIMEOUT, alive=simulation.alive)
+    host, port = simulation.endpoint
+    return UARTBone(f"socket://{host}:{port}", timeout=SIM_TIMEOUT, alive=simulation.alive,
+        resync_time=1.5*GATEWARE_TIMEOUT*SIM_TIMEOUT_SCALE)
+
+
+@contextmanager
+def _board_device(args, log):
+    if args.csr_csv is None:
+        raise UsageError("--csr-csv is missing: give csr.csv from the folder the board's gateware was built in.")
+    csr = CSRMap.from_csv(args.csr_csv)
+    with _board_transport(args, csr) as transport:
+        device = Device(transport, csr, args.timeout_scale or 1.0)
+        _boot(device, args.firmware, args.reload, log)
+        yield device
+
+
+def _board_transport(args, csr):
+    if args.transport == "etherbone":
+        depth = csr.constants.get("etherbone_buffer_depth", LITEX_BUFFER_DEPTH)
+        return Etherbone(args.ip, args.udp_port, buffer_depth=depth)
+    if args.port is None:
+        raise UsageError("--port is missing: give a serial port such as /dev/ttyUSB1, or host:port of a TCP server.")
+    return UARTBone(port_url(args.port), args.baudrate)
+
+
+def port_url(port):
+    """A port as pyserial takes it: host:port becomes socket://host:port; a serial port or URL stays as it is."""
+    host, colon, number = port.rpartition(":")
+    return f"socket://{port}" if colon and host and "/" not in port and number.isdigit() else port
+
+
+def _boot(device, firmware, reload, log):
+    log(f"Connected by {device.transport.name}.")
+    loaded = device.boot(firmware, reload)
+    log(f"Firmware {'loaded' if loaded else 'already running'}: {device.info.lanes} lanes.")

@@ -1,0 +1,380 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""The device: its memory, its firmware, its jobs. The same calls whether a board or the simulation answers.
+
+    with Etherbone("192.168.1.50") as transport:
+        device = Device(transport, CSRMap.from_csv("csr.csv"))
+        device.boot("firmware.bin")
+        index  = device.submit(Job(Opcode.SELFTEST))
+        result = device.wait(index)
+"""
+
+import hashlib
+import time
+
+from collections import namedtuple
+from dataclasses import astuple, dataclass
+
+import numpy as np
+
+from cores.ssm.config import BEAT_BYTES, SSMConfig, ceil_multiple
+
+from host.errors import AllocationError, DeviceError, DeviceTimeout, UsageError, VersionMismatch
+
+from soc.protocol import (FIRMWARE_OFFSET, FIRMWARE_SIZE, INFO_MAGIC, INFO_OFFSET, INFO_WORDS, JOB_BYTES,
+    JOB_REQUEST_WORDS, JOB_WORDS, PROTOCOL_VERSION, RING_ENTRIES, Error, Opcode, Status)
+
+# Constants ----------------------------------------------------------------------------------------
+
+REBOOT       = 0xffff_ffff         # In mailbox_boot: back to the boot ROM, which clears it.
+STAMP_OFFSET = INFO_OFFSET + 0x800 # SHA-256 of the firmware image, left by the host that loaded it.
+
+PATIENCE  = 10.0 # Seconds the host waits for anything, besides the time the device needs by its own clock, which is
+BOOT_TIME = 1.0  # at most so many seconds from reset to the boot ROM, or from there to a ready firmware.
+
+# Info ---------------------------------------------------------------------------------------------
+
+class Info(namedtuple("Info", INFO_WORDS)):
+    """The firmware's info block (see soc.protocol.INFO_WORDS)."""
+
+    @property
+    def config(self):
+        """What the gateware can run, as an SSMConfig."""
+        return SSMConfig(lanes=self.lanes, max_headdim=self.max_headdim, max_d_state=self.max_d_state,
+            max_heads=self.max_heads, max_groups=self.max_groups, max_tokens=self.max_tokens)
+
+    def check(self):
+        """Raise VersionMismatch unless this host can talk to that firmware."""
+        if self.protocol_version != PROTOCOL_VERSION:
+            raise VersionMismatch(f"The firmware speaks protocol version {self.protocol_version}, this host version "
+                f"{PROTOCOL_VERSION}: load the firmware that belongs to this host, or use the host that belongs to it.")
+        if (self.ring_entries, self.job_bytes) != (RING_ENTRIES, JOB_BYTES):
+            raise VersionMismatch(f"The firmware has a ring of {self.ring_entries} x {self.job_bytes} bytes, this host "
+                f"one of {RING_ENTRIES} x {JOB_BYTES}: load the firmware that belongs to this host.")
+        try:
+            self.config
+        except ValueError as error:
+            raise VersionMismatch(f"The firmware describes gateware this host does not know ({error}): use host, "
+                "firmware and gateware of one version.") from error
+
+
+def version_string(version):
+    """ "1.2.3" from 0x00010203."""
+    return f"{version >> 16}.{version >> 8 & 0xff}.{version & 0xff}"
+
+# Jobs ---------------------------------------------------------------------------------------------
+
+@dataclass
+class Job:
+    """What a job asks for (see soc.protocol.JOB_WORDS)."""
+    opcode      : int
+    flags       : int = 0
+    heads       : int = 0
+    headdim     : int = 0
+    d_state     : int = 0
+    groups      : int = 0
+    tokens      : int = 0
+    x_address   : int = 0
+    bc_address  : int = 0
+    y_address   : int = 0
+    state_in    : int = 0
+    state_out   : int = 0
+    first_token : int = 0
+    timeout     : int = 0
+
+    def words(self, sequence):
+        """The request as the firmware reads it."""
+        return np.array([PROTOCOL_VERSION, sequence, *astuple(self)], np.uint32)
+
+    def cycles(self, lanes):
+        """The cycles the firmware gives it, or a generous estimate of those it takes."""
+        if self.timeout:
+            return self.timeout
+        updates = self.tokens*self.heads*self.headdim*self.d_state
+        tiles   = self.heads*self.headdim*self.d_state
+        return 16*updates//lanes + 16*tiles + 20_000*self.heads + 5_000_000*(self.opcode == Opcode.SELFTEST)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a completed job reports."""
+    index       : int
+    cycles      : int
+    lane_busy   : int
+    read_beats  : int
+    write_beats : int
+    tiles       : int
+
+# Device -------------------------------------------------------------------------------------------
+
+class Device:
+    """Device
+
+    Parameters
+    ----------
+    transport     : :class:`~host.transport.Transport`.
+    csr           : :class:`~host.csr.CSRMap` of the gateware.
+    timeout_scale : How many times slower than a board the device's clock runs; multiplies the device's share of every
+                    time-out.
+    patience      : Seconds to wait for anything besides that share.
+
+    Attributes
+    ----------
+    info : :class:`Info` of the running firmware, checked; None before :meth:`boot`.
+    """
+    def __init__(self, transport, csr, timeout_scale=1.0, patience=PATIENCE):
+        self.transport     = transport
+        self.csr           = csr
+        self.timeout_scale = timeout_scale
+        self.patience      = patience
+        self.ram           = csr.memories["main_ram"][0]
+        self.info          = None
+        self._next         = 0  # The next address to allocate.
+        self._rung         = 0  # Jobs rung for, modulo 2**32 as all job indices.
+        self._collected    = 0  # Jobs whose results were read.
+        self._jobs         = {} # Jobs not yet collected, by index.
+        self._results      = {} # Collected, not yet asked for: a Result, or the error to raise.
+
+    # Memory ---------------------------------------------------------------------------------------
+
+    def read(self, address, size, progress=None):
+        """`size` bytes from bus address `address` on."""
+        return self.transport.read_bytes(address, size, progress)
+
+    def write(self, address, data, verify=True, progress=None):
+        """Write bytes from bus address `address` on, and read them back unless `verify` is False."""
+        self.transport.write_bytes(address, data, verify, progress)
+
+    def read_csr(self, name):
+        """The value of a CSR of any width."""
+        address, count = self.csr.registers[name]
+        value = 0
+        for word in self.transport.read_words(address, count): # High word first.
+            value = value << 32 | int(word)
+        return value
+
+    def write_csr(self, name, value):
+        """Write a CSR of 32 bits. It need not read as it was written, so nothing is verified."""
+        address, _ = self.csr.registers[name]
+        self.transport.write_words(address, [value], readback=False)
+
+    def allocate(self, size, what="memory"):
+        """Bus address of `size` bytes of the data region, aligned to a beat. :meth:`free` gives all back.
+
+        Raises
+        ------
+        AllocationError : names `what`, its size and what is left.
+        """
+        address, end = self._next, self.info.data_base + self.info.data_size
+        size = ceil_multiple(size, BEAT_BYTES)
+        if size > end - address:
+            raise AllocationError(f"{what} of {size} bytes does not fit: {end - address} of {self.info.data_size} "
+                "bytes of the device's data region are free; use fewer tokens.")
+        self._next = address + size
+        return address
+
+    def free(self):
+        """Give back all that was allocated."""
+        self._next = ceil_multiple(self.info.data_base, BEAT_BYTES)
+
+    # Firmware -------------------------------------------------------------------------------------
+
+    def boot(self, firmware=None, reload=False):
+        """Have `firmware` running, its info block checked, no job pending.
+
+        Parameters
+        ----------
+        firmware : Path of firmware.bin. None: whatever runs.
+        reload   : Load it even where it is running already.
+
+        Returns
+        -------
+        bool : whether it was loaded.
+
+        Raises
+        ------
+        VersionMismatch : the firmware, or the gateware below it, is of another version than this host.
+        DeviceTimeout   : the CPU does not reach the boot ROM, or the firmware does not start.
+        UsageError      : `firmware` cannot be read or is too large; or is None, and none runs.
+        """
+        image = None if firmware is None else _read_image(firmware)
+        if not reload and self._adopt(image):
+            return False
+        if image is None:
+            raise UsageError("No firmware answers on the device: name one to load (--firmware firmware.bin).")
+        self._enter_boot_rom()
+        self._load(image)
+        self.info = self._read_info()
+        self.info.check()
+        self._start_ring()
+        self.write(self.ram + STAMP_OFFSET, _stamp(image))
+        return True
+
+    def _read_info(self):
+        return Info(*map(int, self.transport.read_words(self.ram + INFO_OFFSET, len(INFO_WORDS))))
+
+    def _adopt(self, image):
+        """Use the firmware that runs, if there is one, and if it is `image`."""
+        info = self._read_info()
+        if info.magic != INFO_MAGIC:
+            return False
+        if image is not None and self.read(self.ram + STAMP_OFFSET, len(_stamp(image))) != _stamp(image):
+            return False
+        info.check()
+        self.info = info
+        self._start_ring()
+        try: # The block may be left over from before a reset, and jobs from an interrupted host.
+            self._wait_for("the firmware to finish the jobs of an earlier host",
+                lambda: self.read_csr("mailbox_completed") == self._rung, BOOT_TIME)
+            self.wait(self.submit(Job(Opcode.NOP)))
+        except (DeviceTimeout, DeviceError):
+            self.info = None
+            return False
+        return True
+
+    def _start_ring(self):
+        self._rung = self._collected = self.read_csr("mailbox_doorbell")
+        self._jobs.clear()
+        self._results.clear()
+        self.free()
+
+    def _enter_boot_rom(self):
+        """Bring the CPU to the boot ROM, wherever it is. Only there is the request cleared."""
+        for _ in range(3): # Three times: a request that got lost looks like one that was taken.
+            self.write_csr("mailbox_boot", REBOOT)
+            self._wait_for("the CPU to reach the boot ROM; if it never does, reset the device",
+                lambda: self.read_csr("mailbox_boot") == 0, BOOT_TIME)
+
+    def _load(self, image):
+        if self._read_info().magic == INFO_MAGIC: # Left over from before a reset.
+            self.write(self.ram + INFO_OFFSET, bytes(4))
+        self.write(self.ram + STAMP_OFFSET, bytes(len(_stamp(image))))
+        self.write(self.ram + FIRMWARE_OFFSET, image)
+        for attempt in range(3):
+            self.write_csr("mailbox_boot", self.ram + FIRMWARE_OFFSET)
+            try:
+                self._wait_for("the firmware to start; if it never does, it was built for other gateware",
+                    lambda: self._read_info().magic == INFO_MAGIC, BOOT_TIME)
+                return
+            except DeviceTimeout:
+                if attempt == 2:
+                    raise
+
+    # Jobs -----------------------------------------------------------------------------------------
+
+    def submit(self, job):
+        """Hand a :class:`Job` to the firmware. Waits only while the ring is full. Returns the job's index."""
+        while (self._rung - self._collected) % 2**32 >= RING_ENTRIES:
+            self._collect()
+        index = self._rung
+        # Words are written more than once where the link loses answers, so never those the firmware writes.
+        self.transport.write_words(self._slot(index), job.words(index))
+        self._jobs[index] = job
+        self._rung        = (index + 1) % 2**32
+        self._ring()
+        return index
+
+    def wait(self, index, timeout=None):
+        """The :class:`Result` of a submitted job; it can be asked for once.
+
+        Parameters
+        ----------
+        timeout : Seconds by the device's clock; None: what the size of each job waited for suggests.
+
+        Raises
+        ------
+        DeviceError   : the job failed.
+        DeviceTimeout : it did not complete in time.
+        """
+        while index not in self._results:
+            if index not in self._jobs:
+                raise ValueError(f"index = {index} is not allowed: one of a submitted job, waited for once, is.")
+            self._collect(timeout)
+        result = self._results.pop(index)
+        if isinstance(result, DeviceError):
+            raise result
+        return result
+
+    def run(self, job, timeout=None):
+        """Submit a job and wait for it."""
+        return self.wait(self.submit(job), timeout)
+
+    def drain(self):
+        """Wait for all submitted jobs and forget their results, so that the memory they use is free again."""
+        while self._collected != self._rung:
+            self._collect()
+        self._results.clear()
+
+    def _slot(self, index):
+        return self.info.ring_base + index % RING_ENTRIES*JOB_BYTES
+
+    def _ring(self):
+        self.write_csr("mailbox_doorbell", self._rung)
+
+    def _collect(self, timeout=None):
+        """Wait for the oldest job that is not collected, and read its result."""
+        index = self._collected
+        job   = self._jobs[index]
+        if timeout is None:
+            timeout = job.cycles(self.info.lanes)/self.info.clock_hz
+        self._wait_for(f"job {index} (opcode {job.opcode})", lambda: self._is_completed(index), timeout)
+        words = dict(zip(JOB_WORDS[JOB_REQUEST_WORDS:], map(int, self.transport.read_words(
+            self._slot(index) + 4*JOB_REQUEST_WORDS, len(JOB_WORDS) - JOB_REQUEST_WORDS))))
+        self._collected = (index + 1) % 2**32
+        del self._jobs[index]
+        self._results[index] = _result(index, words)
+
+    def _is_completed(self, index):
+        completed = self.read_csr("mailbox_completed")
+        if (completed - index - 1) % 2**32 < 2**31:
+            return True
+        if self.read_csr("mailbox_doorbell") != self._rung:
+            self._ring() # It got lost, or a late copy of an earlier one came after it.
+        return False
+
+    def _wait_for(self, what, condition, timeout):
+        """Poll `condition` until it holds; DeviceTimeout after `timeout` seconds by the device's clock."""
+        limit    = self.patience + timeout*self.timeout_scale
+        deadline = time.monotonic() + limit
+        pause    = 0.0005
+        while not condition():
+            if time.monotonic() > deadline:
+                raise DeviceTimeout(f"Waited {limit:.1f} s for {what}.")
+            time.sleep(pause)
+            pause = min(2*pause, 0.02)
+
+# Helpers ------------------------------------------------------------------------------------------
+
+def _read_image(path):
+    try:
+        with open(path, "rb") as file:
+            image = file.read()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot read the firmware ({error.strerror}).") from error
+    if not 0 < len(image) <= FIRMWARE_SIZE:
+        raise UsageError(f"{path}: a firmware of {len(image)} bytes is not allowed: 1 to {FIRMWARE_SIZE} is.")
+    return image.ljust(ceil_multiple(len(image), 4), b"\0")
+
+
+def _stamp(image):
+    return hashlib.sha256(image).digest()
+
+
+def _result(index, words):
+    """The Result of a job from its result words, or the DeviceError to raise."""
+    if words["result_sequence"] != index or words["status"] not in (Status.DONE, Status.FAILED):
+        return DeviceError(f"Job {index} counts as completed, but its ring entry reports job "
+            f"{words['result_sequence']}, status {words['status']}: another host may be using the device; reset it.",
+            index, None, 0)
+    if words["status"] == Status.FAILED:
+        error = words["error"]
+        if error in Error._value2member_map_:
+            error = Error(error)
+        name = getattr(error, "name", "unknown")
+        return DeviceError(f"Job {index} failed: {name} (error {int(error)}, detail 0x{words['error_detail']:x}).",
+            index, error, words["error_detail"])
+    wide = lambda name: words[f"{name}_high"] << 32 | words[f"{name}_low"]
+    return Result(index, wide("cycles"), wide("lane_busy"), wide("read_beats"), wide("write_beats"), words["tiles"])

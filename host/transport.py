@@ -1,0 +1,144 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""The interface of all transports: reads and writes of 32-bit words on the device's bus."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from host.errors import LinkError
+
+# Statistics ---------------------------------------------------------------------------------------
+
+@dataclass
+class Statistics:
+    """What a transport did since it was opened, in bytes of payload and in repetitions."""
+    read_bytes     : int = 0
+    written_bytes  : int = 0
+    verified_bytes : int = 0 # Written, read back and found equal.
+    timeouts       : int = 0 # Requests repeated because no answer came.
+    rewrites       : int = 0 # Bursts written again because they read back differently.
+    ignored        : int = 0 # Answers dropped: late, duplicate, or malformed.
+
+# Transport ----------------------------------------------------------------------------------------
+
+class Transport(ABC):
+    """A link to the device's bus.
+
+    Reads and writes are synchronous: when a call returns, its words have been transferred; when it raises, an unknown
+    part of them has. A transport repeats what gets lost, so **a word may be written more than once**. That is harmless
+    for memory, and for registers whose writes are absolute (the doorbell holds the number of all jobs so far, not
+    "one more"); registers that count or push must not be written through a transport. And where a network delivers
+    datagrams out of order, a copy may arrive after the call has returned: memory that the device writes while the host
+    uses it should not be memory that the host has just written.
+
+    Parameters
+    ----------
+    alive : Called on each time-out; False means that the device is gone for good (a simulation that ended), so that
+            nobody waits for it any longer. None: assumed alive.
+
+    Attributes
+    ----------
+    name       : "etherbone" or "uart".
+    statistics : :class:`Statistics`.
+    """
+    name = None
+
+    def __init__(self, alive=None):
+        self.alive      = alive
+        self.statistics = Statistics()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    # Interface ------------------------------------------------------------------------------------
+
+    def read_words(self, address, count, progress=None):
+        """Words from `address` on, as a numpy.uint32 array.
+
+        Parameters
+        ----------
+        address  : In bytes, a multiple of 4.
+        count    : Number of words.
+        progress : Called with the number of bytes of each burst that has come in.
+        """
+        self._check(address, count)
+        words = np.zeros(count, np.uint32)
+        if count:
+            self._read(address, words, progress or _no_progress)
+        self.statistics.read_bytes += 4*count
+        return words
+
+    def write_words(self, address, words, readback=True, progress=None):
+        """Write `words` from `address` on.
+
+        Parameters
+        ----------
+        address  : In bytes, a multiple of 4.
+        words    : Anything numpy can turn into unsigned 32-bit integers.
+        readback : Read every word back, and write again what differs. With False, for registers that need not read as
+                   they were written, a lost or damaged write goes unnoticed: the caller must look for its effect.
+        progress : Called with the number of bytes of each burst that is done.
+
+        Raises
+        ------
+        IntegrityError : some words still differ after all retries.
+        """
+        words = np.atleast_1d(np.asarray(words))
+        if words.size and not (0 <= int(words.min()) and int(words.max()) < 2**32):
+            raise ValueError(f"words outside 0 to 2**32 - 1 are not allowed: {words.min()} to {words.max()}.")
+        words = words.astype(np.uint32)
+        self._check(address, words.size)
+        if words.size:
+            self._write(address, words, readback, progress or _no_progress)
+        self.statistics.written_bytes += words.nbytes
+        if readback:
+            self.statistics.verified_bytes += words.nbytes
+
+    def read_bytes(self, address, size, progress=None):
+        """`size` bytes, a multiple of 4; as :meth:`read_words`."""
+        if size % 4:
+            raise ValueError(f"size = {size} is not allowed: a multiple of 4 is.")
+        return self.read_words(address, size//4, progress).astype("<u4").tobytes()
+
+    def write_bytes(self, address, data, readback=True, progress=None):
+        """Write bytes, a multiple of 4 of them; as :meth:`write_words`."""
+        if len(data) % 4:
+            raise ValueError(f"{len(data)} bytes are not allowed: a multiple of 4 is.")
+        self.write_words(address, np.frombuffer(data, "<u4"), readback, progress)
+
+    @abstractmethod
+    def close(self):
+        """Release the link. May be called twice."""
+
+    # For Implementations --------------------------------------------------------------------------
+
+    @abstractmethod
+    def _read(self, address, words, progress):
+        """Fill the array `words` from `address` on."""
+
+    @abstractmethod
+    def _write(self, address, words, readback, progress):
+        """Write the array `words` from `address` on."""
+
+    def _check_alive(self):
+        """Raise LinkError when the device is known to be gone."""
+        if self.alive is not None and not self.alive():
+            raise LinkError("The simulation ended while the host was waiting for it: its log says why.")
+
+    @staticmethod
+    def _check(address, count):
+        if address % 4 or not 0 <= address <= 2**32 - 4*count:
+            raise ValueError(f"address = 0x{address:x} with {count} words is not allowed: "
+                "a multiple of 4, all words below 2**32, is.")
+
+
+def _no_progress(size):
+    """What is called when the caller does not want to know."""

@@ -1,0 +1,277 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""A complete Mamba-2 layer in PyTorch: the reference that the accelerated SSM block is cut out of.
+
+::
+
+    u -> in_proj -+-> z ------------------------------------------------+
+                  +-> xBC -> conv1d -> SiLU -+-> x -+                   |
+                  |                          +-> B -+-> SSM block -> y -+-> norm(y * SiLU(z)) -> out_proj -> out
+                  |                          +-> C -+
+                  +-> dt -> softplus(dt + dt_bias) -+
+
+Prefill runs any number of tokens at once, in chunks (SSD); step runs one. Both take and return the same state.
+Parameters carry the names and shapes of a `mixer` of the state-spaces/mamba2-* checkpoints.
+
+Source: T. Dao and A. Gu, "Transformers are SSMs: Generalized Models and Efficient Algorithms Through Structured State
+Space Duality", 2024, arXiv:2405.21060 (sections 6 and 7: the SSD algorithm, the Mamba-2 architecture).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from cores.ssm.config import check_range
+from model.ssm import BlockInputs, ssd_prefill, ssm_recurrence
+
+# Configuration ------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Mamba2Config:
+    """Sizes and constants of a layer.
+
+    Parameters
+    ----------
+    d_model    : Elements of a hidden state.
+    d_state    : N, the state size.
+    headdim    : P, the head dimension; divides expand*d_model.
+    ngroups    : G, the groups of heads that share B and C; divides the heads.
+    expand     : Width of the block over d_model.
+    d_conv     : Taps of the causal convolution.
+    chunk_size : Tokens of a prefill chunk.
+    norm_eps   : Added to the mean square in the norm.
+    dt_limit   : (low, high) that dt is clamped to after the softplus.
+
+    Raises
+    ------
+    ValueError : names the parameter, its value and what is allowed.
+    """
+    d_model    : int   = 768
+    d_state    : int   = 128
+    headdim    : int   = 64
+    ngroups    : int   = 1
+    expand     : int   = 2
+    d_conv     : int   = 4
+    chunk_size : int   = 256
+    norm_eps   : float = 1e-5
+    dt_limit   : tuple = (0.0, math.inf)
+
+    def __post_init__(self):
+        for name in ("d_model", "d_state", "headdim", "ngroups", "expand", "d_conv", "chunk_size"):
+            check_range(name, getattr(self, name), 1, 65535)
+        if self.d_inner % self.headdim:
+            raise ValueError(f"headdim = {self.headdim} is not allowed: a divisor of "
+                f"expand*d_model = {self.d_inner} is.")
+        if self.heads % self.ngroups:
+            raise ValueError(f"ngroups = {self.ngroups} is not allowed: a divisor of the {self.heads} heads is.")
+        if not 0 < self.norm_eps < math.inf:
+            raise ValueError(f"norm_eps = {self.norm_eps!r} is not allowed: a positive number is.")
+        if len(self.dt_limit) != 2 or not 0 <= self.dt_limit[0] < self.dt_limit[1]:
+            raise ValueError(f"dt_limit = {self.dt_limit!r} is not allowed: (low, high) with 0 <= low < high is.")
+
+    @property
+    def d_inner(self):
+        """H*P: elements of x, y and z."""
+        return self.expand*self.d_model
+
+    @property
+    def heads(self):
+        return self.d_inner//self.headdim
+
+    @property
+    def xbc_sizes(self):
+        """Elements of x, B and C of a token, in the order they lie in xBC."""
+        return (self.d_inner, self.ngroups*self.d_state, self.ngroups*self.d_state)
+
+    @property
+    def d_xbc(self):
+        return sum(self.xbc_sizes)
+
+
+mamba2_130m_layer = Mamba2Config(
+    d_model    = 768,
+    d_state    = 128,
+    headdim    = 64,
+    ngroups    = 1,
+    expand     = 2,
+    d_conv     = 4,
+    chunk_size = 256,
+)
+
+# State --------------------------------------------------------------------------------------------
+
+class Mamba2State(NamedTuple):
+    """What a layer remembers between calls."""
+    conv : torch.Tensor # (d_conv - 1, d_xbc): the last inputs of the convolution, oldest first.
+    ssm  : torch.Tensor # (H, P, N): the state of the SSM block.
+
+# Layer --------------------------------------------------------------------------------------------
+
+class GatedRMSNorm(nn.Module):
+    """RMSNorm of y*SiLU(z), over each group's share of the last dimension, times a weight."""
+
+    def __init__(self, size, groups, eps):
+        super().__init__()
+        self.groups = groups
+        self.eps    = eps
+        self.weight = nn.Parameter(torch.ones(size))
+
+    def forward(self, y, z):
+        """y and z: (T, H*P); computes in the type of y and returns it."""
+        gated = (y*F.silu(z.to(y.dtype))).unflatten(-1, (self.groups, -1))
+        scale = (gated.square().mean(-1, keepdim=True) + self.eps).rsqrt()
+        return (gated*scale).flatten(-2)*self.weight.to(y.dtype)
+
+
+class Mamba2Layer(nn.Module):
+    """A Mamba-2 layer for inference, with weights initialised as Mamba-2 does for training.
+
+    ``layer.double()`` (or ``.bfloat16()``, ...) sets the type of weights and activations. dt, the SSM block and the
+    norm compute in float64 in a float64 layer, else in float32. There is no batch dimension, and no gradient.
+
+    Parameters
+    ----------
+    config : :class:`Mamba2Config`.
+    """
+    dt_init = (0.001, 0.1) # dt of a token whose projection is 0 is drawn from this range, evenly on a log scale.
+    A_init  = (1, 16)      # -A is drawn from this range.
+
+    def __init__(self, config):
+        super().__init__()
+        self.config   = config
+        self.in_proj  = nn.Linear(config.d_model, config.d_inner + config.d_xbc + config.heads, bias=False)
+        self.conv1d   = nn.Conv1d(config.d_xbc, config.d_xbc, config.d_conv, groups=config.d_xbc)
+        dt            = torch.empty(config.heads).uniform_(*map(math.log, self.dt_init)).exp()
+        self.dt_bias  = nn.Parameter(dt + torch.log(-torch.expm1(-dt))) # The inverse of softplus.
+        self.A_log    = nn.Parameter(torch.empty(config.heads).uniform_(*self.A_init).log())
+        self.D        = nn.Parameter(torch.ones(config.heads))
+        self.norm     = GatedRMSNorm(config.d_inner, config.ngroups, config.norm_eps)
+        self.out_proj = nn.Linear(config.d_inner, config.d_model, bias=False)
+
+    @property
+    def dtype(self):
+        """Type of weights, activations and the state of the convolution."""
+        return self.in_proj.weight.dtype
+
+    @property
+    def block_dtype(self):
+        """Type of dt, the SSM block and its state, and the norm."""
+        return torch.promote_types(self.dtype, torch.float32)
+
+    @property
+    def A(self):
+        return -self.A_log.to(self.block_dtype).exp()
+
+    def initial_state(self):
+        """State before the first token: zeros."""
+        config = self.config
+        return Mamba2State(
+            conv = torch.zeros(config.d_conv - 1, config.d_xbc, dtype=self.dtype),
+            ssm  = torch.zeros(config.heads, config.headdim, config.d_state, dtype=self.block_dtype),
+        )
+
+    def _check(self, u, state):
+        if u.dim() != 2 or u.shape[0] < 1 or u.shape[1] != self.config.d_model:
+            raise ValueError(f"u of shape {tuple(u.shape)} is not allowed: (T, {self.config.d_model}) with T >= 1 is.")
+        initial = self.initial_state()
+        if state is None:
+            return initial
+        for name, tensor, expected in zip(Mamba2State._fields, state, initial):
+            if tensor.shape != expected.shape:
+                raise ValueError(f"state.{name} of shape {tuple(tensor.shape)} is not allowed: "
+                    f"{tuple(expected.shape)} is.")
+        return Mamba2State(conv=state.conv.to(self.dtype), ssm=state.ssm.to(self.block_dtype))
+
+    def _project(self, u, state):
+        """Everything before the SSM block: returns z, the block's inputs and the convolution's next state."""
+        config     = self.config
+        tokens     = u.shape[0]
+        z, xBC, dt = self.in_proj(u.to(self.dtype)).split((config.d_inner, config.d_xbc, config.heads), dim=-1)
+        history    = torch.cat((state.conv, xBC))
+        xBC        = F.silu(self.conv1d(history.T[None])[0].T).to(self.block_dtype)
+        x, B, C    = xBC.split(config.xbc_sizes, dim=-1)
+        dt         = F.softplus(dt.to(self.block_dtype) + self.dt_bias.to(self.block_dtype)).clamp(*config.dt_limit)
+        inputs     = BlockInputs(
+            x  = x.unflatten(-1, (config.heads, config.headdim)),
+            dt = dt,
+            dA = (dt*self.A).exp(),
+            B  = B.unflatten(-1, (config.ngroups, config.d_state)),
+            C  = C.unflatten(-1, (config.ngroups, config.d_state)),
+            D  = self.D.to(self.block_dtype),
+            h0 = state.ssm,
+        )
+        return z, inputs, history[tokens:].clone()
+
+    def _output(self, y, z):
+        """Everything after the SSM block."""
+        return self.out_proj(self.norm(y.flatten(-2), z).to(self.dtype))
+
+    @torch.no_grad()
+    def block_inputs(self, u, state=None):
+        """What the layer hands its SSM block for the hidden states u (T, d_model): a :class:`BlockInputs`.
+
+        h0 is the SSM state that `state` holds, zeros without one. Raises as :meth:`prefill`.
+        """
+        return self._project(u, self._check(u, state))[1]
+
+    @torch.no_grad()
+    def prefill(self, u, state=None):
+        """Run T tokens, in chunks.
+
+        Parameters
+        ----------
+        u     : (T, d_model), T >= 1.
+        state : :class:`Mamba2State` to go on from, left as it is; None: before the first token.
+
+        Returns
+        -------
+        (out, state) : out (T, d_model), and the state after the last token.
+
+        Raises
+        ------
+        ValueError : names the tensor, its shape and the shape that is allowed.
+        """
+        z, inputs, conv       = self._project(u, self._check(u, state))
+        x, dt, _, B, C, D, h0 = inputs
+        y, h                  = ssd_prefill(x, dt, self.A, B, C, D, h0, self.config.chunk_size)
+        return self._output(y, z), Mamba2State(conv, h)
+
+    @torch.no_grad()
+    def step(self, u, state=None):
+        """Run one token, by the recurrence. u: (d_model,); otherwise as :meth:`prefill`, out (d_model,)."""
+        z, inputs, conv = self._project(u[None], self._check(u[None], state))
+        y, h            = ssm_recurrence(*inputs, dtype=self.block_dtype)
+        return self._output(y, z)[0], Mamba2State(conv, h)
+
+    forward = prefill
+
+# Synthetic Layers ---------------------------------------------------------------------------------
+
+def random_layer(config, seed):
+    """A layer with the weights that Mamba-2 starts training from, drawn from `seed`. Leaves PyTorch's generator alone.
+
+    Returns a float32 :class:`Mamba2Layer`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Mamba2Layer(config).eval()
+
+
+def random_hidden_states(config, tokens, seed):
+    """Hidden states (T, d_model) in float32: normal, scaled to a mean square of 1 as the norm before a layer does.
+
+    Raises
+    ------
+    ValueError : names `tokens` when it is below 1.
+    """
+    if tokens < 1:
+        raise ValueError(f"tokens = {tokens!r} is not allowed: at least 1 is.")
+    u = torch.randn(tokens, config.d_model, generator=torch.Generator().manual_seed(seed))
+    return u*u.square().mean(-1, keepdim=True).rsqrt()

@@ -1,0 +1,57 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Adds the SSM accelerator to a LiteX SoC."""
+
+import dataclasses
+
+from litex.soc.interconnect import wishbone
+
+from cores.ssm.config import BEAT_BYTES
+from cores.ssm.ssm import SSM
+
+# SSM ----------------------------------------------------------------------------------------------
+
+def add_ssm(soc, config, name="ssm", allow_l2_cache=False):
+    """Add an SSM accelerator: its CSRs, its interrupt and its four memory masters.
+
+    With LiteDRAM (``soc.add_sdram`` called before) the masters are native ports of the controller, 128 bits wide.
+    Without it they are Wishbone masters of the SoC's bus, and the memory is the region ``main_ram``.
+
+    Coherency: the native ports reach the DRAM behind the SoC's L2 cache, so the SoC must not have one
+    (``l2_cache_size=0``); then host and CPU writes, which go through (the VexRiscv's data cache writes through), are in
+    DRAM when the accelerator is told to start. What the accelerator or the host wrote, the CPU reads only after it
+    invalidated its data cache.
+
+    Parameters
+    ----------
+    soc            : a LiteX SoC (``SoCCore``).
+    config         : :class:`cores.ssm.config.SSMConfig`.
+    name           : name of the module, of its CSRs and its interrupt.
+    allow_l2_cache : for a test of the rule above.
+
+    Raises
+    ------
+    ValueError : the SoC has an L2 cache, no ``main_ram``, or no memory the masters could use.
+    """
+    soc.check_if_exists(name)
+    if hasattr(soc, "l2_cache") and not allow_l2_cache:
+        raise ValueError("an L2 cache between the bus and LiteDRAM is not allowed: the accelerator's ports go round it. "
+            "Call add_sdram with l2_cache_size=0 (option --l2-size 0).")
+    if "main_ram" not in soc.bus.regions:
+        raise ValueError("a SoC without the region main_ram is not allowed: add the memory before the accelerator.")
+    region = soc.bus.regions["main_ram"]
+    if hasattr(soc, "sdram"):
+        ports = [soc.sdram.crossbar.get_port(data_width=8*BEAT_BYTES) for _ in range(4)]
+    else:
+        ports = [wishbone.Interface(data_width=8*BEAT_BYTES, address_width=32, addressing="word") for _ in range(4)]
+        for n, port in enumerate(ports):
+            soc.bus.add_master(name=f"{name}_master{n}", master=port)
+
+    soc.add_module(name=name, module=SSM(config, ports[:2], ports[2:], region.origin, region.size))
+    if soc.irq.enabled:
+        soc.irq.add(name, use_loc_if_exists=True)
+    for parameter, value in dataclasses.asdict(config).items():
+        soc.add_constant(f"SSM_{parameter.upper()}", value) # For the firmware.

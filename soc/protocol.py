@@ -1,0 +1,178 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""What host and firmware say to each other: DRAM map, info block, job ring, opcodes and error codes.
+
+This file is the one place for it. The host imports it; ``c_header()`` writes ``protocol.h`` for the firmware, and the
+firmware's build stamps ``PROTOCOL_VERSION`` into its info block, which the host checks before anything else.
+
+DRAM, from the start of main RAM::
+
+    0x0000_0000  firmware: image, data, stack            FIRMWARE_SIZE
+    0x0010_0000  info block (written by the firmware)    INFO_BYTES
+    0x0010_1000  job ring   (written by both)            RING_ENTRIES x JOB_BYTES
+    0x0020_0000  data: tiles, records, weights           to the end of main RAM
+
+A job, host to firmware and back::
+
+    host      writes ring[n % RING_ENTRIES], reads it back, writes n + 1 to the CSR mailbox_doorbell
+    firmware  takes ring[n], checks it, runs it, writes the result words, then n + 1 to the CSR mailbox_completed
+    host      polls mailbox_completed (with a time-out), reads the result words
+
+Indices n count jobs from 0 since the firmware started and wrap at 2**32. The host never has more than RING_ENTRIES
+jobs between completed and doorbell. All words are 32 bits, little endian; 64-bit values are low word first.
+"""
+
+from enum import IntEnum, IntFlag
+
+PROTOCOL_VERSION = 1
+
+# DRAM Map (offsets from the start of main RAM) ----------------------------------------------------
+
+FIRMWARE_OFFSET = 0x0000_0000
+FIRMWARE_SIZE   = 0x0010_0000
+INFO_OFFSET     = 0x0010_0000
+RING_OFFSET     = 0x0010_1000
+DATA_OFFSET     = 0x0020_0000
+
+# Info Block ---------------------------------------------------------------------------------------
+
+INFO_MAGIC = 0x324d5353 # "SSM2".
+
+INFO_WORDS = (
+    "magic",            # INFO_MAGIC; written last, so a valid magic means a complete block.
+    "protocol_version", # PROTOCOL_VERSION.
+    "firmware_version", # 0x00MMmmpp: major, minor, patch.
+    "gateware_version", # As read from the CSR ssm_version.
+    "lanes",            # L.
+    "max_headdim",
+    "max_d_state",
+    "max_heads",
+    "max_groups",
+    "max_tokens",
+    "clock_hz",
+    "data_base",        # Bus address of the first byte a job may name.
+    "data_size",        # Bytes from there.
+    "ring_base",        # Bus address of the ring.
+    "ring_entries",
+    "job_bytes",
+    "capabilities",     # Capability flags.
+    "boot_count",       # Counts starts of the firmware since the DRAM was last undefined; for diagnosis.
+)
+INFO_BYTES = 4*len(INFO_WORDS)
+
+
+class Capability(IntFlag):
+    SSM      = 1 << 0 # Opcode SSM.
+    SELFTEST = 1 << 1 # Opcode SELFTEST.
+
+# Job Ring -----------------------------------------------------------------------------------------
+
+RING_ENTRIES = 16
+JOB_BYTES    = 128
+
+JOB_WORDS = (
+    # Request: written by the host.
+    "version",         # PROTOCOL_VERSION.
+    "sequence",        # Chosen by the host; copied to result_sequence.
+    "opcode",          # Opcode.
+    "flags",           # JobFlag.
+    "heads",           # H.
+    "headdim",         # P.
+    "d_state",         # N.
+    "groups",          # G.
+    "tokens",          # T.
+    "x_address",       # T*H x records.
+    "bc_address",      # T*G BC records.
+    "y_address",       # T*H y records.
+    "state_in",        # H head tiles (not read with JobFlag.ZERO_STATE).
+    "state_out",       # H head tiles (not written with JobFlag.NO_STORE); may equal state_in.
+    "first_token",     # y is written from this token on: 0 .. tokens; earlier tokens only advance the state.
+    "timeout",         # Cycles this job may take; 0: the firmware's own estimate.
+    # Result: written by the firmware.
+    "result_sequence",
+    "status",          # Status.
+    "error",           # Error.
+    "error_detail",    # The offending value, or the gateware's error bits.
+    "cycles_low",      # Clock cycles from doorbell (or the end of the job before) to completion.
+    "cycles_high",
+    "lane_busy_low",   # Cycles in which the lanes took a vector.
+    "lane_busy_high",
+    "read_beats_low",  # 16-byte beats read by the accelerator's DMA.
+    "read_beats_high",
+    "write_beats_low", # Likewise written.
+    "write_beats_high",
+    "tiles",           # Head tiles completed.
+    "reserved0",
+    "reserved1",
+    "reserved2",
+)
+assert 4*len(JOB_WORDS) == JOB_BYTES
+
+JOB_REQUEST_WORDS = JOB_WORDS.index("result_sequence")
+
+
+class Opcode(IntEnum):
+    NOP      = 0 # Completes at once.
+    SSM      = 1 # Runs T tokens of the SSM block.
+    SELFTEST = 2 # Runs the firmware's vectors through the core, using the end of the data region as scratch.
+
+
+class JobFlag(IntFlag):
+    ZERO_STATE = 1 << 0 # Start from a state of zeros.
+    NO_STORE   = 1 << 1 # Do not store the state.
+
+
+class Status(IntEnum):
+    EMPTY   = 0 # Written by the host with the request.
+    RUNNING = 1
+    DONE    = 2
+    FAILED  = 3 # See error and error_detail.
+
+
+class Error(IntEnum):
+    NONE              = 0
+    BAD_VERSION       = 1
+    BAD_OPCODE        = 2
+    BAD_FLAGS         = 3
+    BAD_HEADS         = 4
+    BAD_HEADDIM       = 5
+    BAD_D_STATE       = 6
+    BAD_GROUPS        = 7
+    BAD_TOKENS        = 8
+    BAD_FIRST_TOKEN   = 9
+    BAD_ALIGNMENT     = 10 # An address is not a multiple of 16.
+    BAD_ADDRESS       = 11 # A region is not inside the data region.
+    OVERLAP           = 12 # A region that is written overlaps another one (state_out = state_in is allowed).
+    RING_OVERRUN      = 13 # More jobs rung for than the ring holds.
+    TIMEOUT           = 14 # The accelerator did not finish in time; it was reset.
+    GATEWARE          = 15 # The accelerator raised an error; error_detail holds its error bits.
+    SELFTEST_MISMATCH = 16 # error_detail holds the index of the failing vector.
+
+# C Header -----------------------------------------------------------------------------------------
+
+def c_header():
+    """The text of ``protocol.h``: every constant above, and the structures of the info block and of a job."""
+    lines = [
+        "/* Generated from soc/protocol.py: do not edit. */",
+        "#ifndef PROTOCOL_H",
+        "#define PROTOCOL_H",
+        "",
+        "#include <stdint.h>",
+        "",
+    ]
+    for name in ("PROTOCOL_VERSION", "FIRMWARE_OFFSET", "FIRMWARE_SIZE", "INFO_OFFSET", "INFO_MAGIC", "RING_OFFSET",
+                 "DATA_OFFSET", "RING_ENTRIES", "JOB_BYTES"):
+        lines.append(f"#define {name} 0x{globals()[name]:x}u")
+    for enum, prefix in ((Capability, "CAPABILITY"), (Opcode, "OPCODE"), (JobFlag, "JOB"), (Status, "STATUS"),
+                         (Error, "ERROR")):
+        lines.append("")
+        lines += [f"#define {prefix}_{member.name} {member.value}u" for member in enum]
+    for struct, words in (("info", INFO_WORDS), ("job", JOB_WORDS)):
+        lines += ["", f"struct {struct} {{"]
+        lines += [f"\tuint32_t {word};" for word in words]
+        lines += ["};"]
+    lines += ["", "#endif", ""]
+    return "\n".join(lines)

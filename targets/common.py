@@ -1,0 +1,57 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""What the targets share: the system around the accelerator, and the families of command line options."""
+
+import importlib.util
+
+from cores.ssm.config import LANES, SSMConfig
+
+from soc.boot import add_boot
+from soc.mailbox import add_mailbox
+
+# Constants ----------------------------------------------------------------------------------------
+
+BIOS_ROM_SIZE = 0x20000
+
+# Words of the longest Etherbone record, whose count is 8 bits, and one for its base address.
+ETHERBONE_BUFFER_DEPTH = 256
+
+# Helpers ------------------------------------------------------------------------------------------
+
+def has_accelerator():
+    """Whether soc/accelerator.py exists: until it does, the SoCs are built without the accelerator and firmware."""
+    return importlib.util.find_spec("soc.accelerator") is not None
+
+# System -------------------------------------------------------------------------------------------
+
+def add_system(soc, config):
+    """Add mailbox, boot ROM and the accelerator of an :class:`~cores.ssm.config.SSMConfig` to a SoC with LiteDRAM."""
+    add_mailbox(soc)
+    add_boot(soc)
+    if has_accelerator():
+        from soc.accelerator import add_ssm
+        add_ssm(soc, config)
+
+# Command Line -------------------------------------------------------------------------------------
+
+def add_config_arguments(parser, lanes=SSMConfig.lanes, lanes_default=None):
+    """Add the options that choose an SSMConfig; `lanes_default` says what the default of --lanes depends on."""
+    default = SSMConfig()
+    group   = parser.add_argument_group("accelerator")
+    group.add_argument("--lanes",       type=int, default=lanes, choices=LANES,
+        help=f"State elements updated in a cycle (default: {lanes_default or lanes}).")
+    group.add_argument("--max-headdim", type=int, default=default.max_headdim, metavar="P",
+        help="Largest head dimension (default: %(default)s).")
+    group.add_argument("--max-d-state", type=int, default=default.max_d_state, metavar="N",
+        help="Largest state size (default: %(default)s).")
+
+
+def config_from_arguments(parser, args, **defaults):
+    """The SSMConfig that the options of :func:`add_config_arguments` choose; ends the program when it is not allowed."""
+    try:
+        return SSMConfig(lanes=args.lanes, max_headdim=args.max_headdim, max_d_state=args.max_d_state, **defaults)
+    except ValueError as error:
+        parser.error(str(error))

@@ -1,0 +1,76 @@
+#!/usr/bin/env python3
+
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""The simulated SoC: builds it, and runs it for the host's transports."""
+
+import argparse
+import os
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from targets.common import add_config_arguments, config_from_arguments
+from targets.simulation.build import BuildError, build
+from targets.simulation.simulation import Simulation, SimulationError
+
+# Command Line -------------------------------------------------------------------------------------
+
+def _parser():
+    parser = argparse.ArgumentParser(description="Simulated SoC with the Mamba-2 accelerator (Verilator): the Arty's "
+        "clock, DRAM and CPU. Without further options, builds what is not built yet, runs it, and says how to reach "
+        "it, until Ctrl-C. host/stream.py --transport sim needs none of this: it runs a simulation of its own.")
+    add_config_arguments(parser)
+    group = parser.add_argument_group("simulation")
+    group.add_argument("--transport", default="auto", choices=("auto", "etherbone", "uart"),
+        help="Etherbone over a TAP device in a network namespace, UARTBone over TCP, or auto: Etherbone where that is "
+        "permitted (default: %(default)s).")
+    group.add_argument("--trace-fst",  metavar="FILE", help="Write waves to FILE; simulates more slowly.")
+    group.add_argument("--build-only", action="store_true", help="Build, but do not run.")
+    group.add_argument("--build-dir",  metavar="DIR", help="Folder of the models (default: build/sim).")
+    return parser
+
+
+def _print_how_to_reach(simulation):
+    print(f"The simulated SoC runs, process {simulation.process.pid}. Ctrl-C ends it.")
+    if simulation.transport_kind == "etherbone":
+        _, address, port = simulation.endpoint
+        prefix, options  = f"nsenter --target {simulation.process.pid} --net ", f"etherbone --ip {address}"
+        print(f"  Etherbone: {address}, UDP port {port}, in the network namespace of that process")
+    else:
+        address, port   = simulation.endpoint
+        prefix, options = "", f"uart --port socket://{address}:{port}"
+        print(f"  UARTBone:  {address}, TCP port {port}")
+    print(f"  Registers: {simulation.csr_csv}")
+    print(f"  Firmware:  {simulation.firmware}")
+    print(f"  Console:   tail -f {simulation.log}")
+    print(f"  Run a case: {prefix}python host/stream.py run CASE.npz --output OUT.npz --transport {options} "
+        f"--csr-csv {simulation.csr_csv}", flush=True)
+
+
+def main():
+    parser = _parser()
+    args   = parser.parse_args()
+    config = config_from_arguments(parser, args)
+    try:
+        if args.build_only:
+            print(build(config, trace=args.trace_fst is not None, build_dir=args.build_dir, report=print))
+            return 0
+        with Simulation(config, args.transport, args.trace_fst, args.build_dir, verbose=True) as simulation:
+            _print_how_to_reach(simulation)
+            while simulation.alive():
+                time.sleep(0.1)
+            raise SimulationError(f"The simulation has ended. Its output:\n{simulation.console()[-2000:]}")
+    except KeyboardInterrupt:
+        return 0
+    except (BuildError, SimulationError) as error:
+        print(f"sim.py: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

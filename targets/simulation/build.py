@@ -1,0 +1,170 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Builds the simulated SoC, its BIOS, its Verilator model and the firmware, and keeps them for the next run."""
+
+import fcntl
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from targets.common import has_accelerator
+
+# Constants ----------------------------------------------------------------------------------------
+
+ROOT      = Path(__file__).resolve().parents[2]
+BUILD_DIR = ROOT/"build"/"sim"
+
+# What a model is made from: when one of these changes, it is built anew.
+GATEWARE_SOURCES = ("cores", "soc", "targets/common.py", "targets/simulation/soc.py", "targets/simulation/phy.py",
+    "targets/simulation/main.cpp", "firmware/bootrom*")
+FIRMWARE_SOURCES = ("firmware", "soc/protocol.py", "cores/ssm/config.py", "cores/ssm/layout.py", "model/bitexact.py")
+
+VERILATOR_FLAGS = (
+    "--cc", "--exe", "--top-module", "sim", "--prefix", "Vsim", "-O3",
+    "--x-assign", "fast", "--x-initial", "fast", "--noassert", "--output-split", "20000",
+    "-Wno-fatal", "-Wno-lint", "-Wno-style", "-Wno-COMBDLY",
+)
+OPTIMIZATION = ("OPT_FAST=-O2 -march=native", "OPT_SLOW=-O1")
+
+# Errors -------------------------------------------------------------------------------------------
+
+class BuildError(RuntimeError):
+    """A step of a build failed; the message says which, and where its output is."""
+
+# Helpers ------------------------------------------------------------------------------------------
+
+def sources_hash(sources, *others):
+    """Hash of the contents of files and folders below the project's root, and of the text of further objects."""
+    digest = hashlib.sha256(repr(others).encode())
+    for source in sources:
+        for path in sorted(ROOT.glob(source)):
+            for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+                if file.is_file() and "__pycache__" not in file.parts:
+                    digest.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def locked(path):
+    """Hold a file lock: of two programs that build the same thing, the second waits and finds it built."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def output_to(path):
+    """Send what this process and its children print, LiteX's loggers too, to a file."""
+    level = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    with open(path, "a") as file:
+        saved = [os.dup(fd) for fd in (1, 2)]
+        try:
+            for fd in (1, 2):
+                os.dup2(file.fileno(), fd)
+            yield
+        finally:
+            for fd, copy in zip((1, 2), saved):
+                os.dup2(copy, fd)
+                os.close(copy)
+            logging.disable(level)
+
+
+def _run(command, cwd, log):
+    with open(log, "a") as file:
+        try:
+            returncode = subprocess.run(command, cwd=cwd, stdout=file, stderr=file).returncode
+        except FileNotFoundError:
+            raise BuildError(f"{command[0]} is not installed: see the list of packages in README.md, or run make setup.")
+    if returncode:
+        raise BuildError(f"{command[0]} failed: its output is in {log}.")
+
+# Gateware -----------------------------------------------------------------------------------------
+
+def _build_soc(config, build_dir, log):
+    """Write the SoC's Verilog with the BIOS in its ROM."""
+    from litex.soc.integration.builder import Builder
+    from targets.simulation.soc import SimSoC
+
+    # LiteX looks for meson on the PATH, and moves to the build directory.
+    path, cwd = os.environ["PATH"], os.getcwd()
+    os.environ["PATH"] = f"{Path(os.sys.executable).parent}{os.pathsep}{path}"
+    try:
+        with output_to(log):
+            soc = SimSoC(config)
+            Builder(soc, output_dir=str(build_dir), compile_gateware=False, bios_console="disable").build()
+    except (OSError, subprocess.CalledProcessError, SystemExit) as error:
+        raise BuildError(f"LiteX failed ({error}): its output is in {log}.")
+    finally:
+        os.environ["PATH"] = path
+        os.chdir(cwd)
+    return [source[0] for source in soc.platform.sources if source[0].endswith((".v", ".sv"))]
+
+
+def _build_model(verilog, gateware_dir, trace, log):
+    """Compile the Verilog to obj_dir/Vsim."""
+    main  = Path(__file__).with_name("main.cpp")
+    flags = ["--trace-fst", "-CFLAGS", "-DTRACE"] if trace else []
+    ccache = ["OBJCACHE=ccache"] if shutil.which("ccache") else []
+    _run(["verilator", *VERILATOR_FLAGS, *flags, *verilog, str(main)], gateware_dir, log)
+    _run(["make", "-C", "obj_dir", "-f", "Vsim.mk", f"-j{os.cpu_count()}", *OPTIMIZATION, *ccache, "Vsim"],
+        gateware_dir, log)
+
+# Build --------------------------------------------------------------------------------------------
+
+def build(config, trace=False, build_dir=None, report=lambda line: None):
+    """Build what is not built yet, and return its folder.
+
+    Parameters
+    ----------
+    config    : The SSMConfig of the accelerator.
+    trace     : Build a model that can write waves; it is slower.
+    build_dir : Folder of all models; each gets one below it, named by the hash of what it is made from.
+    report    : Called with a line of text when something has to be built.
+
+    Raises
+    ------
+    BuildError : a step failed.
+    """
+    name      = sources_hash(GATEWARE_SOURCES, config, trace, VERILATOR_FLAGS, version("litex"), version("litedram"))
+    model_dir = Path(build_dir or BUILD_DIR).absolute()/name
+    with locked(model_dir.with_suffix(".lock")):
+        complete = model_dir/"complete"
+        if not complete.exists():
+            report(f"Building the simulated SoC, {config.lanes} lanes, in {model_dir} (once, about a minute)...")
+            shutil.rmtree(model_dir, ignore_errors=True)
+            model_dir.mkdir(parents=True)
+            log     = model_dir/"build.log"
+            verilog = _build_soc(config, model_dir, log)
+            _build_model(verilog, model_dir/"gateware", trace, log)
+            complete.touch()
+        _build_firmware(model_dir, report)
+    return model_dir
+
+
+def _build_firmware(model_dir, report):
+    from firmware.build import BuildError as FirmwareError, build as build_firmware
+
+    if not has_accelerator():
+        return
+    stamp  = model_dir/"firmware.stamp"
+    digest = sources_hash(FIRMWARE_SOURCES)
+    if stamp.exists() and stamp.read_text() == digest:
+        return
+    report("Building the firmware...")
+    stamp.unlink(missing_ok=True)
+    try:
+        build_firmware(str(model_dir))
+    except FirmwareError as error:
+        raise BuildError(str(error))
+    stamp.write_text(digest)

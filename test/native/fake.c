@@ -1,0 +1,236 @@
+/*
+ * This file is part of the Mamba-2 LiteX accelerator.
+ *
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+#include <sanitizer/asan_interface.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "fake.h"
+#include "protocol.h"
+#include "ssm.h"
+
+#define QUEUE_MAX     64
+#define SCRATCH_BYTES 0x2000 /* At the end of the data region: what the self-test may use. */
+
+#define ERROR_QUEUE_OVERFLOW 1
+
+struct fake_knobs fake_knobs;
+void (*fake_on_push)(const struct fake_tile *tile);
+void (*fake_on_done)(const struct fake_tile *tile);
+
+static uint64_t         csrs[CSR_COUNT];
+static uint64_t         now;
+static uint64_t         head_since; /* When the tile at the queue's head began. */
+static struct fake_tile queue[QUEUE_MAX];
+static uint32_t         queued;
+static int              resetting;
+static unsigned int     irq_mask, irq_enable;
+
+/* Interrupts ---------------------------------------------------------------------------------------*/
+
+void irq_setmask(unsigned int mask)
+{
+	irq_mask = mask;
+}
+
+void irq_setie(unsigned int enable)
+{
+	irq_enable = enable;
+}
+
+static void interrupt(void)
+{
+	static int serving;
+
+	if (serving || fake_knobs.deaf || !irq_enable || !(irq_mask & 1 << SSM_INTERRUPT))
+		return;
+	serving = 1;
+	if (csrs[CSR_ssm_ev_pending] & csrs[CSR_ssm_ev_enable])
+		ssm_isr();
+	serving = 0;
+}
+
+/* SSM Core -----------------------------------------------------------------------------------------*/
+
+static void raise_errors(uint32_t errors)
+{
+	csrs[CSR_ssm_errors]     |= errors;
+	csrs[CSR_ssm_ev_pending] |= SSM_EVENT_ERROR;
+}
+
+static void push(uint32_t flags)
+{
+	struct fake_tile tile = {
+		csrs[CSR_ssm_tile_x], csrs[CSR_ssm_tile_bc], csrs[CSR_ssm_tile_y],
+		csrs[CSR_ssm_tile_state_in], csrs[CSR_ssm_tile_state_out], csrs[CSR_ssm_tile_tokens], flags,
+		csrs[CSR_ssm_headdim], csrs[CSR_ssm_d_state],
+		csrs[CSR_ssm_x_stride], csrs[CSR_ssm_bc_stride], csrs[CSR_ssm_y_stride],
+	};
+
+	if (fake_knobs.push_errors) {
+		raise_errors(fake_knobs.push_errors);
+		fake_knobs.push_errors = 0;
+	} else if (queued == fake_knobs.queue_depth) {
+		raise_errors(ERROR_QUEUE_OVERFLOW);
+	} else {
+		if (!queued)
+			head_since = now;
+		queue[queued++] = tile;
+	}
+	if (fake_on_push)
+		fake_on_push(&tile);
+}
+
+static void advance(void)
+{
+	now += fake_knobs.access_cycles;
+	while (queued && !fake_knobs.hang && now - head_since >= fake_knobs.tile_cycles) {
+		struct fake_tile tile = queue[0];
+
+		memmove(&queue[0], &queue[1], --queued*sizeof(queue[0]));
+		head_since += fake_knobs.tile_cycles;
+		if (fake_on_done)
+			fake_on_done(&tile);
+		csrs[CSR_ssm_tiles_done] = (uint32_t)(csrs[CSR_ssm_tiles_done] + 1);
+		csrs[CSR_ssm_counters_lane_busy]   += 1000;
+		csrs[CSR_ssm_counters_read_beats]  += 200;
+		csrs[CSR_ssm_counters_write_beats] += 100;
+		if (tile.flags & SSM_TILE_INTERRUPT)
+			csrs[CSR_ssm_ev_pending] |= SSM_EVENT_DONE;
+	}
+}
+
+static void reset(void)
+{
+	queued    = 0;
+	resetting = fake_knobs.stuck;
+	csrs[CSR_ssm_tiles_done] = 0;
+	csrs[CSR_ssm_errors]     = 0;
+}
+
+static uint32_t status(void)
+{
+	return (queued || resetting) | (fake_knobs.queue_depth - queued) << 8;
+}
+
+static uint32_t capabilities(void)
+{
+	return fake_knobs.lanes | fake_knobs.max_headdim << 8 | fake_knobs.max_d_state << 18
+		| (uint32_t)__builtin_ctz(fake_knobs.queue_depth) << 28;
+}
+
+/* CSRs ---------------------------------------------------------------------------------------------*/
+
+uint64_t fake_host_read(int csr)
+{
+	return csrs[csr];
+}
+
+void fake_host_write(int csr, uint32_t value)
+{
+	csrs[csr] = value;
+	if (csr == CSR_mailbox_doorbell)
+		csrs[CSR_mailbox_doorbell_cycles] = now;
+}
+
+uint64_t fake_csr_read(int csr)
+{
+	uint64_t value;
+
+	advance();
+	csrs[CSR_ssm_status]       = status();
+	csrs[CSR_ssm_capabilities] = capabilities();
+	value = csrs[csr];
+	interrupt();
+	return value;
+}
+
+void fake_csr_write(int csr, uint32_t value)
+{
+	advance();
+	switch (csr) {
+	case CSR_mailbox_latch:
+		csrs[CSR_mailbox_cycles] = now;
+		break;
+	case CSR_ssm_control:
+		reset();
+		break;
+	case CSR_ssm_tile_push:
+		push(value);
+		break;
+	case CSR_ssm_ev_pending:
+		csrs[csr] &= ~(uint64_t)value;
+		break;
+	default:
+		fake_host_write(csr, value);
+	}
+	interrupt();
+}
+
+/* DRAM ---------------------------------------------------------------------------------------------*/
+
+void fake_map(void)
+{
+	uint8_t *base = (uint8_t *)MAIN_RAM_BASE;
+	uint8_t *end  = base + MAIN_RAM_SIZE;
+
+	if (mmap(base, MAIN_RAM_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0)
+			!= base) {
+		perror("mmap");
+		exit(1);
+	}
+	ASAN_POISON_MEMORY_REGION(base, MAIN_RAM_SIZE);
+	ASAN_UNPOISON_MEMORY_REGION(base + INFO_OFFSET, sizeof(struct info));
+	ASAN_UNPOISON_MEMORY_REGION(base + RING_OFFSET, RING_ENTRIES*JOB_BYTES);
+	ASAN_UNPOISON_MEMORY_REGION(end - SCRATCH_BYTES, SCRATCH_BYTES);
+}
+
+static int in_dram(uint32_t address, uint32_t bytes)
+{
+	return address >= MAIN_RAM_BASE && (uint64_t)address + bytes <= MAIN_RAM_BASE + MAIN_RAM_SIZE;
+}
+
+/* Loops instead of memcpy(), which AddressSanitizer checks everywhere. */
+__attribute__((no_sanitize("address")))
+int fake_dram_read(uint32_t address, uint8_t *data, uint32_t bytes)
+{
+	const volatile uint8_t *source = (const volatile uint8_t *)(uintptr_t)address;
+
+	if (!in_dram(address, bytes))
+		return 0;
+	while (bytes--)
+		*data++ = *source++;
+	return 1;
+}
+
+__attribute__((no_sanitize("address")))
+int fake_dram_write(uint32_t address, const uint8_t *data, uint32_t bytes)
+{
+	volatile uint8_t *target = (volatile uint8_t *)(uintptr_t)address;
+
+	if (!in_dram(address, bytes))
+		return 0;
+	while (bytes--)
+		*target++ = *data++;
+	return 1;
+}
+
+void fake_power_up(void)
+{
+	static const struct fake_knobs knobs = {
+		.lanes = 16, .max_headdim = 64, .max_d_state = 128, .queue_depth = 8, .access_cycles = 8, .tile_cycles = 100,
+	};
+
+	madvise((void *)MAIN_RAM_BASE, MAIN_RAM_SIZE, MADV_DONTNEED); /* Zeros again. */
+	memset(csrs, 0, sizeof(csrs));
+	fake_knobs = knobs;
+	now        = 0;
+	queued     = 0;
+	resetting  = 0;
+	irq_setie(0);
+}

@@ -1,0 +1,50 @@
+/*
+ * This file is part of the Mamba-2 LiteX accelerator.
+ *
+ * SPDX-License-Identifier: BSD-2-Clause
+ *
+ * A SoC for the native firmware: DRAM, mailbox, and an SSM core that queues tiles but leaves their computation, and all
+ * mischief, to hooks.
+ */
+
+#ifndef FAKE_H
+#define FAKE_H
+
+#include <stdint.h>
+
+struct fake_tile {
+	uint32_t x, bc, y, state_in, state_out, tokens, flags;
+	uint32_t headdim, d_state, x_stride, bc_stride, y_stride;
+};
+
+/* What a test sets. */
+struct fake_knobs {
+	uint32_t lanes, max_headdim, max_d_state, queue_depth;
+	uint32_t access_cycles; /* Time that an access to a CSR takes. */
+	uint32_t tile_cycles;   /* Time that a tile takes. */
+	uint32_t hang;          /* No tile is ever completed. */
+	uint32_t deaf;          /* No interrupt is ever raised. */
+	uint32_t stuck;         /* A reset does not end. */
+	uint32_t push_errors;   /* Error bits that the next descriptor raises; it is dropped. */
+};
+extern struct fake_knobs fake_knobs;
+
+/* Called at a push and at a tile's completion. */
+extern void (*fake_on_push)(const struct fake_tile *tile);
+extern void (*fake_on_done)(const struct fake_tile *tile);
+
+/* Maps the DRAM; once. What the firmware's CPU must not touch is poisoned for AddressSanitizer. */
+void fake_map(void);
+
+/* Power-up: zeros in DRAM and CSRs, default knobs. */
+void fake_power_up(void);
+
+/* The host's and the accelerator's way to DRAM. Return 0 when the bytes are not all in it. */
+int fake_dram_read(uint32_t address, uint8_t *data, uint32_t bytes);
+int fake_dram_write(uint32_t address, const uint8_t *data, uint32_t bytes);
+
+/* The host's way to CSRs. */
+uint64_t fake_host_read(int csr);
+void fake_host_write(int csr, uint32_t value);
+
+#endif

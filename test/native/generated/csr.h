@@ -1,0 +1,39 @@
+/*
+ * This file is part of the Mamba-2 LiteX accelerator.
+ *
+ * SPDX-License-Identifier: BSD-2-Clause
+ *
+ * Stands in for LiteX's generated header: the CSRs the firmware uses, as accesses to test/native/fake.c.
+ */
+
+#ifndef NATIVE_CSR_H
+#define NATIVE_CSR_H
+
+#include <stdint.h>
+
+#define CSRS_32(CSR) \
+	CSR(mailbox_boot) CSR(mailbox_doorbell) CSR(mailbox_completed) CSR(mailbox_latch) \
+	CSR(ssm_version) CSR(ssm_capabilities) CSR(ssm_control) CSR(ssm_headdim) CSR(ssm_d_state) \
+	CSR(ssm_x_stride) CSR(ssm_bc_stride) CSR(ssm_y_stride) \
+	CSR(ssm_tile_x) CSR(ssm_tile_bc) CSR(ssm_tile_y) CSR(ssm_tile_state_in) CSR(ssm_tile_state_out) \
+	CSR(ssm_tile_tokens) CSR(ssm_tile_push) CSR(ssm_status) CSR(ssm_tiles_done) CSR(ssm_errors) \
+	CSR(ssm_counters_latch) CSR(ssm_ev_pending) CSR(ssm_ev_enable)
+#define CSRS_64(CSR) \
+	CSR(mailbox_cycles) CSR(mailbox_doorbell_cycles) \
+	CSR(ssm_counters_lane_busy) CSR(ssm_counters_read_beats) CSR(ssm_counters_write_beats)
+
+#define CSR_NUMBER(name) CSR_##name,
+enum { CSRS_32(CSR_NUMBER) CSRS_64(CSR_NUMBER) CSR_COUNT };
+
+uint64_t fake_csr_read(int csr);
+void fake_csr_write(int csr, uint32_t value);
+
+#define CSR_ACCESS_32(name) \
+	static inline uint32_t name##_read(void) { return fake_csr_read(CSR_##name); } \
+	static inline void name##_write(uint32_t value) { fake_csr_write(CSR_##name, value); }
+#define CSR_ACCESS_64(name) \
+	static inline uint64_t name##_read(void) { return fake_csr_read(CSR_##name); }
+CSRS_32(CSR_ACCESS_32)
+CSRS_64(CSR_ACCESS_64)
+
+#endif

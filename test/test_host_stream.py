@@ -1,0 +1,308 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""host/stream.py as its users run it: in a process of its own, against a device in software."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
+
+import numpy as np
+import pytest
+
+from cores.ssm.config import SSMConfig
+
+from fake_device import EtherboneServer, FakeDevice, UARTBoneServer, fake_firmware
+
+from host import stream
+from host.connect import port_url
+from host.etherbone import open_socket
+
+from model.bitexact import ssm_block
+
+from soc.protocol import Error
+
+# Helpers ------------------------------------------------------------------------------------------
+
+STREAM = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "host", "stream.py")
+
+
+class Bench:
+    """A fake device with both servers, and a folder with all files a command needs."""
+    def __init__(self, folder, fake, etherbone, uart):
+        self.folder    = folder
+        self.fake      = fake
+        self.etherbone = etherbone
+        self.case      = folder/"case.npz"
+        self.output    = folder/"out.npz"
+        self.arrays    = random_arrays()
+        self.files     = ["--csr-csv", folder/"csr.csv", "--firmware", folder/"firmware.bin"]
+        self.links     = {
+            "etherbone" : ["--transport", "etherbone", "--ip", etherbone.ip, "--udp-port", etherbone.port],
+            "uart"      : ["--transport", "uart", "--port", uart.port.removeprefix("socket://")],
+        }
+        (folder/"csr.csv").write_text(fake.csr_csv(buffer_depth=256))
+        (folder/"firmware.bin").write_bytes(fake_firmware())
+        np.savez(self.case, **self.arrays)
+
+    def start(self, *arguments, link="etherbone"):
+        command = [sys.executable, STREAM, *arguments, *self.links[link], *self.files]
+        return subprocess.Popen(list(map(str, command)), cwd="/", text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE)
+
+    def run(self, *arguments, link="etherbone"):
+        """(exit code, stdout, stderr) of a command."""
+        process = self.start(*arguments, link=link)
+        stdout, stderr = process.communicate(timeout=30)
+        return process.returncode, stdout, stderr
+
+    def run_case(self, *arguments, link="etherbone"):
+        return self.run("run", self.case, "--output", self.output, *arguments, link=link)
+
+
+def random_arrays(T=4, H=4, P=5, G=2, N=20):
+    random = np.random.default_rng(0)
+    normal = lambda *shape: random.standard_normal(shape).astype(np.float16)
+    return {"x": normal(T, H, P), "dt": abs(normal(T, H)), "dA": np.exp(-abs(normal(T, H))), "B": normal(T, G, N),
+        "C": normal(T, G, N), "D": normal(H), "h0": normal(H, P, N)}
+
+
+@pytest.fixture
+def bench(tmp_path):
+    with FakeDevice() as fake, EtherboneServer(fake) as etherbone, UARTBoneServer(fake) as uart:
+        yield Bench(tmp_path, fake, etherbone, uart)
+
+
+def assert_output(bench):
+    with np.load(bench.output) as file:
+        y, h = ssm_block(**bench.arrays)
+        assert sorted(file.files) == ["h", "y"]
+        assert file["y"].tobytes() == y.tobytes()
+        assert file["h"].tobytes() == h.tobytes()
+
+
+def assert_one_line(stderr, message):
+    assert stderr.count("\n") == 1, stderr
+    assert message in stderr
+    assert "Traceback" not in stderr
+
+# Success ------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("link, mode", [("etherbone", "prefill"), ("etherbone", "decode"), ("uart", "prefill")])
+def test_run(bench, link, mode):
+    code, stdout, stderr = bench.run_case("--mode", mode, "--json", bench.folder/"summary.json", link=link)
+    assert (code, stderr) == (0, "")
+    assert_output(bench)
+    summary = json.loads((bench.folder/"summary.json").read_text())
+    assert {"cycles", "cycles_per_token", "lane_busy_cycles", "dma_read_bytes", "dma_write_bytes", "clock_hz", "lanes",
+        "transport", "firmware"} <= set(summary)
+    assert (summary["transport"], summary["mode"], summary["firmware"]) == (link, mode, "1.2.3")
+    assert (summary["cycles"], summary["cycles_per_token"], summary["clock_hz"]) == (4000, 1000, 100_000_000)
+    assert f"4 tokens of 4 heads x 5 x 20, {mode}, by {link}" in stdout
+    assert "4000: 1000.0 a token, 10.0 us at 100 MHz" in stdout
+
+
+def test_info_and_selftest(bench):
+    path = bench.folder/"summary.json"
+    code, stdout, stderr = bench.run("info", "--json", path)
+    assert (code, stderr) == (0, "")
+    assert "16 lanes at 100 MHz" in stdout and "headdim 64" in stdout
+    assert json.loads(path.read_text())["max_d_state"] == 128
+    code, stdout, stderr = bench.run("selftest", "--json", path)
+    assert (code, stderr) == (0, "")
+    assert "self-test passed" in stdout
+    assert json.loads(path.read_text())["passed"] is True
+    assert bench.fake.boots == 1 # The second command found the firmware running.
+
+
+def test_lanes_of_a_board_are_checked(bench):
+    assert bench.run("info", "--lanes", 16)[0] == 0
+    code, _, stderr = bench.run("info", "--lanes", 8)
+    assert code == 2
+    assert_one_line(stderr, "--lanes 8 is not what the device has: 16")
+
+
+def test_verbose(bench):
+    code, _, stderr = bench.run("info", "--verbose")
+    assert code == 0
+    assert stderr.splitlines() == ["Connected by etherbone.", "Firmware loaded: 16 lanes."]
+
+# Failure ------------------------------------------------------------------------------------------
+
+def test_bad_case(bench):
+    np.savez(bench.case, **(bench.arrays | {"x": bench.arrays["x"].astype("f4")}))
+    code, stdout, stderr = bench.run_case()
+    assert (code, stdout) == (2, "")
+    assert_one_line(stderr, f"stream.py: error: {bench.case}: x has type float32: float16 is allowed.")
+    assert not bench.output.exists()
+    assert bench.etherbone.counts["in"] == 0 # Found before anything was sent.
+
+
+def test_case_beyond_the_maxima_of_the_device(bench):
+    np.savez(bench.case, **random_arrays(P=65))
+    code, _, stderr = bench.run_case()
+    assert code == 2
+    assert_one_line(stderr, "x has headdim P = 65: 1 to 64 is allowed.")
+
+
+def test_case_beyond_the_memory_of_the_device(bench):
+    np.savez(bench.case, **random_arrays(T=60000, G=1, N=4))
+    code, _, stderr = bench.run_case()
+    assert code == 2
+    assert_one_line(stderr, "x of 60000 tokens of 7680000 bytes does not fit")
+
+
+@pytest.mark.parametrize("option", ["--output", "--json"])
+def test_output_that_cannot_be_written(bench, option):
+    code, _, stderr = bench.run_case(option, bench.folder/"none"/"file")
+    assert code == 2
+    assert_one_line(stderr, "none/file: cannot be written (No such file or directory)")
+    assert bench.etherbone.counts["in"] == 0
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["run"],                             "the following arguments are required"),
+    (["run", "x.npz", "--output", "y", "--mode", "fast"], "argument --mode: invalid choice: 'fast'"),
+    (["info", "--lanes", "5"],            "argument --lanes: invalid choice: 5"),
+    (["fly"],                             "argument command: invalid choice: 'fly'"),
+    ([],                                  "the following arguments are required: command"),
+    (["info", "--transport", "etherbone"], "--csr-csv is missing: give csr.csv from the folder"),
+    (["info", "--transport", "etherbone", "--csr-csv", "/none"], "/none: cannot read the SoC's map"),
+])
+def test_bad_options(arguments, message):
+    process = subprocess.run([sys.executable, STREAM, *arguments], text=True, capture_output=True)
+    assert process.returncode == 2
+    assert_one_line(process.stderr, message)
+
+
+def test_uart_without_port(bench):
+    bench.links["uart"] = ["--transport", "uart"]
+    code, _, stderr = bench.run("info", link="uart")
+    assert code == 2
+    assert_one_line(stderr, "--port is missing: give a serial port such as")
+
+
+def test_failing_job(bench):
+    bench.fake.fail = {0: (Error.GATEWARE, 4)}
+    code, _, stderr = bench.run_case()
+    assert code == 1
+    assert_one_line(stderr, "Job 0 failed: GATEWARE (error 15, detail 0x4).")
+    assert not bench.output.exists()
+    bench.fake.fail = {}
+    assert bench.run_case()[0] == 0
+    assert_output(bench)
+
+
+def test_version_mismatch(bench):
+    (bench.folder/"firmware.bin").write_bytes(fake_firmware(version=2))
+    code, _, stderr = bench.run_case()
+    assert code == 1
+    assert_one_line(stderr, "The firmware speaks protocol version 2, this host version 1")
+
+
+def test_link_failure(bench):
+    bench.links["uart"] = ["--transport", "uart", "--port", "127.0.0.1:1"]
+    code, _, stderr = bench.run_case(link="uart")
+    assert code == 1
+    assert_one_line(stderr, "Cannot open socket://127.0.0.1:1")
+
+
+@pytest.mark.parametrize("number, expected", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted(bench, number, expected):
+    bench.output.write_text("before")
+    bench.fake.deaf = 2 # Takes the job that tries the firmware out, and one token.
+    assert bench.run("info")[0] == 0
+    process = bench.start("run", bench.case, "--output", bench.output, "--mode", "decode")
+    while bench.fake.csrs["doorbell"] < 4 and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=10)
+    assert process.returncode == expected
+    assert "Traceback" not in stderr
+    assert bench.output.read_text() == "before"
+    bench.fake.listen()
+    assert bench.run_case()[0] == 0
+    assert_output(bench)
+    assert sorted(os.listdir(bench.folder)) == ["case.npz", "csr.csv", "firmware.bin", "out.npz"]
+
+# Simulation ---------------------------------------------------------------------------------------
+
+class FakeSimulation:
+    """What stream.py uses of targets.sim.Simulation."""
+    broken = False
+
+    def __init__(self, config, verbose=False):
+        self.bench.config   = config
+        self.transport_kind = "etherbone"
+        self.csr_csv        = self.bench.folder/"csr.csv"
+        self.firmware       = self.bench.folder/"firmware.bin"
+        self.bench.closed   = 0
+
+    def __enter__(self):
+        if self.broken:
+            raise RuntimeError("verilator\nis not installed")
+        return self
+
+    def open_socket(self):
+        return open_socket(self.bench.etherbone.ip, self.bench.etherbone.port)
+
+    def alive(self):
+        return True
+
+    def close(self):
+        self.bench.closed += 1
+
+
+@pytest.fixture
+def simulation(bench, monkeypatch):
+    """Puts FakeSimulation in the place of targets.sim."""
+    kind = type("Simulation", (FakeSimulation,), {"bench": bench})
+    monkeypatch.setitem(sys.modules, "targets.sim", types.SimpleNamespace(Simulation=kind))
+    monkeypatch.setattr(signal, "signal", lambda *args: None)
+    return kind
+
+
+def test_simulation(bench, simulation):
+    assert stream.main(["run", str(bench.case), "--output", str(bench.output)]) == 0
+    assert_output(bench)
+    assert (bench.config, bench.closed) == (SSMConfig(), 1)
+
+
+def test_lanes_choose_the_simulation(bench, simulation, capsys):
+    assert stream.main(["info", "--lanes", "32"]) == 2 # The fake device has 16.
+    assert (bench.config, bench.closed) == (SSMConfig(lanes=32), 1)
+    assert_one_line(capsys.readouterr().err, "--lanes 32 is not what the device has: 16.")
+
+
+def test_simulation_that_does_not_start(bench, simulation, capsys):
+    simulation.broken = True
+    assert stream.main(["info"]) == 1
+    assert bench.closed == 1
+    assert_one_line(capsys.readouterr().err, "The simulation did not start: verilator is not installed")
+
+
+def test_case_is_checked_before_the_simulation_starts(bench, simulation, capsys):
+    bench.closed = None
+    np.savez(bench.case, **random_arrays(P=65))
+    assert stream.main(["run", str(bench.case), "--output", str(bench.output)]) == 2
+    assert bench.closed is None
+    assert_one_line(capsys.readouterr().err, "x has headdim P = 65: 1 to 64 is allowed.")
+
+# Ports --------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("port, url", [
+    ("/dev/ttyUSB1",          "/dev/ttyUSB1"),
+    ("COM3",                  "COM3"),
+    ("localhost:4321",        "socket://localhost:4321"),
+    ("socket://host:4321",    "socket://host:4321"),
+    ("rfc2217://host:4321",   "rfc2217://host:4321"),
+    ("/dev/serial/by-id/a:1", "/dev/serial/by-id/a:1"),
+])
+def test_port_url(port, url):
+    assert port_url(port) == url
