@@ -126,7 +126,7 @@ void ring_poll(void)
 {
 	uint32_t doorbell = mailbox_doorbell_read();
 
-	if (doorbell == completed)
+	if ((int32_t)(doorbell - completed) <= 0) /* Behind: a late copy of an earlier doorbell. */
 		return;
 	if (doorbell != rung) {
 		rung      = doorbell;

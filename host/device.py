@@ -25,13 +25,11 @@ from cores.ssm.config import BEAT_BYTES, SSMConfig, ceil_multiple
 from host.errors import AllocationError, DeviceError, DeviceTimeout, UsageError, VersionMismatch
 
 from soc.protocol import (FIRMWARE_OFFSET, FIRMWARE_SIZE, INFO_MAGIC, INFO_OFFSET, INFO_WORDS, JOB_BYTES,
-    JOB_REQUEST_WORDS, JOB_WORDS, PROTOCOL_VERSION, RING_ENTRIES, Error, Opcode, Status)
+    JOB_REQUEST_WORDS, JOB_WORDS, PROTOCOL_VERSION, RING_ENTRIES, STAMP_OFFSET, Error, Opcode, Status)
 
 # Constants ----------------------------------------------------------------------------------------
 
-REBOOT       = 0xffff_ffff         # In mailbox_boot: back to the boot ROM, which clears it.
-STAMP_OFFSET = INFO_OFFSET + 0x800 # SHA-256 of the firmware image, left by the host that loaded it.
-
+REBOOT    = 0xffff_ffff # In mailbox_boot: back to the boot ROM, which clears it.
 PATIENCE  = 10.0 # Seconds the host waits for anything, besides the time the device needs by its own clock, which is
 BOOT_TIME = 1.0  # at most so many seconds from reset to the boot ROM, or from there to a ready firmware.
 

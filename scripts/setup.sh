@@ -17,31 +17,22 @@ cd "$(dirname "$0")/.."
 
 # Debian package, and what is there when it is installed: a command or a file.
 TOOLS=(
-    "verilator              verilator"               # Simulation.
-    "g++                    g++"                     # Compiles what Verilator writes, and the firmware's native tests.
-    "make                   make"
-    "zlib1g-dev             /usr/include/zlib.h"     # Waves of the simulation.
-    "ccache                 ccache"                  # Builds of similar models.
+    "verilator               verilator"               # Simulation.
+    "g++                     g++"                     # Compiles what Verilator writes, and the firmware's native tests.
+    "make                    make"
+    "zlib1g-dev              /usr/include/zlib.h"     # Waves of the simulation.
+    "ccache                  ccache"                  # Builds of similar models.
     "gcc-riscv64-unknown-elf riscv64-unknown-elf-gcc" # BIOS and firmware.
-    "iproute2               ip"                      # Network of the simulation.
-    "util-linux             unshare"
-    "python3-venv           /usr/lib/python3*/ensurepip/__init__.py"
+    "iproute2                ip"                      # Network of the simulation.
+    "util-linux              unshare"
 )
 
 missing=()
 for tool in "${TOOLS[@]}"; do
     read -r package evidence <<< "$tool"
-    if [[ $evidence == /* ]]; then
-        compgen -G "$evidence" > /dev/null || missing+=("$package")
-    else
-        command -v "$evidence" > /dev/null || missing+=("$package")
-    fi
+    command -v "$evidence" > /dev/null || [[ -f $evidence ]] || missing+=("$package")
 done
-# Another Python than Debian's has its own ensurepip.
-if python3 -c "import ensurepip" 2> /dev/null; then
-    missing=("${missing[@]/python3-venv}")
-fi
-read -r -a missing <<< "${missing[*]:-}" || true
+python3 -c "import ensurepip" 2> /dev/null || missing+=("python3-venv")
 
 if (( ${#missing[@]} )); then
     if [[ $(id -u) == 0 ]] && command -v apt-get > /dev/null; then

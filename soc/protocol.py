@@ -12,6 +12,7 @@ DRAM, from the start of main RAM::
 
     0x0000_0000  firmware: image, data, stack            FIRMWARE_SIZE
     0x0010_0000  info block (written by the firmware)    INFO_BYTES
+    0x0010_0800  SHA-256 of the firmware's image         (written by the host that loaded it)
     0x0010_1000  job ring   (written by both)            RING_ENTRIES x JOB_BYTES
     0x0020_0000  data: tiles, records, weights           to the end of main RAM
 
@@ -22,7 +23,7 @@ A job, host to firmware and back::
     host      polls mailbox_completed (with a time-out), reads the result words
 
 Indices n count jobs from 0 since the firmware started and wrap at 2**32. The host never has more than RING_ENTRIES
-jobs between completed and doorbell. All words are 32 bits, little endian; 64-bit values are low word first.
+jobs between completed and doorbell. A doorbell behind completed is a late copy of an earlier one and means nothing. All words are 32 bits, little endian; 64-bit values are low word first.
 """
 
 from enum import IntEnum, IntFlag
@@ -34,6 +35,7 @@ PROTOCOL_VERSION = 1
 FIRMWARE_OFFSET = 0x0000_0000
 FIRMWARE_SIZE   = 0x0010_0000
 INFO_OFFSET     = 0x0010_0000
+STAMP_OFFSET    = 0x0010_0800
 RING_OFFSET     = 0x0010_1000
 DATA_OFFSET     = 0x0020_0000
 
@@ -126,7 +128,7 @@ class JobFlag(IntFlag):
 
 
 class Status(IntEnum):
-    EMPTY   = 0 # Written by the host with the request.
+    EMPTY   = 0 # Never written by the firmware.
     RUNNING = 1
     DONE    = 2
     FAILED  = 3 # See error and error_detail.

@@ -211,7 +211,12 @@ def test_two_simulations_at_once():
                 link.write_words(base, [n])
                 assert link.read_words(base, 1) == n
 
-# Errors -------------------------------------------------------------------------------------------
+# Choice of Transport, Errors -----------------------------------------------------------------------
+
+def test_uart_where_network_namespaces_are_not_permitted(monkeypatch):
+    monkeypatch.setattr("targets.simulation.simulation.network_permitted", lambda: False)
+    assert Simulation(CONFIG).transport_kind == "uart"
+
 
 def test_transport_is_checked():
     with pytest.raises(ValueError, match="transport = 'usb' is not allowed: one of auto, etherbone, uart is."):

@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""One Mamba-2 130M layer, token by token: the SSM block on the device, compared with PyTorch and the model.
+
+Weights and hidden states are random with the distributions of Mamba-2's initialisation, seeds fixed; the state comes from
+256 tokens before the first one.
+"""
+
+import argparse
+import os
+import sys
+
+sys.path[:0] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
+
+import numpy as np
+import torch
+
+from host.block import run_block
+from host.case import check_case
+from host.connect import add_device_arguments, open_device
+from host.errors import HostError
+from host.stream import Progress, log_to_stderr
+
+from model.bitexact import ssm_block
+from model.case import realistic_case
+from model.reference import mamba2_130m_layer
+from model.ssm import error_statistics, ssm_recurrence
+
+# Constants ----------------------------------------------------------------------------------------
+
+SEED = 2024
+
+# The simulation-only Verilog prototype this project carries on from, on a data set of its own.
+PROTOTYPE_MICROSECONDS = 149
+PROTOTYPE_ERRORS       = (0.007812, 0.00022)
+
+# Report -------------------------------------------------------------------------------------------
+
+def print_errors(case, y, h):
+    """Table of absolute errors of y and of the state."""
+    wide = {dtype: ssm_recurrence(**case, dtype=dtype) for dtype in (torch.float64, torch.float16)}
+    rows = [
+        ("device against torch.float64",        (y, h),              wide[torch.float64]),
+        ("device against torch.float16",        (y, h),              wide[torch.float16]),
+        ("torch.float16 against torch.float64", wide[torch.float16], wide[torch.float64]),
+    ]
+    print(f"{'Absolute error':<38}{'y max':>11}{'y mean':>11}{'state max':>11}{'state mean':>11}")
+    for name, actual, expected in rows:
+        errors = [value for one, other in zip(actual, expected)
+            for value in error_statistics(torch.as_tensor(one), torch.as_tensor(other))]
+        print(f"  {name:<36}" + "".join(f"{error:>11.2e}" for error in errors))
+    print(f"  {'prototype against torch.float16 *':<36}" + "".join(f"{error:>11.2e}" for error in PROTOTYPE_ERRORS))
+    print("  * on another data set, as published")
+
+
+def print_times(summary, tokens):
+    """Per-token cycles and time."""
+    clock = summary["clock_hz"]
+    print(f"{'Time':<38}{'cycles':>11}{'us':>11}   at {clock/1e6:g} MHz, from doorbell to completion")
+    for n, cycles in enumerate(summary["per_token_cycles"]):
+        print(f"  {f'token {n}':<36}{cycles:>11}{1e6*cycles/clock:>11.1f}")
+    print(f"  {'prototype, tensors on its ports':<36}{'':>11}{PROTOTYPE_MICROSECONDS:>11.1f}")
+
+
+def compare(name, actual, expected):
+    """The number of elements that differ in a bit; says so."""
+    wrong = np.count_nonzero(actual.view(np.uint16) != expected.view(np.uint16))
+    print(f"  {name:<6} {actual.size:>7} values, {wrong} differ")
+    return wrong
+
+# Demo ---------------------------------------------------------------------------------------------
+
+def demo(args):
+    torch.set_num_threads(1) # The simulation needs the processor more.
+    config = mamba2_130m_layer
+    print(f"Mamba-2 130M layer: {config.heads} heads x {config.headdim} x {config.d_state}, {args.tokens} tokens, "
+        "state in DRAM between tokens", flush=True)
+    arrays = realistic_case(config, args.tokens, SEED, with_h0=True)
+    with open_device(args, log_to_stderr) as device, Progress() as progress:
+        result = run_block(device, check_case(arrays, device.info.config), "decode", progress)
+    summary = result.summary
+    link    = summary["transport"] + (", simulated SoC" if args.transport == "sim" else "")
+    print(f"Transport: {link}; {summary['lanes']} lanes; firmware {summary['firmware']}, gateware {summary['gateware']}")
+    print(f"Streamed:  {summary['bytes_streamed']} bytes, {summary['bytes_verified']} of them written, read back and equal")
+    print()
+    print_times(summary, args.tokens)
+    print()
+    print_errors(arrays, result.y, result.h)
+    print()
+    print("Against the bit-accurate model, bit for bit")
+    y, h = ssm_block(**arrays)
+    if compare("y", result.y, y) + compare("state", result.h, h):
+        raise HostError("The device and the bit-accurate model differ.")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens",  type=int, default=4, help="Tokens to decode (default: %(default)s).")
+    parser.add_argument("--verbose", action="store_true", help="Tell each step.")
+    add_device_arguments(parser)
+    args = parser.parse_args()
+    try:
+        demo(args)
+    except KeyboardInterrupt:
+        print("demo.py: interrupted", file=sys.stderr)
+        return 130
+    except HostError as error:
+        print(f"demo.py: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

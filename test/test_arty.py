@@ -1,0 +1,77 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""The Arty target: both variants are written completely; what is missing here is said."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from targets.simulation.build import ROOT
+
+# Helpers ------------------------------------------------------------------------------------------
+
+def run(*options):
+    return subprocess.run([sys.executable, str(ROOT/"targets"/"arty.py"), *options], capture_output=True, text=True)
+
+
+needs_no_vivado = pytest.mark.skipif(shutil.which("vivado") is not None or "LITEX_ENV_VIVADO" in os.environ,
+    reason="Vivado is here: this would build a bitstream")
+
+# Build --------------------------------------------------------------------------------------------
+
+@needs_no_vivado
+@pytest.mark.parametrize("variant, part, lanes, options, returncode", (
+    ("a7-35",  "xc7a35ticsg324-1L", 8,  ["--build"],                           1),
+    ("a7-100", "xc7a100tcsg324-1",  32, ["--build", "--no-compile-gateware"],  0),
+))
+def test_everything_but_the_bitstream_is_written(tmp_path, variant, part, lanes, options, returncode):
+    result = run("--variant", variant, "--build-dir", str(tmp_path), "--eth-ip", "10.0.0.9", *options)
+    assert result.returncode == returncode, result.stderr
+    if returncode:
+        for words in ("Vivado is not on the PATH", str(tmp_path/"gateware"), "openXC7", "targets/sim.py"):
+            assert words in result.stderr
+
+    gateware = tmp_path/"gateware"
+    verilog  = (gateware/"digilent_arty.v").read_text()
+    assert "module digilent_arty" in verilog and "module VexRiscv" not in verilog
+    for name in ("rom", "bootrom"): # With contents.
+        assert len((gateware/f"digilent_arty_{name}.init").read_text().split()) > 8
+    assert "set_property LOC E3 [get_ports {clk100}]" in (xdc := (gateware/"digilent_arty.xdc").read_text())
+    assert re.search(r"create_clock -name clk100 -period 10\.0", xdc)
+    assert xdc.count("IOSTANDARD SSTL135 [") >= 40 and "INTERNAL_VREF 0.675" in xdc
+    assert part in (gateware/"digilent_arty.tcl").read_text()
+    assert (gateware/"build_digilent_arty.sh").exists()
+
+    csr_csv = (tmp_path/"csr.csv").read_text()
+    assert f"constant,ssm_lanes,{lanes}," in csr_csv
+    assert "memory_region,main_ram,0x40000000,268435456" in csr_csv
+    for register in ("mailbox_boot", "mailbox_doorbell", "ssm_tile_push", "uart_xover_rxtx"):
+        assert f"csr_register,{register}," in csr_csv
+    assert (tmp_path/"software"/"bios"/"bios.bin").stat().st_size < 0x20000
+    assert (tmp_path/"firmware"/"firmware.bin").stat().st_size > 0
+
+# Errors -------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("options, message", (
+    (["--variant", "a7-50"],             "invalid choice: 'a7-50'"),
+    (["--eth-ip", "192.168.1"],          "invalid IP address value: '192.168.1'"),
+    (["--mac", "11:22:33:44:55:66"],     "invalid MAC address value: '11:22:33:44:55:66'"), # A multicast address.
+    (["--max-headdim", "0"],             "max_headdim = 0 is not allowed: an integer from 1 to 256 is."),
+))
+def test_command_line_errors(options, message):
+    result = run(*options)
+    assert result.returncode == 2 and message in result.stderr
+
+
+@pytest.mark.parametrize("option", ("--load", "--flash"))
+def test_without_a_bitstream_nothing_is_loaded(tmp_path, option):
+    result = run(option, "--build-dir", str(tmp_path))
+    assert result.returncode == 1
+    assert f"there is no bitstream to {option[2:]}" in result.stderr and "--build makes it" in result.stderr

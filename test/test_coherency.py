@@ -1,0 +1,96 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Coherency between host, CPU and accelerator: the rules of docs/architecture.md, and what happens without them."""
+
+import os
+
+from contextlib import contextmanager
+
+import pytest
+
+from litex.build.sim import SimPlatform
+
+from litex.soc.integration.soc_core import SoCCore
+
+from litedram.modules import MT41K128M16
+from litedram.phy.model import SDRAMPHYModel
+
+from cores.ssm.config import SSMConfig
+
+from firmware.build import build as build_firmware
+
+from host.csr import CSRMap
+from host.device import Device, Job
+from host.errors import DeviceError
+from host.etherbone import Etherbone
+from host.uartbone import UARTBone
+
+from soc.accelerator import add_ssm
+from soc.protocol import RING_ENTRIES, Error, Opcode
+
+from targets.simulation.simulation import Simulation
+
+# Data Cache ---------------------------------------------------------------------------------------
+
+@contextmanager
+def booted_device(*defines):
+    """A device in the simulation, running a firmware built with macros defined."""
+    with Simulation(SSMConfig()) as simulation:
+        if simulation.transport_kind == "etherbone":
+            transport = Etherbone(sock=simulation.open_socket(), timeout=2.0, alive=simulation.alive)
+        else:
+            transport = UARTBone("socket://{}:{}".format(*simulation.endpoint), timeout=2.0, alive=simulation.alive)
+        with transport:
+            device = Device(transport, CSRMap.from_csv(simulation.csr_csv), timeout_scale=300)
+            device.boot(build_firmware(os.path.dirname(simulation.csr_csv), defines) if defines else simulation.firmware)
+            yield device
+
+
+def run_jobs(device):
+    """More jobs than the ring holds, of two kinds in turn so that no slot sees the same job twice in a row."""
+    for n in range(3*RING_ENTRIES):
+        if n % 3:
+            device.run(Job(Opcode.NOP))
+        else:
+            with pytest.raises(DeviceError) as caught:
+                device.run(Job(Opcode.SSM, heads=1, headdim=1000 + n))
+            assert caught.value.error  == Error.BAD_HEADDIM
+            assert caught.value.detail == 1000 + n
+
+
+def test_data_cache():
+    """The CPU sees each job that the host writes into a slot of the ring it has read before."""
+    with booted_device() as device:
+        run_jobs(device)
+
+
+def test_data_cache_without_invalidation():
+    """The same firmware without the invalidation of its data cache takes an old job for the new one."""
+    with booted_device("FIRMWARE_NO_INVALIDATE") as device:
+        with pytest.raises(DeviceError, match="its ring entry reports job"):
+            run_jobs(device)
+
+# L2 Cache -----------------------------------------------------------------------------------------
+
+def soc_with_l2(l2_size):
+    platform = SimPlatform("SIM", [])
+    soc      = SoCCore(platform, 100e6, cpu_type="vexriscv", uart_name="stub", integrated_rom_size=0x8000)
+    module   = MT41K128M16(100e6, "1:4")
+    soc.sdrphy = SDRAMPHYModel(module, data_width=16, clk_freq=100e6)
+    soc.add_sdram("sdram", phy=soc.sdrphy, module=module, l2_cache_size=l2_size)
+    return soc
+
+
+def test_l2_cache_is_refused():
+    """The accelerator's ports would go round it."""
+    with pytest.raises(ValueError, match="an L2 cache between the bus and LiteDRAM is not allowed"):
+        add_ssm(soc_with_l2(8192), SSMConfig())
+
+
+def test_no_l2_cache_is_accepted():
+    soc = soc_with_l2(0)
+    add_ssm(soc, SSMConfig())
+    assert soc.ssm and "ssm" in soc.irq.locs
