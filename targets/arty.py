@@ -30,10 +30,12 @@ from liteeth.phy.mii import LiteEthPHYMII
 from litex_boards.platforms import digilent_arty
 from litex_boards.targets.digilent_arty import _CRG
 
+from firmware.build import build as build_firmware
+
 from soc.console import add_console
 
 from targets.common import (BIOS_ROM_SIZE, ETHERBONE_BUFFER_DEPTH, add_config_arguments, add_system,
-    config_from_arguments, has_accelerator)
+    config_from_arguments)
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -113,7 +115,7 @@ class ArtySoC(SoCCore):
 # Build --------------------------------------------------------------------------------------------
 
 def write_gateware(soc, output_dir, compile_gateware):
-    """Write Verilog, constraints, scripts, BIOS and firmware; with Vivado, the bitstream too. Returns LiteX's Builder."""
+    """Write Verilog, constraints, scripts, BIOS and firmware, and by Vivado the bitstream. Returns LiteX's Builder."""
     path = os.environ["PATH"]
     os.environ["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{path}" # LiteX calls meson.
     try:
@@ -121,9 +123,7 @@ def write_gateware(soc, output_dir, compile_gateware):
         builder.build()
     finally:
         os.environ["PATH"] = path
-    if has_accelerator():
-        from firmware.build import build as build_firmware
-        build_firmware(output_dir)
+    build_firmware(output_dir)
     return builder
 
 # Messages -----------------------------------------------------------------------------------------

@@ -5,10 +5,9 @@
 
 """What the targets share: the system around the accelerator, and the families of command line options."""
 
-import importlib.util
-
 from cores.ssm.config import LANES, SSMConfig
 
+from soc.accelerator import add_ssm
 from soc.boot import add_boot
 from soc.mailbox import add_mailbox
 
@@ -19,21 +18,13 @@ BIOS_ROM_SIZE = 0x20000
 # Words of the longest Etherbone record, whose count is 8 bits, and one for its base address.
 ETHERBONE_BUFFER_DEPTH = 256
 
-# Helpers ------------------------------------------------------------------------------------------
-
-def has_accelerator():
-    """Whether soc/accelerator.py exists: until it does, the SoCs are built without the accelerator and firmware."""
-    return importlib.util.find_spec("soc.accelerator") is not None
-
 # System -------------------------------------------------------------------------------------------
 
 def add_system(soc, config):
     """Add mailbox, boot ROM and the accelerator of an :class:`~cores.ssm.config.SSMConfig` to a SoC with LiteDRAM."""
     add_mailbox(soc)
     add_boot(soc)
-    if has_accelerator():
-        from soc.accelerator import add_ssm
-        add_ssm(soc, config)
+    add_ssm(soc, config)
 
 # Command Line -------------------------------------------------------------------------------------
 
@@ -50,7 +41,7 @@ def add_config_arguments(parser, lanes=SSMConfig.lanes, lanes_default=None):
 
 
 def config_from_arguments(parser, args, **defaults):
-    """The SSMConfig that the options of :func:`add_config_arguments` choose; ends the program when it is not allowed."""
+    """The SSMConfig that the options choose; ends the program when it is not allowed."""
     try:
         return SSMConfig(lanes=args.lanes, max_headdim=args.max_headdim, max_d_state=args.max_d_state, **defaults)
     except ValueError as error:

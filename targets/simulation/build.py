@@ -16,16 +16,14 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from targets.common import has_accelerator
-
 # Constants ----------------------------------------------------------------------------------------
 
 ROOT      = Path(__file__).resolve().parents[2]
 BUILD_DIR = ROOT/"build"/"sim"
 
 # What a model is made from: when one of these changes, it is built anew.
-GATEWARE_SOURCES = ("cores", "soc", "targets/common.py", "targets/simulation/soc.py", "targets/simulation/phy.py",
-    "targets/simulation/main.cpp", "firmware/bootrom*")
+GATEWARE_SOURCES = ("cores", "soc/accelerator.py", "soc/boot.py", "soc/mailbox.py", "targets/common.py",
+    "targets/simulation/soc.py", "targets/simulation/phy.py", "targets/simulation/main.cpp", "firmware/bootrom*")
 FIRMWARE_SOURCES = ("firmware", "soc/protocol.py", "cores/ssm/config.py", "cores/ssm/layout.py", "model/bitexact.py")
 
 VERILATOR_FLAGS = (
@@ -85,7 +83,7 @@ def _run(command, cwd, log):
         try:
             returncode = subprocess.run(command, cwd=cwd, stdout=file, stderr=file).returncode
         except FileNotFoundError:
-            raise BuildError(f"{command[0]} is not installed: see the list of packages in README.md, or run make setup.")
+            raise BuildError(f"{command[0]} is not installed: make setup installs it, or says what to install.")
     if returncode:
         raise BuildError(f"{command[0]} failed: its output is in {log}.")
 
@@ -167,8 +165,6 @@ def build(config, trace=False, build_dir=None, report=lambda line: None):
 def _build_firmware(model_dir, report):
     from firmware.build import BuildError as FirmwareError, build as build_firmware
 
-    if not has_accelerator():
-        return
     stamp  = model_dir/"firmware.stamp"
     digest = sources_hash(FIRMWARE_SOURCES)
     if stamp.exists() and stamp.read_text() == digest:

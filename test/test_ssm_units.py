@@ -1,0 +1,445 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""The arithmetic units of the core, compiled, against exact arithmetic.
+
+A unit takes a vector a cycle and is compared ``latency`` cycles later, its class constant: a wrong latency fails all.
+"""
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import exact
+
+from cores.compiled import Compiled, pack_words, unpack_words, words_of
+from cores.ssm.accumulator import Magnitude, RowAccumulator
+from cores.ssm.dot import PRODUCT_BITS, AlignedProduct, DotProduct
+from cores.ssm.fp16 import Normaliser
+from cores.ssm.product_sum import TwoProductSum
+from cores.ssm.rounding import Round
+from cores.ssm.scale import Scale
+
+# Helpers ------------------------------------------------------------------------------------------
+
+COUNT = 200_000
+BITS  = st.integers(0, 0xffff)
+TEN_MILLION = pytest.mark.parametrize("seed", range(50)) # Times COUNT.
+
+ALL16 = np.arange(1 << 16, dtype=np.uint16)
+
+
+def play(compiled, latency, outputs, **inputs):
+    """The outputs that belong to each row of the inputs; {name: rows}."""
+    count  = len(next(iter(inputs.values())))
+    padded = {}
+    for name, rows in inputs.items():
+        rows = np.asarray(rows)
+        padded[name] = np.concatenate([rows, np.zeros((latency, *rows.shape[1:]), rows.dtype)])
+    return {name: rows[latency:latency + count] for name, rows in compiled.run(outputs, **padded).items()}
+
+
+def signed(rows, width):
+    """Port values to Python integers."""
+    values = rows.tolist() if rows.ndim == 1 else unpack_words(rows)
+    return [value - (value >> width - 1 << width) for value in values]
+
+
+@cache
+def normalised(bits):
+    """A binary16 as the 17 bits of a normalised operand: significand * 2**(exponent - 34), 2**10 <= significand < 2**11."""
+    magnitude = abs(exact.INTEGERS[bits])
+    if magnitude:
+        exponent = magnitude.bit_length() - 1
+        fraction = (magnitude << 40 >> exponent + 30) & 0x3ff
+    else:
+        exponent = 61 if exact.is_zero(bits) else 62 if exact.is_infinity(bits) else 63
+        fraction = 0
+    return bits >> 15 << 16 | exponent << 10 | fraction
+
+
+@cache
+def normalised_table():
+    return np.array([normalised(bits) for bits in range(1 << 16)], np.uint32)
+
+# Normaliser ---------------------------------------------------------------------------------------
+
+def test_normaliser_of_all_values():
+    module = Normaliser()
+    with Compiled(module, {"sink": module.sink}, {"source": module.source}) as compiled:
+        result = play(compiled, Normaliser.latency, ["source"], sink=ALL16)["source"]
+    assert np.array_equal(result, normalised_table())
+    # The table itself: nothing is lost.
+    value  = np.where(result >> 16 & 1, -1.0, 1.0)*(1024 + (result & 0x3ff))*2.0**((result >> 10 & 63).astype(int) - 34)
+    finite = (result >> 10 & 63) < 61
+    assert np.array_equal(value[finite], ALL16.view(np.float16)[finite].astype(np.float64))
+
+# Scale --------------------------------------------------------------------------------------------
+
+@cache
+def scale_unit():
+    module = Scale()
+    source = module.source
+    return Compiled(module, {"dt": module.dt, "x": module.x}, {"significand": source.significand,
+        "exponent": source.exponent, "sign": source.sign, "zero": source.zero, "inf": source.inf, "nan": source.nan})
+
+
+def check_scale(dt, x):
+    out  = play(scale_unit(), Scale.latency, ["significand", "exponent", "sign", "zero", "inf", "nan"], dt=dt, x=x)
+    nan, inf, sign = exact.product_special(dt, x)
+    zero = ~nan & (exact.is_zero(dt) | exact.is_zero(x))
+    assert np.array_equal(out["nan"],  nan)
+    assert np.array_equal(out["inf"],  inf)
+    assert np.array_equal(out["zero"], zero)
+    assert np.array_equal(out["sign"][~nan], sign[~nan])
+    finite      = ~nan & ~inf
+    significand = np.array(signed(out["significand"], 23))[finite]
+    exponent    = out["exponent"].astype(int)[finite]
+    magnitude   = np.abs(significand)
+    nonzero     = ~zero[finite]
+    assert not significand[~nonzero].any()
+    assert (magnitude[nonzero] >= 2**20).all() and (magnitude[nonzero] < 2**22).all() and (exponent[nonzero] <= 78).all()
+    value = exact.INTEGERS
+    for got, lsb, p, q in zip(significand.tolist(), exponent.tolist(), dt[finite].tolist(), x[finite].tolist()):
+        assert got << lsb == value[p]*value[q] << 20 # In units of 2**-68.
+
+
+def test_scale():
+    check_scale(*exact.operands(np.random.default_rng(30), (2, COUNT)))
+
+
+def test_scale_of_all_values_and_specials():
+    for special in exact.SPECIALS:
+        other = np.full(len(ALL16), special)
+        check_scale(ALL16, other)
+        check_scale(other, ALL16)
+
+
+@pytest.mark.slow
+@TEN_MILLION
+def test_scale_ten_million(seed):
+    check_scale(*exact.operands(np.random.default_rng(1000 + seed), (2, COUNT)))
+
+# Two-Product Sum ----------------------------------------------------------------------------------
+
+@cache
+def update_unit():
+    module = TwoProductSum()
+    return Compiled(module, {"a": module.a, "b": module.b, "d": module.d, "kill": module.kill,
+        **{f"u_{name}": getattr(module.u, name) for name in ("significand", "exponent", "sign", "zero", "inf", "nan")}},
+        {"source": module.source})
+
+
+def run_update(h, dA, dt, x, B, kill=None, seed=0):
+    """a*b + u*d for a = h, b = dA, u = dt*x and d = B, prepared here as the unit's docstring says."""
+    table = normalised_table()
+    t, s  = table[dt].astype(np.int64), table[x].astype(np.int64)
+    nan, inf, sign = exact.product_special(dt, x)
+    zero  = ~nan & (exact.is_zero(dt) | exact.is_zero(x))
+    value = ~(nan | inf | zero)
+    # What means nothing is anything.
+    junk        = np.random.default_rng(seed)
+    significand = np.where(value, (1024 + (t & 0x3ff))*(1024 + (s & 0x3ff)), 0)
+    significand = np.where(nan | inf, junk.integers(-2**22, 2**22, len(h)), np.where(sign, -significand, significand))
+    exponent    = np.where(value, (t >> 10 & 63) + (s >> 10 & 63), junk.integers(0, 128, len(h)))
+    kill        = np.zeros(len(h), np.uint8) if kill is None else kill
+    return play(update_unit(), TwoProductSum.latency, ["source"], a=h, b=table[dA], d=table[B], kill=kill,
+        u_significand=significand, u_exponent=exponent, u_sign=sign, u_zero=zero, u_inf=inf, u_nan=nan)["source"]
+
+
+def check_update(*vectors, seed=0):
+    assert np.array_equal(run_update(*vectors, seed=seed), exact.state_update(*vectors))
+
+
+def test_update():
+    check_update(*exact.update_vectors(np.random.default_rng(40), 2*COUNT))
+
+
+@settings(max_examples=300, derandomize=True, deadline=None)
+@given(st.lists(st.tuples(BITS, BITS, BITS, BITS, BITS), min_size=1, max_size=30))
+def test_update_of_any_operands(vectors):
+    check_update(*np.array(vectors, np.uint16).T.copy())
+
+
+def test_update_killed():
+    rng     = np.random.default_rng(41)
+    vectors = exact.update_vectors(rng, 20_000)
+    kill    = rng.integers(0, 2, 20_000)
+    assert np.array_equal(run_update(*vectors, kill=kill), np.where(kill, 0, exact.state_update(*vectors)))
+
+
+@pytest.mark.slow
+@TEN_MILLION
+def test_update_ten_million(seed):
+    check_update(*exact.update_vectors(np.random.default_rng(1000 + seed), COUNT), seed=seed)
+
+# Single Operations --------------------------------------------------------------------------------
+
+def canonical(half):
+    bits = half.view(np.uint16).copy()
+    bits[np.isnan(half)] = exact.NAN16
+    return bits
+
+
+ONE, MINUS_ZERO = np.uint16(0x3c00), np.uint16(0x8000) # x - 0 is x, for either zero.
+
+
+@pytest.mark.parametrize("name, wire, operation", [
+    ("h*dA",   lambda p, q, one, zero: (p,   q,    one, one, zero), np.multiply),
+    ("dA*h",   lambda p, q, one, zero: (q,   p,    one, one, zero), np.multiply),
+    ("dt*x",   lambda p, q, one, zero: (zero, one, p,   q,   one),  np.multiply),
+    ("dt*B",   lambda p, q, one, zero: (zero, one, p,   one, q),    np.multiply),
+    ("B*dt",   lambda p, q, one, zero: (zero, one, q,   one, p),    np.multiply),
+    ("h + B",  lambda p, q, one, zero: (p,   one,  one, one, q),    np.add),
+    ("dA + dt",lambda p, q, one, zero: (one,   p,  q,   one, one),  np.add),
+    ("dt + h", lambda p, q, one, zero: (q,   one,  p,   one, one),  np.add),
+])
+def test_single_operation_is_numpys(name, wire, operation):
+    """All 65,536 values with each of the specials: numpy.float16 rounds a single operation correctly."""
+    p = np.tile(ALL16, len(exact.SPECIALS))
+    q = np.repeat(exact.SPECIALS, len(ALL16))
+    with np.errstate(all="ignore"):
+        expected = canonical(operation(p.view(np.float16), q.view(np.float16)))
+    vectors = [np.broadcast_to(operand, p.shape) for operand in wire(p, q, ONE, MINUS_ZERO)]
+    assert np.array_equal(run_update(*vectors), expected)
+
+# Aligned Product ----------------------------------------------------------------------------------
+
+@cache
+def product_unit():
+    module = AlignedProduct()
+    return Compiled(module, {"a": module.a, "b": module.b, "kill": module.kill},
+        {"source": module.source, "special": module.special.raw_bits()} if False else
+        {"source": module.source, "nan": module.special.nan, "positive": module.special.positive,
+         "negative": module.special.negative})
+
+
+def check_product(a, b, kill):
+    out      = play(product_unit(), AlignedProduct.latency, ["source", "nan", "positive", "negative"], a=a, b=b, kill=kill)
+    specials = [part & (kill == 0) for part in exact.dot_specials(a[:, None], b[:, None])]
+    for name, expected in zip(("nan", "positive", "negative"), specials):
+        assert np.array_equal(out[name], expected)
+    finite = ~np.any(specials, axis=0)
+    value  = exact.INTEGERS
+    assert signed(out["source"][finite], PRODUCT_BITS) == [0 if k else value[p]*value[q]
+        for p, q, k in zip(a[finite].tolist(), b[finite].tolist(), kill[finite].tolist())]
+
+
+def test_product():
+    rng  = np.random.default_rng(50)
+    a, b = exact.operands(rng, (2, COUNT))
+    check_product(a, b, (rng.random(COUNT) < 0.1).astype(np.uint8))
+
+
+def test_product_of_all_values_and_specials():
+    kill = np.zeros(len(ALL16), np.uint8)
+    for special in exact.SPECIALS:
+        other = np.full(len(ALL16), special)
+        check_product(ALL16, other, kill)
+        check_product(other, ALL16, kill)
+
+
+@pytest.mark.slow
+@TEN_MILLION
+def test_product_ten_million(seed):
+    a, b = exact.operands(np.random.default_rng(1000 + seed), (2, COUNT))
+    check_product(a, b, np.zeros(COUNT, np.uint8))
+
+# Dot Product --------------------------------------------------------------------------------------
+
+@cache
+def dot_unit(lanes):
+    module = DotProduct(lanes)
+    ports  = {f"{name}{lane}": signals[lane] for name, signals in (("a", module.a), ("b", module.b)) for lane in range(lanes)}
+    return module.latency, len(module.source), Compiled(module, {**ports, "kill": module.kill}, {"source": module.source,
+        "nan": module.special.nan, "positive": module.special.positive, "negative": module.special.negative})
+
+
+def check_dot(a, b, kill=None):
+    count, lanes = a.shape
+    latency, width, compiled = dot_unit(lanes)
+    ports = {f"{name}{lane}": rows[:, lane] for name, rows in (("a", a), ("b", b)) for lane in range(lanes)}
+    if kill is None:
+        kill = np.zeros((count, lanes), bool)
+    out = play(compiled, latency, ["source", "nan", "positive", "negative"], **ports, kill=kill @ (1 << np.arange(lanes)))
+    a   = np.where(kill, np.uint16(0), a)
+    b   = np.where(kill, np.uint16(0), b)
+    specials = exact.dot_specials(a, b)
+    for name, expected in zip(("nan", "positive", "negative"), specials):
+        assert np.array_equal(out[name], expected)
+    finite = ~np.any(specials, axis=0)
+    assert signed(out["source"][finite], width) == exact.dot_integers(a[finite], b[finite])
+
+
+@pytest.mark.parametrize("lanes", [4, 8, 16, 32])
+def test_dot(lanes):
+    rng = np.random.default_rng(60 + lanes)
+    for _ in range(4):
+        check_dot(*exact.dot_vectors(rng, COUNT//4, lanes), kill=rng.random((COUNT//4, lanes)) < 0.02)
+
+
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(st.lists(st.lists(BITS, min_size=8, max_size=8), min_size=1, max_size=20))
+def test_dot_of_any_operands(vectors):
+    operands = np.array(vectors, np.uint16)
+    check_dot(operands[:, :4].copy(), operands[:, 4:].copy())
+
+
+@pytest.mark.parametrize("lanes", [4, 8, 16, 32])
+def test_dot_at_its_widest(lanes):
+    largest = np.full((2, lanes), 0x7bff, np.uint16)
+    check_dot(largest, np.array([[0x7bff]*lanes, [0xfbff]*lanes], np.uint16))
+
+
+@pytest.mark.slow
+@TEN_MILLION
+@pytest.mark.parametrize("lanes", [4, 8, 16, 32])
+def test_dot_ten_million(lanes, seed):
+    rng = np.random.default_rng(1000 + seed)
+    for _ in range(4):
+        check_dot(*exact.dot_vectors(rng, COUNT//4, lanes))
+
+# Row Accumulator ----------------------------------------------------------------------------------
+
+ROWS, TERMS, SUM_BITS = 5, 33, 84
+
+
+@cache
+def accumulator_unit():
+    module = RowAccumulator(ROWS, TERMS, SUM_BITS)
+    ports  = {name: getattr(module, name) for name in ("valid", "row", "first", "last", "sum", "skip")}
+    for record in ("sum", "skip"):
+        for field in ("nan", "positive", "negative"):
+            ports[f"{record}_{field}"] = getattr(getattr(module, f"{record}_special"), field)
+    return module.width, Compiled(module, ports, {"source_valid": module.source_valid, "source": module.source,
+        **{field: getattr(module.special, field) for field in ("nan", "positive", "negative")}})
+
+
+def check_accumulator(rng, count):
+    width, compiled = accumulator_unit()
+    valid, first, last = (rng.random(count) < share for share in (0.8, 0.2, 0.2))
+    row        = np.where(rng.random(count) < 0.3, 2, rng.integers(0, ROWS, count))
+    first[:60] = np.arange(60) % 2 == 0 # Every row begins once, in turn.
+    valid[:60] = True
+    row[:60]   = np.arange(60) % ROWS
+    bits       = rng.bytes(22*count)
+    sums       = [int.from_bytes(bits[22*n:22*n + 11], "little") % 2**82 - 2**81 for n in range(count)]
+    skips      = [int.from_bytes(bits[22*n + 11:22*n + 22], "little") % 2**PRODUCT_BITS - 2**(PRODUCT_BITS - 1)
+        for n in range(count)]
+    specials   = {name: (rng.random(count) < 0.02).astype(np.uint8) for name in (
+        "sum_nan", "sum_positive", "sum_negative", "skip_nan", "skip_positive", "skip_negative")}
+    out = play(compiled, RowAccumulator.latency, ["source_valid", "source", "nan", "positive", "negative"],
+        valid=valid, row=row, first=first, last=last, sum=pack_words(sums, SUM_BITS), skip=pack_words(skips, PRODUCT_BITS),
+        **specials)
+    assert np.array_equal(out["source_valid"], valid & last)
+    sum_flags  = np.stack([specials[f"sum_{name}"]  for name in ("nan", "positive", "negative")], 1)
+    skip_flags = np.stack([specials[f"skip_{name}"] for name in ("nan", "positive", "negative")], 1)
+    got_flags  = np.stack([out[name] for name in ("nan", "positive", "negative")], 1)
+    totals, flags, expected, expected_flags, where = {}, {}, [], [], []
+    for n in np.flatnonzero(valid).tolist():
+        r = int(row[n])
+        totals[r] = (skips[n] if first[n] else totals.get(r, 0)) + sums[n]
+        flags[r]  = (skip_flags[n] if first[n] else flags.get(r, 0)) | sum_flags[n]
+        if last[n]:
+            where.append(n)
+            expected.append(totals[r])
+            expected_flags.append(flags[r])
+    assert [value % 2**width for value in expected] == unpack_words(out["source"][where]) # Sums of any length, so modulo.
+    assert np.array_equal(got_flags[where], expected_flags)
+
+
+def test_accumulator():
+    check_accumulator(np.random.default_rng(70), COUNT)
+
+
+def test_accumulator_at_its_widest():
+    """All terms at their largest, of either sign."""
+    width, compiled = accumulator_unit()
+    largest = exact.INTEGERS[0x7bff]**2
+    for sign in (1, -1):
+        out = play(compiled, RowAccumulator.latency, ["source"], valid=[1]*4, row=[1]*4, first=[1, 0, 0, 0], last=[0, 0, 0, 1],
+            sum=pack_words([sign*8*largest]*4, SUM_BITS), skip=pack_words([sign*largest]*4, PRODUCT_BITS),
+            **{f"{name}_{field}": [0]*4 for name in ("sum", "skip") for field in ("nan", "positive", "negative")})
+        assert signed(out["source"], width)[-1] == sign*TERMS*largest
+
+
+@pytest.mark.slow
+@TEN_MILLION
+def test_accumulator_ten_million(seed):
+    check_accumulator(np.random.default_rng(1000 + seed), COUNT)
+
+
+def test_magnitude():
+    module = Magnitude(87)
+    rng    = np.random.default_rng(80)
+    values = [0, 1, -1, 2**86 - 1, 1 - 2**86] + [int(v) << int(s) for v, s in
+        zip(rng.integers(-2**40, 2**40, 20_000), rng.integers(0, 46, 20_000))]
+    with Compiled(module, {"sink": module.sink}, {"sign": module.sign, "magnitude": module.magnitude}) as compiled:
+        out = play(compiled, Magnitude.latency, ["sign", "magnitude"], sink=pack_words(values, 87))
+    assert out["sign"].tolist() == [int(value < 0) for value in values]
+    assert unpack_words(out["magnitude"]) == [abs(value) for value in values]
+
+# Round --------------------------------------------------------------------------------------------
+
+@cache
+def round_unit(width):
+    module = Round(width)
+    return Compiled(module, {name: getattr(module, name)
+        for name in ("sign", "magnitude", "exponent", "special_sign", "nan", "inf", "kill")}, {"source": module.source})
+
+
+def round_vectors(rng, count, width):
+    """Magnitudes of all lengths, some with few bits, some all ones, some a tie or beside one; and an exponent."""
+    data       = rng.bytes(16*count)
+    length     = rng.integers(0, width + 1, count).tolist()
+    kind       = rng.integers(0, 4, count).tolist()
+    offset     = rng.integers(-1, 2, count).tolist()
+    magnitudes = []
+    for n in range(count):
+        size  = length[n]
+        value = int.from_bytes(data[16*n:16*n + 16], "little") & (1 << size) - 1
+        if size:
+            value |= 1 << size - 1
+        below = max(size - 11 - (value & 15)*(value >> 4 & 1), 0) # The lsb of a normal, or of a subnormal, result.
+        if kind[n] == 1:
+            value = value >> below << below
+        elif kind[n] == 2:
+            value = (1 << size) - 1
+        elif kind[n] == 3 and below:
+            value = (value >> below << below) + (1 << below - 1) + offset[n]*(below > 1)
+        magnitudes.append(value)
+    # Exponents around those of results; the whole range now and then.
+    top      = width - np.array(length)
+    exponent = top + rng.integers(-14, 33, count)
+    exponent = np.where(rng.random(count) < 0.05, rng.integers(-256, 256, count), np.clip(exponent, -256, 255))
+    return magnitudes, exponent
+
+
+def check_round(rng, count, width):
+    magnitudes, exponent = round_vectors(rng, count, width)
+    sign, special_sign   = rng.integers(0, 2, (2, count))
+    nan, inf, kill       = rng.random((3, count)) < 0.02
+    out = play(round_unit(width), Round.latency, ["source"], sign=sign, magnitude=pack_words(magnitudes, width),
+        exponent=exponent, special_sign=special_sign, nan=nan, inf=inf, kill=kill)["source"]
+    rounded = [exact.round16(-magnitude if negative else magnitude, 14 + width - lsb, zero_sign)
+        for magnitude, negative, lsb, zero_sign in zip(magnitudes, sign.tolist(), exponent.tolist(), special_sign.tolist())]
+    infinity = exact.INFINITY16 | special_sign << 15
+    assert np.array_equal(out, np.select([kill, nan, inf], [0, exact.NAN16, infinity], rounded))
+
+
+@pytest.mark.parametrize("width, count", [(7, 50_000), (12, 50_000), (16, 50_000), (29, 50_000), (60, COUNT), (91, COUNT)])
+def test_round(width, count):
+    check_round(np.random.default_rng(90 + width), count, width)
+
+
+@pytest.mark.slow
+@TEN_MILLION
+@pytest.mark.parametrize("width", [60, 91])
+def test_round_ten_million(width, seed):
+    check_round(np.random.default_rng(1000 + seed), COUNT, width)
