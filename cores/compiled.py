@@ -6,8 +6,8 @@
 """Compiles a Migen module with Verilator into a shared library and drives it from Python.
 
 The driving loops are in C++, so a unit runs at millions of cycles a second: this is how the tests put units through
-hundreds of thousands of vectors, and how ``bench/`` plays cases through the core alone. Libraries are cached by the hash
-of their Verilog in ``build/compiled/``.
+hundreds of thousands of vectors, and how ``bench/`` plays cases through the core alone. Libraries are cached by the
+hash of their Verilog in ``build/compiled/``.
 """
 
 import ctypes
@@ -101,8 +101,8 @@ extern "C" void run(void *p, u64 cycles, int n_in, const int *in_ports, const in
 }}
 
 /* Streams: valid, ready and payload ports; every beat moves when both are set. A stream offers (or takes) a beat with
-   probability `duty`/256 a cycle, but an offer stands until it is taken. Ends when all beats moved: returns the number of
-   cycles; 0 if `limit` cycles were not enough, -1 if the payload of a waiting beat changed or its valid fell. */
+   probability `duty`/256 a cycle, but an offer stands until it is taken. Ends when all beats moved: returns the number
+   of cycles; 0 if `limit` cycles were not enough, -1 if the payload of a waiting beat changed or its valid fell. */
 struct stream {{
     int valid, ready, source;   /* Port numbers; source: the module drives it. */
     int ports;
@@ -195,7 +195,8 @@ class Compiled:
         for name, signal in {**inputs, **outputs}.items():
             signal.name_override = name
         module.clock_domains.cd_sys = clock = ClockDomain("sys")
-        source = str(verilog.convert(module, ios={clock.clk, clock.rst, *inputs.values(), *outputs.values()}, name="top"))
+        ios    = {clock.clk, clock.rst, *inputs.values(), *outputs.values()}
+        source = str(verilog.convert(module, ios=ios, name="top"))
         source = "\n".join(line for line in source.splitlines() if not line.startswith("//"))
         self._library = ctypes.CDLL(str(self._build(source)))
         self._library.create.restype  = ctypes.c_void_p
@@ -300,8 +301,8 @@ class Compiled:
         limit   : cycles after which a :class:`TimeoutError` names the streams that still wait.
         duty    : of 256 cycles, how many offer or take a beat; a number for all or {prefix: number}.
 
-        Returns ({prefix: {payload: rows}} of the sources, cycles). A source that breaks the stream rules (a waiting beat
-        changes or goes away) raises RuntimeError.
+        Returns ({prefix: {payload: rows}} of the sources, cycles). A source that breaks the stream rules (a waiting
+        beat changes or goes away) raises RuntimeError.
         """
         prefixes = list(sinks) + list(sources)
         array    = (_Stream*len(prefixes))()

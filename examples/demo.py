@@ -7,8 +7,8 @@
 
 """One Mamba-2 130M layer, token by token: the SSM block on the device, compared with PyTorch and the model.
 
-Weights and hidden states are random with the distributions of Mamba-2's initialisation, seeds fixed; the state comes from
-256 tokens before the first one.
+Weights and hidden states are random with the distributions of Mamba-2's initialisation, seeds fixed; the state comes
+from 256 tokens before the first one.
 """
 
 import argparse
@@ -85,8 +85,10 @@ def demo(args):
         result = run_block(device, check_case(arrays, device.info.config), "decode", progress)
     summary = result.summary
     link    = summary["transport"] + (", simulated SoC" if args.transport == "sim" else "")
-    print(f"Transport: {link}; {summary['lanes']} lanes; firmware {summary['firmware']}, gateware {summary['gateware']}")
-    print(f"Streamed:  {summary['bytes_streamed']} bytes, {summary['bytes_verified']} of them written, read back and equal")
+    print(f"Transport: {link}; {summary['lanes']} lanes; "
+        f"firmware {summary['firmware']}, gateware {summary['gateware']}")
+    print(f"Streamed:  {summary['bytes_streamed']} bytes, "
+        f"{summary['bytes_verified']} of them written, read back and equal")
     print()
     print_times(summary, args.tokens)
     print()

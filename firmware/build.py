@@ -34,11 +34,11 @@ def built_config(build_dir):
             constants = dict(re.findall(r"^#define (\w+) (\d+)$", file.read(), re.MULTILINE))
     except FileNotFoundError:
         raise BuildError(f"{header} does not exist: build the SoC's software first.") from None
-    names   = [field.name for field in dataclasses.fields(SSMConfig)]
-    missing = [f"SSM_{name.upper()}" for name in names if f"SSM_{name.upper()}" not in constants]
+    fields  = dataclasses.fields(SSMConfig)
+    missing = [name for name in (f"SSM_{field.name.upper()}" for field in fields) if name not in constants]
     if missing:
         raise BuildError(f"{header} does not define {', '.join(missing)}: the SoC was built without the accelerator.")
-    return SSMConfig(**{name: int(constants[f"SSM_{name.upper()}"]) for name in names})
+    return SSMConfig(**{field.name: field.type(int(constants[f"SSM_{field.name.upper()}"])) for field in fields})
 
 
 def write_headers(directory, config):

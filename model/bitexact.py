@@ -19,7 +19,8 @@ zero keeps its sign.
 
 The model computes in float64 without error: products of two or three binary16 values are exact in its 53 bits; sums
 are kept as two float64 numbers, and the last addition is rounded to odd, which makes the rounding to binary16 after it
-the only one (S. Boldo, G. Melquiond, "Emulation of a FMA and correctly rounded sums", IEEE Trans. Computers 57(4), 2008).
+the only one (S. Boldo, G. Melquiond, "Emulation of a FMA and correctly rounded sums: proved algorithms using rounding to
+odd", IEEE Transactions on Computers 57(4), 2008).
 """
 
 import numpy as np

@@ -54,4 +54,4 @@ def add_ssm(soc, config, name="ssm", allow_l2_cache=False):
     if soc.irq.enabled:
         soc.irq.add(name, use_loc_if_exists=True)
     for parameter, value in dataclasses.asdict(config).items():
-        soc.add_constant(f"SSM_{parameter.upper()}", value) # For the firmware.
+        soc.add_constant(f"SSM_{parameter.upper()}", int(value)) # For the firmware.

@@ -23,7 +23,8 @@ A job, host to firmware and back::
     host      polls mailbox_completed (with a time-out), reads the result words
 
 Indices n count jobs from 0 since the firmware started and wrap at 2**32. The host never has more than RING_ENTRIES
-jobs between completed and doorbell. A doorbell behind completed is a late copy of an earlier one and means nothing. All words are 32 bits, little endian; 64-bit values are low word first.
+jobs between completed and doorbell. A doorbell behind completed is a late copy of an earlier one and
+means nothing. All words are 32 bits, little endian; 64-bit values are low word first.
 """
 
 from enum import IntEnum, IntFlag

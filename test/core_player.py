@@ -117,7 +117,7 @@ class CorePlayer:
         self._check_silence()
 
         y = layout.unpack_y(geometry, out["y_source"]["data"].tobytes())[:, 0]
-        h = iter(out["state_source"]["data"].reshape(len(stored), -1))
+        h = iter(out["state_source"]["data"].reshape(len(stored), 2*tile_beats))
         return (np.split(y, np.cumsum(y_counts)[:-1]),
             [None if tile.no_store else layout.unpack_state(geometry, next(h).tobytes())[0] for tile in tiles], cycles)
 

@@ -45,7 +45,8 @@ def booted_device(*defines):
             transport = UARTBone("socket://{}:{}".format(*simulation.endpoint), timeout=2.0, alive=simulation.alive)
         with transport:
             device = Device(transport, CSRMap.from_csv(simulation.csr_csv), timeout_scale=300)
-            device.boot(build_firmware(os.path.dirname(simulation.csr_csv), defines) if defines else simulation.firmware)
+            build_dir = os.path.dirname(simulation.csr_csv)
+            device.boot(build_firmware(build_dir, defines) if defines else simulation.firmware)
             yield device
 
 

@@ -46,6 +46,7 @@ class SSMConfig:
     max_groups  : Largest G. Likewise.
     max_tokens  : Largest T, the tokens of a job.
     queue_depth : Tile descriptors the gateware holds (a power of two).
+    pipelined   : False: the stages run one after the other, for comparison only; the bits are the same.
 
     Raises
     ------
@@ -58,6 +59,7 @@ class SSMConfig:
     max_groups  : int = 64
     max_tokens  : int = 65535
     queue_depth : int = 8
+    pipelined   : bool = True
 
     def __post_init__(self):
         if self.lanes not in LANES:
@@ -72,6 +74,8 @@ class SSMConfig:
                 f"a multiple of {self.d_state_multiple} is.")
         if self.queue_depth not in (2, 4, 8, 16, 32):
             raise ValueError(f"queue_depth = {self.queue_depth!r} is not allowed: one of 2, 4, 8, 16, 32 is.")
+        if not isinstance(self.pipelined, bool):
+            raise ValueError(f"pipelined = {self.pipelined!r} is not allowed: True or False is.")
 
     @property
     def d_state_multiple(self):

@@ -30,7 +30,7 @@ COMMAND_LAYOUT = [
 # Row Gatherer -------------------------------------------------------------------------------------
 
 class RowGatherer(LiteXModule):
-    """y elements to beats: 8 to a beat, the last beat of a token padded with zeros. Never stalls; one element a cycle."""
+    """y elements to beats of 8, the last one of a token padded with zeros. Never stalls; one element a cycle."""
     def __init__(self):
         self.valid  = Signal()
         self.last   = Signal()
@@ -122,7 +122,10 @@ class SSMCore(LiteXModule):
             self.comb += self.tile_beats.eq(tile_words >> log2_int(BEAT_ELEMENTS//lanes))
 
         # Commands go to the sequencer, the loader and the storer. ---------------------------------
-        self.sequencer = sequencer = Sequencer(config)
+        self.datapath  = datapath  = CEInserter()(Datapath(config))
+        x_cycle        = 2                                   # x is there; the datapath's cycle 0.
+        y_cycle        = x_cycle + datapath.y_cycle
+        self.sequencer = sequencer = Sequencer(config, interval=1 if config.pipelined else y_cycle)
         self.tiles     = tiles     = TileBanks(config)
         self.run_fifo   = run_fifo   = stream.SyncFIFO(sequencer.command.description.payload_layout, 4)
         self.load_fifo  = load_fifo  = stream.SyncFIFO([("zero", 1)], 4)
@@ -142,8 +145,7 @@ class SSMCore(LiteXModule):
         ]
 
         # Tiles and inputs. ------------------------------------------------------------------------
-        self.inputs   = inputs   = InputBuffer(config)
-        self.datapath = datapath = Datapath(config)
+        self.inputs = inputs = InputBuffer(config)
         self.comb += [
             self.state_sink.connect(tiles.sink),
             tiles.source.connect(self.state_source),
@@ -162,15 +164,24 @@ class SSMCore(LiteXModule):
         ]
 
         # Vectors: x is read when a vector is issued, everything else follows from it. -------------
-        x_cycle     = 2                                      # x is there; the datapath's cycle 0.
         state_read  = x_cycle + datapath.state_cycle - 1     # Address of state and B.
         state_write = x_cycle + datapath.new_state_cycle
         C_read      = state_write - 1
-        y_cycle     = x_cycle + datapath.y_cycle
         vector      = sequencer
         valid       = [vector.valid]
         for _ in range(y_cycle):
             valid.append(delay(self, valid[-1], 1, reset_less=False))
+
+        # Without a vector the datapath stands still: it costs no power, and a simulation no time.
+        active = Signal(max=y_cycle + 2)
+        self.sync += [
+            If(vector.valid,
+                active.eq(y_cycle + 1),
+            ).Elif(active != 0,
+                active.eq(active - 1),
+            )
+        ]
+        self.comb += datapath.ce.eq(active != 0)
 
         slot_C = delay(self, vector.slot, C_read)
         bank_w = delay(self, vector.bank, state_write)
@@ -197,6 +208,7 @@ class SSMCore(LiteXModule):
             inputs.C_slot.eq(slot_C),
             inputs.C_column.eq(delay(self, vector.column, C_read)),
             datapath.C.eq(inputs.C),
+            inputs.take.eq(vector.valid & vector.token_last),
             inputs.release.eq(valid[C_read] & delay(self, vector.token_last, C_read)),
 
             tiles.write_valid.eq(valid[state_write]),

@@ -31,7 +31,8 @@ class Datapath(LiteXModule):
         x, D ---------> delay ---------------------> AlignedProduct ----^ (skip)
 
     A row's vectors come with growing columns; ``first`` marks the row's first, ``last`` its last: then y of the row
-    appears. ``kill`` (a bit a lane) takes lanes beyond the state size out: their new state is +0, they add nothing to y.
+    appears. ``kill`` (a bit a lane) takes lanes beyond the state size out: their new state is +0, they add nothing
+    to y.
 
     Timing: with valid, row, first, last, kill, x, dt, dA and D of a vector in cycle 0, its state and B are due in cycle
     ``state_cycle``, its new state is there and its C is due in cycle ``new_state_cycle``, its y in cycle ``y_cycle``.

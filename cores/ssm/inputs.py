@@ -32,8 +32,9 @@ class InputBuffer(LiteXModule):
                           +-> Normaliser (x 4) -> B memory -------> B (one cycle after its address)
                           +-> C memory ---------------------------> C (likewise)
 
-    ``full`` says which slots hold a token; slots are filled, used and given back (``release``) in turn. Reads name the
-    slot with their address. The scalars appear with x.
+    ``full`` says which slots hold a token that waits; slots are filled, taken (``take``, with the token's last vector)
+    and given back (``release``, with its last read) in turn. Reads name the slot with their address. The scalars appear
+    with x.
 
     Throughput: a beat every two cycles.
     """
@@ -46,10 +47,11 @@ class InputBuffer(LiteXModule):
         self.bc_beats  = Signal(max=config.max_d_state//8 + 1)
 
         self.full      = Signal(2)
+        self.take      = Signal()
         self.release   = Signal()
 
         self.x_slot    = Signal()
-        self.x_row     = Signal(max=max(config.max_headdim, 2))
+        self.x_row     = Signal(max=max(config.max_headdim, GRANULE + 1))
         self.x         = Signal(16, reset_less=True)
         self.dt        = Signal(16, reset_less=True)
         self.dA        = Signal(16, reset_less=True)
@@ -66,16 +68,22 @@ class InputBuffer(LiteXModule):
         # # #
 
         # Slots. -----------------------------------------------------------------------------------
-        fill_slot = Signal()
-        use_slot  = Signal()
-        filled    = Signal()
+        occupied     = Signal(2) # From filled to release: a token just taken is still being read.
+        fill_slot    = Signal()
+        take_slot    = Signal()
+        release_slot = Signal()
+        filled       = Signal()
         self.sync += [
-            If(self.release, self.full.eq(self.full & ~(1 << use_slot)), use_slot.eq(~use_slot)),
-            If(filled, fill_slot.eq(~fill_slot)),
+            If(filled,       fill_slot.eq(~fill_slot)),
+            If(self.take,    take_slot.eq(~take_slot)),
+            If(self.release, release_slot.eq(~release_slot)),
         ]
-        # Both can happen at once, to different slots.
         for slot in range(2):
-            self.sync += If(filled & (fill_slot == slot), self.full[slot].eq(1))
+            self.sync += [
+                If(self.take    & (take_slot    == slot), self.full[slot].eq(0)),
+                If(self.release & (release_slot == slot), occupied[slot].eq(0)),
+                If(filled       & (fill_slot    == slot), self.full[slot].eq(1), occupied[slot].eq(1)),
+            ]
 
         # Half beats. ------------------------------------------------------------------------------
         self.converter = converter = stream.Converter(128, 16*GRANULE)
@@ -91,7 +99,7 @@ class InputBuffer(LiteXModule):
         blocked       = Signal()
         taken         = Signal()
         self.comb += [
-            blocked.eq((self.full >> fill_slot)[0]),
+            blocked.eq((occupied >> fill_slot)[0]),
             granule.ready.eq(~blocked),
             taken.eq(granule.valid & granule.ready),
         ]

@@ -116,7 +116,7 @@ class MemoryWriter(LiteXModule):
         ]
 
         if isinstance(port, LiteDRAMNativePort):
-            # The data waits here for the memory to ask for it. A beat outside goes the same way, to be dropped in order.
+            # The data waits here until the memory asks for it. A beat outside goes the same way, to be dropped in order.
             self.fifo = fifo = stream.SyncFIFO([("data", 8*BEAT_BYTES), ("drop", 1)], depth)
             self.comb += [
                 port.cmd.we.eq(1),

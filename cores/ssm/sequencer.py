@@ -19,13 +19,13 @@ class Sequencer(LiteXModule):
     """Walks tiles, tokens, columns and rows: ``for tile: for token: for column: for row: one vector``.
 
     A tile starts when its bank is loaded, a token when its inputs are there, there is room for its y and the state of
-    the token before has left the pipeline; within a token nothing stalls. The next token follows without a gap, the next
-    tile after one cycle.
+    the token before has left the pipeline; within a token nothing stalls. The next token follows without a gap, the
+    next tile after one cycle. With an `interval` above 1 that many cycles pass from each vector to the next.
 
     ``command`` takes one command a tile: its ``tokens`` (>= 1) and ``first_token``, the first whose y is wanted.
     The ``wait_*`` signals say, in a cycle without a vector, why: no command, state, inputs or room for y.
     """
-    def __init__(self, config):
+    def __init__(self, config, interval=1):
         lanes   = config.lanes
         columns = max(config.max_d_state//lanes, 2)
 
@@ -75,6 +75,7 @@ class Sequencer(LiteXModule):
         gap      = Signal(max=hazard + 1)
         ready    = Signal()
         usable   = Signal()
+        pause    = Signal(max=max(interval, 2)) # Cycles until the next vector may be issued.
         self.comb += usable.eq(((self.loaded & ~in_lanes) >> self.bank)[0])
         self.sync += [
             If(self.finish, in_lanes.eq(in_lanes & ~(1 << self.finish_bank))),
@@ -95,7 +96,7 @@ class Sequencer(LiteXModule):
             self.token_start.eq(self.first & (self.row == 0)),
             self.emit.eq(token >= command.first_token),
             ready.eq((self.full >> self.slot)[0] & (self.room | ~self.emit) & (gap == 0)),
-            self.valid.eq(running & (~self.token_start | ready)),
+            self.valid.eq(running & (~self.token_start | ready) & (pause == 0)),
             self.token_last.eq(self.last & self.row_last),
             self.tile_last.eq(self.token_last & (token == (command.tokens - 1)[:16])),
             command.ready.eq(self.valid & self.tile_last),
@@ -111,6 +112,9 @@ class Sequencer(LiteXModule):
                 token.eq(token + 1),
             )
         ]
+
+        if interval > 1:
+            self.sync += If(self.valid, pause.eq(interval - 1)).Elif(pause != 0, pause.eq(pause - 1))
 
         # Columns and rows. ------------------------------------------------------------------------
         remaining = Signal(max=config.max_d_state + 1) # State columns from this column on.

@@ -97,8 +97,8 @@ class SSM(LiteXModule, AutoDoc):
 
         # Control and status.
         self._control = CSRStorage(description="Control.", fields=[
-            CSRField("reset", size=1, pulse=True, description="""Write 1: queue, core and DMA go idle; tiles in flight are
-                lost, errors cleared, ``tiles_done`` set to 0. ``status.busy`` is 1 until memory is quiet."""),
+            CSRField("reset", size=1, pulse=True, description="""Write 1: queue, core and DMA go idle; tiles in flight
+                are lost, errors cleared, ``tiles_done`` set to 0. ``status.busy`` is 1 until memory is quiet."""),
         ])
         self._status = CSRStatus(description="Status.", fields=[
             CSRField("busy",       size=1, offset=0, description="Tiles are in flight, or a reset is under way."),
@@ -106,8 +106,8 @@ class SSM(LiteXModule, AutoDoc):
         ])
         self._errors = CSRStatus(description="Errors since the last reset.", fields=[
             CSRField("queue_overflow", size=1, description="``tile_push`` was written with the queue full."),
-            CSRField("bad_geometry",   size=1, description="""headdim or d_state is 0 or above its maximum, tokens is 0, or
-                first_token is above tokens."""),
+            CSRField("bad_geometry",   size=1, description="""headdim or d_state is 0 or above its maximum, tokens is 0,
+                or first_token is above tokens."""),
             CSRField("misaligned",     size=1, description="An address or stride is not a multiple of 16."),
             CSRField("out_of_range",   size=1, description="An address is outside the memory region."),
         ])

@@ -27,15 +27,15 @@ class TileBanks(LiteXModule):
                                      ^       |
                                 new_state  state  (the lanes: one read, one write a cycle)
 
-    A bank goes FREE -> (load) -> LOADED -> (finish) -> STORING -> (store) -> FREE. The next tile may be loaded while the
-    bank is STORING: each word is overwritten only after it was read out. ``load`` and ``store`` take one command a
+    A bank goes FREE -> (load) -> LOADED -> (finish) -> STORING -> (store) -> FREE. The next tile may be loaded while
+    the bank is STORING: each word is overwritten only after it was read out. ``load`` and ``store`` take one command a
     tile: with ``zero`` nothing is read from the sink and the tile starts as zeros; with ``skip`` nothing is stored.
 
     Throughput: a word a cycle at each of the four ports. A read answers in the next cycle.
     """
     def __init__(self, config):
         width = 16*config.lanes
-        depth = config.max_tile_words
+        depth = max(config.max_tile_words, 2)
         address_bits = bits_for(depth)
 
         self.words     = Signal(address_bits) # Geometry.
