@@ -17,6 +17,8 @@ import sys
 
 sys.path[:0] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
 
+import environment # First: the others need it.
+
 import numpy as np
 import torch
 

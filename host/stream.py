@@ -19,6 +19,8 @@ import traceback
 
 sys.path[:0] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
 
+import environment # First: the others need it.
+
 from tqdm import tqdm
 
 from host.block import MODES, run_block

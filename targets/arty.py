@@ -15,6 +15,8 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+import environment # First: the others need it.
+
 from migen import *
 
 from litex.build.openfpgaloader import OpenFPGALoader

@@ -14,6 +14,8 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+import environment # First: the others need it.
+
 from targets.common import add_config_arguments, config_from_arguments
 from targets.simulation.build import BuildError, build
 from targets.simulation.simulation import Simulation, SimulationError
