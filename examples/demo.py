@@ -5,7 +5,7 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""One Mamba-2 130M layer, token by token: the SSM block on the device, compared with PyTorch and the model.
+"""One Mamba-2 130M layer: its SSM block on the device, token by token and in a chunk, compared with PyTorch and the model.
 
 Weights and hidden states are random with the distributions of Mamba-2's initialisation, seeds fixed; the state comes
 from 256 tokens before the first one.
@@ -35,7 +35,9 @@ from model.ssm import error_statistics, ssm_recurrence
 
 # Constants ----------------------------------------------------------------------------------------
 
-SEED = 2024
+SEED      = 2024
+PREFILL   = 4 # Tokens in the chunk, for each that is decoded.
+PER_TOKEN = ("x", "dt", "dA", "B", "C")
 
 # The simulation-only Verilog prototype this project carries on from, on a data set of its own.
 PROTOTYPE_MICROSECONDS = 149
@@ -44,7 +46,7 @@ PROTOTYPE_ERRORS       = (0.007812, 0.00022)
 # Report -------------------------------------------------------------------------------------------
 
 def print_errors(case, y, h):
-    """Table of absolute errors of y and of the state."""
+    """Table of absolute errors of y and of the state, over the decoded tokens."""
     wide = {dtype: ssm_recurrence(**case, dtype=dtype) for dtype in (torch.float64, torch.float16)}
     rows = [
         ("device against torch.float64",        (y, h),              wide[torch.float64]),
@@ -60,19 +62,24 @@ def print_errors(case, y, h):
     print("  * on another data set, as published")
 
 
-def print_times(summary, tokens):
-    """Per-token cycles and time."""
-    clock = summary["clock_hz"]
-    print(f"{'Time':<38}{'cycles':>11}{'us':>11}   at {clock/1e6:g} MHz, from doorbell to completion")
-    for n, cycles in enumerate(summary["per_token_cycles"]):
-        print(f"  {f'token {n}':<36}{cycles:>11}{1e6*cycles/clock:>11.1f}")
+def print_times(decode, prefill):
+    """Cycles and time of each decoded token, and a token of the chunk."""
+    clock = decode["clock_hz"]
+    rows  = [(f"decode, token {n}", cycles) for n, cycles in enumerate(decode["per_token_cycles"])]
+    rows += [(f"prefill, {prefill['tokens']} tokens in a job, each", round(prefill["cycles_per_token"]))]
+    print(f"{'Time a token':<38}{'cycles':>11}{'us':>11}   at {clock/1e6:g} MHz, from doorbell to completion")
+    for name, cycles in rows:
+        print(f"  {name:<36}{cycles:>11}{1e6*cycles/clock:>11.1f}")
     print(f"  {'prototype, tensors on its ports':<36}{'':>11}{PROTOTYPE_MICROSECONDS:>11.1f}")
 
 
-def compare(name, actual, expected):
-    """The number of elements that differ in a bit; says so."""
-    wrong = np.count_nonzero(actual.view(np.uint16) != expected.view(np.uint16))
-    print(f"  {name:<6} {actual.size:>7} values, {wrong} differ")
+def compare(mode, case, result):
+    """Compare with the bit-accurate model; the number of values that differ in a bit."""
+    wrong = 0
+    for name, actual, expected in zip(("y", "state"), (result.y, result.h), ssm_block(**case)):
+        differ = np.count_nonzero(actual.view(np.uint16) != expected.view(np.uint16))
+        print(f"  {mode + ', ' + name:<36}{actual.size:>11} values, {differ} differ")
+        wrong += differ
     return wrong
 
 # Demo ---------------------------------------------------------------------------------------------
@@ -80,31 +87,38 @@ def compare(name, actual, expected):
 def demo(args):
     torch.set_num_threads(1) # The simulation needs the processor more.
     config = mamba2_130m_layer
-    print(f"Mamba-2 130M layer: {config.heads} heads x {config.headdim} x {config.d_state}, {args.tokens} tokens, "
-        "state in DRAM between tokens", flush=True)
-    arrays = realistic_case(config, args.tokens, SEED, with_h0=True)
+    print(f"Mamba-2 130M layer: {config.heads} heads x {config.headdim} x {config.d_state}. {args.tokens} tokens are "
+        f"decoded, each a job, its state read from and written to DRAM; then {PREFILL*args.tokens} run as one job.",
+        flush=True)
+    chunk = realistic_case(config, PREFILL*args.tokens, SEED, with_h0=True)
+    cases = {
+        "decode" : {name: array[:args.tokens] if name in PER_TOKEN else array for name, array in chunk.items()},
+        "prefill": chunk,
+    }
     with open_device(args, log_to_stderr) as device, Progress() as progress:
-        result = run_block(device, check_case(arrays, device.info.config), "decode", progress)
-    summary = result.summary
-    link    = summary["transport"] + (", simulated SoC" if args.transport == "sim" else "")
+        results = {mode: run_block(device, check_case(case, device.info.config), mode, progress)
+            for mode, case in cases.items()}
+
+    summary  = results["decode"].summary
+    link     = summary["transport"] + (", simulated SoC" if args.transport == "sim" else "")
+    streamed, verified = (sum(result.summary[key] for result in results.values())
+        for key in ("bytes_streamed", "bytes_verified"))
     print(f"Transport: {link}; {summary['lanes']} lanes; "
         f"firmware {summary['firmware']}, gateware {summary['gateware']}")
-    print(f"Streamed:  {summary['bytes_streamed']} bytes, "
-        f"{summary['bytes_verified']} of them written, read back and equal")
+    print(f"Streamed:  {streamed} bytes, {verified} of them written, read back and equal")
     print()
-    print_times(summary, args.tokens)
+    print_times(*(results[mode].summary for mode in cases))
     print()
-    print_errors(arrays, result.y, result.h)
+    print_errors(cases["decode"], results["decode"].y, results["decode"].h)
     print()
     print("Against the bit-accurate model, bit for bit")
-    y, h = ssm_block(**arrays)
-    if compare("y", result.y, y) + compare("state", result.h, h):
+    if sum(compare(mode, cases[mode], results[mode]) for mode in cases):
         raise HostError("The device and the bit-accurate model differ.")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens",  type=int, default=4, help="Tokens to decode (default: %(default)s).")
+    parser.add_argument("--tokens",  type=int, default=4, help="Tokens to decode; four times as many are then run as one job (default: %(default)s).")
     parser.add_argument("--verbose", action="store_true", help="Tell each step.")
     add_device_arguments(parser)
     args = parser.parse_args()
