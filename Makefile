@@ -5,12 +5,14 @@
 
 PYTHON = .venv/bin/python
 
-.PHONY: help setup demo test test-slow clean
+.PHONY: help setup demo test test-slow bench-accuracy clean
 
 help:
 	@echo "make demo       One Mamba-2 130M layer through the simulated SoC, compared with PyTorch."
 	@echo "make test       The tests, without those that take minutes each."
 	@echo "make test-slow  Those."
+	@echo "make bench-accuracy"
+	@echo "                Errors and drift of the core's arithmetic, as JSON and a page in build/bench/."
 	@echo "make setup      Installs what the above need; they do it themselves."
 	@echo "make clean      Removes what was built."
 
@@ -25,6 +27,9 @@ test: setup
 
 test-slow: setup
 	$(PYTHON) -m pytest -q -m slow
+
+bench-accuracy: setup
+	$(PYTHON) bench/accuracy.py
 
 clean:
 	rm -rf build

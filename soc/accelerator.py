@@ -14,11 +14,19 @@ from cores.ssm.ssm import SSM
 
 # SSM ----------------------------------------------------------------------------------------------
 
-def add_ssm(soc, config, name="ssm", allow_l2_cache=False):
-    """Add an SSM accelerator: its CSRs, its interrupt and its four memory masters.
+def page_beats(sdram):
+    """Beats in a row of a bank of a LiteDRAM core."""
+    settings = sdram.controller.settings
+    return 2**settings.geom.colbits*settings.phy.databits//8//BEAT_BYTES
 
-    With LiteDRAM (``soc.add_sdram`` called before) the masters are native ports of the controller, 128 bits wide.
-    Without it they are Wishbone masters of the SoC's bus, and the memory is the region ``main_ram``.
+
+def add_ssm(soc, config, name="ssm", allow_l2_cache=False):
+    """Add an SSM accelerator: its CSRs, its interrupt and its memory masters.
+
+    With LiteDRAM (``soc.add_sdram`` called before) the masters are six native ports of the controller, 128 bits wide:
+    two to read head tiles and two to write them, page by page in turn, one for inputs and one for y. Without it they
+    are four Wishbone masters of the SoC's bus, and the memory is the region ``main_ram``. A LiteDRAM that is to be near
+    its limit takes :func:`soc.dram.controller_settings`.
 
     Coherency: the native ports reach the DRAM behind the SoC's L2 cache, so the SoC must not have one
     (``l2_cache_size=0``); then host and CPU writes, which go through (the VexRiscv's data cache writes through), are in
@@ -43,14 +51,17 @@ def add_ssm(soc, config, name="ssm", allow_l2_cache=False):
     if "main_ram" not in soc.bus.regions:
         raise ValueError("a SoC without the region main_ram is not allowed: add the memory before the accelerator.")
     region = soc.bus.regions["main_ram"]
+    page = None
     if hasattr(soc, "sdram"):
-        ports = [soc.sdram.crossbar.get_port(data_width=8*BEAT_BYTES) for _ in range(4)]
+        page  = page_beats(soc.sdram)
+        ports = [soc.sdram.crossbar.get_port(data_width=8*BEAT_BYTES) for _ in range(6)]
     else:
         ports = [wishbone.Interface(data_width=8*BEAT_BYTES, address_width=32, addressing="word") for _ in range(4)]
         for n, port in enumerate(ports):
             soc.bus.add_master(name=f"{name}_master{n}", master=port)
 
-    soc.add_module(name=name, module=SSM(config, ports[:2], ports[2:], region.origin, region.size))
+    half = len(ports)//2
+    soc.add_module(name=name, module=SSM(config, ports[:half], ports[half:], region.origin, region.size, page))
     if soc.irq.enabled:
         soc.irq.add(name, use_loc_if_exists=True)
     for parameter, value in dataclasses.asdict(config).items():

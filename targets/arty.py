@@ -35,6 +35,7 @@ from litex_boards.targets.digilent_arty import _CRG
 from firmware.build import build as build_firmware
 
 from soc.console import add_console
+from soc.dram import controller_settings
 
 from targets.common import (BIOS_ROM_SIZE, ETHERBONE_BUFFER_DEPTH, add_config_arguments, add_system,
     config_from_arguments)
@@ -67,7 +68,7 @@ class ArtySoC(SoCCore):
 
         # SoCCore ----------------------------------------------------------------------------------
         SoCCore.__init__(self, platform, sys_clk_freq,
-            ident                = f"Mamba-2 SSM accelerator, Arty {variant}",
+            ident                = f"Mamba-2 SSM accelerator on Arty {variant}",
             cpu_type             = "vexriscv",
             cpu_variant          = "standard",
             integrated_rom_size  = BIOS_ROM_SIZE,
@@ -80,9 +81,10 @@ class ArtySoC(SoCCore):
             nphases      = 4,
             sys_clk_freq = sys_clk_freq)
         self.add_sdram("sdram",
-            phy           = self.ddrphy,
-            module        = MT41K128M16(sys_clk_freq, "1:4"),
-            l2_cache_size = 0, # The accelerator's ports bypass it.
+            phy                 = self.ddrphy,
+            module              = MT41K128M16(sys_clk_freq, "1:4"),
+            l2_cache_size       = 0, # The accelerator's ports bypass it.
+            controller_settings = controller_settings(),
         )
 
         # Etherbone --------------------------------------------------------------------------------

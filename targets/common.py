@@ -25,6 +25,7 @@ def add_system(soc, config):
     add_mailbox(soc)
     add_boot(soc)
     add_ssm(soc, config)
+    soc.add_constant("ETHERBONE_BUFFER_DEPTH", ETHERBONE_BUFFER_DEPTH) # For the host.
 
 # Command Line -------------------------------------------------------------------------------------
 

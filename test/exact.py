@@ -5,8 +5,8 @@
 
 """Exact arithmetic on binary16, and vectors that are hard on it: what the bit-accurate model and the units must equal.
 
-A finite binary16 is an integer times 2**-24, so products and sums are Python integers times 2**-48 or 2**-72, and the one
-rounding is done by :func:`round16` on such an integer. Nothing here goes through floating point.
+A finite binary16 is an integer times 2**-24, so products and sums are Python integers times 2**-48 or 2**-72, and the
+one rounding is done by :func:`round16` on such an integer. Nothing here goes through floating point.
 """
 
 import numpy as np
@@ -17,8 +17,8 @@ NAN16, INFINITY16, ONE16 = 0x7e00, 0x7c00, 0x3c00
 
 # Zeros, ones, ends and neighbours of the subnormal and normal ranges, infinities, quiet and signalling NaNs.
 SPECIALS = np.array([bits | sign for sign in (0, 0x8000) for bits in (
-    0x0000, 0x0001, 0x0002, 0x03fe, 0x03ff, 0x0400, 0x0401, 0x07ff, 0x3800, 0x3bff, 0x3c00, 0x3c01, 0x4000, 0x7bfe, 0x7bff,
-    0x7c00, 0x7c01, 0x7dff, 0x7e00, 0x7fff)], np.uint16)
+    0x0000, 0x0001, 0x0002, 0x03fe, 0x03ff, 0x0400, 0x0401, 0x07ff, 0x3800, 0x3bff, 0x3c00, 0x3c01, 0x4000, 0x7bfe,
+    0x7bff, 0x7c00, 0x7c01, 0x7dff, 0x7e00, 0x7fff)], np.uint16)
 
 
 def _integer(bits):
@@ -33,7 +33,7 @@ INTEGERS = [_integer(bits) for bits in range(1 << 16)]
 # Rounding -----------------------------------------------------------------------------------------
 
 def round16(integer, scale, zero_sign=0):
-    """RN16(integer * 2**-scale): nearest, ties to even. Bits of the result; `zero_sign`: sign of an integer that is 0."""
+    """RN16(integer * 2**-scale), its bits: nearest, ties to even. `zero_sign`: sign of an integer that is 0."""
     if not integer:
         return zero_sign << 15
     magnitude = abs(integer)
@@ -110,8 +110,8 @@ def dot_skip(h, C, D, x):
 # Vectors ------------------------------------------------------------------------------------------
 
 def operands(rng, shape):
-    """Binary16 bits of all classes: any bits, specials, subnormals, powers of two and their neighbours, few fraction bits,
-    the ends of the exponent range, values near 1."""
+    """Binary16 bits of all classes: any bits, specials, subnormals, powers of two and their neighbours, few fraction
+    bits, the ends of the exponent range, values near 1."""
     count  = int(np.prod(shape))
     any16  = rng.integers(0, 1 << 16, count, np.uint16)
     sign   = any16 & 0x8000

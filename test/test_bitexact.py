@@ -54,7 +54,8 @@ def test_state_update_ten_million(seed):
 
 # Dot Product and Skip -----------------------------------------------------------------------------
 
-@pytest.mark.parametrize("terms, count", [(1, 50_000), (2, 50_000), (8, 50_000), (16, 30_000), (128, 15_000), (513, 5_000)])
+@pytest.mark.parametrize("terms, count", [(1, 50_000), (2, 50_000), (8, 50_000), (16, 30_000), (128, 15_000),
+    (513, 5_000)])
 def test_dot_skip(terms, count):
     check_dot_skip(*exact.dot_vectors(np.random.default_rng(terms), count, terms + 1))
 

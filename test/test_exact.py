@@ -30,7 +30,8 @@ def dropped(totals, scale):
 
 def test_round16_at_and_beside_every_boundary():
     finite  = range(exact.INFINITY16)
-    nearest = [exact.INTEGERS[bits] << 6 for bits in finite] + [65536 << 30] # In units of 2**-30; then where 2**16 would be.
+    # In units of 2**-30; after the largest comes what would follow, 2**16.
+    nearest = [exact.INTEGERS[bits] << 6 for bits in finite] + [65536 << 30]
     for bits in finite:
         low, high = nearest[bits], nearest[bits + 1]
         middle    = (low + high)//2
@@ -50,8 +51,9 @@ def test_round16_of_what_float64_holds():
     assert [exact.round16(int(v), int(s)) for v, s in zip(value, scale)] == expected.tolist()
 
 
-@pytest.mark.parametrize("bits, value", [(0x0000, 0), (0x8000, 0), (0x0001, Fraction(1, 2**24)), (0x03ff, Fraction(1023, 2**24)),
-    (0x0400, Fraction(1, 2**14)), (0x3555, Fraction(1365, 4096)), (0xc248, Fraction(-201, 64)), (0x7bff, 65504)])
+@pytest.mark.parametrize("bits, value", [(0x0000, 0), (0x8000, 0), (0x0001, Fraction(1, 2**24)),
+    (0x03ff, Fraction(1023, 2**24)), (0x0400, Fraction(1, 2**14)), (0x3555, Fraction(1365, 4096)),
+    (0xc248, Fraction(-201, 64)), (0x7bff, 65504)])
 def test_integers(bits, value):
     assert Fraction(exact.INTEGERS[bits], 2**24) == value
 

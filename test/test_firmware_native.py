@@ -15,17 +15,23 @@ import pytest
 
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from litex.build.sim import SimPlatform
+
+from litex.soc.integration.export import get_soc_header
+from litex.soc.integration.soc_core import SoCMini
+
 from cores.ssm.config import Geometry, SSMConfig
 from cores.ssm.layout import pack_bc, pack_state, pack_x, unpack_state, unpack_y
 
 from firmware import bootrom, vectors
-from firmware.build import DIRECTORY, BuildError, build, write_headers
+from firmware.build import DIRECTORY, BuildError, build, built_config, write_headers
 
 from model.bitexact import ssm_block
 
 from native import build as native
 from native.device import DATA_BASE, RAM_BASE, RAM_END, Device
 
+from soc.accelerator import add_ssm
 from soc.protocol import (INFO_MAGIC, JOB_BYTES, PROTOCOL_VERSION, RING_ENTRIES, RING_OFFSET, Capability, Error,
     JobFlag, Opcode, Status)
 
@@ -657,6 +663,17 @@ def test_build_without_accelerator(tmp_path):
     (directory/"soc.h").write_text("#define SSM_LANES 16\n")
     with pytest.raises(BuildError, match="does not define SSM_MAX_HEADDIM.*: the SoC was built without"):
         build(str(tmp_path))
+
+
+@pytest.mark.parametrize("config", [CONFIG, SSMConfig(lanes=8, max_d_state=64, pipelined=False)])
+def test_built_config(tmp_path, config):
+    """A configuration survives its way through the SoC's constants."""
+    soc = SoCMini(SimPlatform("SIM", []), 100e6, integrated_main_ram_size=0x1000)
+    add_ssm(soc, config)
+    directory = tmp_path/"software"/"include"/"generated"
+    directory.mkdir(parents=True)
+    (directory/"soc.h").write_text(get_soc_header(soc.constants))
+    assert built_config(str(tmp_path)) == config
 
 
 def test_firmware_is_self_contained(tmp_path):

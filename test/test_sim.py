@@ -115,7 +115,7 @@ def test_bios_reaches_the_boot_rom(simulation):
 
 def test_identifier(simulation, link, address):
     text = bytes(link.read_words(address["identifier_mem"], 64).astype(np.uint8)).split(b"\0")[0]
-    assert text.startswith(b"Mamba-2 SSM accelerator, simulation")
+    assert text.startswith(b"Mamba-2 SSM accelerator in simulation")
 
 
 def test_mailbox_clock_counts_and_is_latched(link, address):

@@ -3,7 +3,7 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""The SSM core, compiled: bit for bit the model, whatever the geometry, the tiles and the stalls; and its throughput."""
+"""The SSM core, compiled: bit for bit the model, whatever geometry, tiles and stalls; and its throughput."""
 
 from functools import cache
 
@@ -27,11 +27,11 @@ CONFIGS = {
     "lanes16"     : SSMConfig(lanes=16),
     "lanes32"     : SSMConfig(lanes=32),
     "one_word"    : SSMConfig(lanes=8,  max_headdim=1,   max_d_state=8),
-    "small"       : SSMConfig(lanes=4,  max_headdim=3,   max_d_state=8),
-    "uneven"      : SSMConfig(lanes=16, max_headdim=20,  max_d_state=48),
+    "uneven"      : SSMConfig(lanes=8,  max_headdim=20,  max_d_state=24),
     "long_rows"   : SSMConfig(lanes=4,  max_headdim=20,  max_d_state=512),
-    "many_rows"   : SSMConfig(lanes=8,  max_headdim=256, max_d_state=8),
     "unpipelined" : SSMConfig(lanes=4,  max_headdim=9,   max_d_state=24, pipelined=False),
+    "many_rows"   : pytest.param(SSMConfig(lanes=4, max_headdim=256, max_d_state=8), marks=pytest.mark.slow),
+    "small"       : pytest.param(SSMConfig(lanes=4, max_headdim=3, max_d_state=8), marks=pytest.mark.slow),
     "one_column32": pytest.param(SSMConfig(lanes=32, max_headdim=3, max_d_state=32), marks=pytest.mark.slow),
     "largest"     : pytest.param(SSMConfig(lanes=8, max_headdim=256, max_d_state=512), marks=pytest.mark.slow),
 }
@@ -94,7 +94,8 @@ def test_equals_model(config, pattern):
     rng = np.random.default_rng(list(PATTERNS).index(pattern))
     for seed in range(4):
         headdim, d_state = random_geometry(rng, config)
-        player(config).check(headdim, d_state, random_tiles(rng, headdim, d_state, 5), duty=PATTERNS[pattern], seed=seed)
+        player(config).check(headdim, d_state, random_tiles(rng, headdim, d_state, 5), duty=PATTERNS[pattern],
+            seed=seed)
 
 
 @EVERY_CONFIG
@@ -115,14 +116,15 @@ def test_tiny_tiles(config, duty):
 
 @EVERY_CONFIG
 def test_short_tokens(config):
-    """Tokens about as long as the pipeline: each length, at full rate. A slot or bank must not be used before it is free."""
+    """Tokens about as long as the pipeline, at full rate: no slot and no bank may be used before it is free."""
     rng = np.random.default_rng(9)
     for words in range(1, 41):
         for columns in range(1, 4):
             headdim, d_state = words//columns, columns*config.d_state_multiple
             if words % columns == 0 and headdim <= config.max_headdim and d_state <= config.max_d_state:
                 for tokens in (1, 2, 5):
-                    player(config).check(headdim, d_state, [random_tile(rng, headdim, d_state, tokens) for _ in range(3)])
+                    tiles = [random_tile(rng, headdim, d_state, tokens) for _ in range(3)]
+                    player(config).check(headdim, d_state, tiles)
 
 
 @EVERY_LANES
@@ -194,14 +196,14 @@ def test_throughput_of_one_token(lanes):
 
 @EVERY_LANES
 def test_shortest_token(lanes):
-    """14 cycles from a token to the next one of the same tile, or as long as its inputs take at half a beat a cycle: there
-    are two slots, and a slot is read for 17 cycles before it is filled again."""
+    """12 cycles from a token to the next one of the same tile, or as long as its inputs take at half a beat a cycle:
+    there are two slots, and a slot is read for 15 cycles before it is filled again."""
     config = CONFIGS[f"lanes{lanes}"]
     beats  = 1 + 1 + 2*config.d_state_multiple//8
     rng    = np.random.default_rng(8)
     short, long = (player(config).check(1, 1, [random_tile(rng, 1, 1, tokens)]) for tokens in (100, 200))
-    assert (long - short)/100 == max(14, 2*beats, (17 + 2*beats)/2)
+    assert (long - short)/100 == max(12, 2*beats, (15 + 2*beats)/2)
 
 
 def test_shortest_token_is_the_docstrings():
-    assert "at least 14" in SSMCore.__doc__ and Datapath.new_state_cycle - Datapath.state_cycle + 2 == 14
+    assert "at least 12" in SSMCore.__doc__ and Datapath.new_state_cycle - Datapath.state_cycle + 2 == 12

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 
 import exact
 
-from cores.compiled import Compiled, pack_words, unpack_words, words_of
-from cores.ssm.accumulator import Magnitude, RowAccumulator
+from cores.compiled import Compiled, pack_words, unpack_words
+from cores.ssm.accumulator import RowAccumulator
 from cores.ssm.dot import PRODUCT_BITS, AlignedProduct, DotProduct
 from cores.ssm.fp16 import Normaliser
 from cores.ssm.product_sum import TwoProductSum
-from cores.ssm.rounding import Round
+from cores.ssm.rounding import FINITE, Round
 from cores.ssm.scale import Scale
 
 # Helpers ------------------------------------------------------------------------------------------
@@ -33,6 +33,8 @@ BITS  = st.integers(0, 0xffff)
 TEN_MILLION = pytest.mark.parametrize("seed", range(50)) # Times COUNT.
 
 ALL16 = np.arange(1 << 16, dtype=np.uint16)
+
+SPECIALS = ("nan", "positive", "negative") # Fields of SPECIAL_LAYOUT.
 
 
 def play(compiled, latency, outputs, **inputs):
@@ -51,9 +53,12 @@ def signed(rows, width):
     return [value - (value >> width - 1 << width) for value in values]
 
 
-@cache
+def special_ports(record):
+    return {field: getattr(record, field) for field in SPECIALS}
+
+
 def normalised(bits):
-    """A binary16 as the 17 bits of a normalised operand: significand * 2**(exponent - 34), 2**10 <= significand < 2**11."""
+    """The 17 bits of a normalised operand: significand * 2**(exponent - 34), 2**10 <= significand < 2**11."""
     magnitude = abs(exact.INTEGERS[bits])
     if magnitude:
         exponent = magnitude.bit_length() - 1
@@ -104,7 +109,8 @@ def check_scale(dt, x):
     magnitude   = np.abs(significand)
     nonzero     = ~zero[finite]
     assert not significand[~nonzero].any()
-    assert (magnitude[nonzero] >= 2**20).all() and (magnitude[nonzero] < 2**22).all() and (exponent[nonzero] <= 78).all()
+    assert (magnitude[nonzero] >= 2**20).all() and (magnitude[nonzero] < 2**22).all()
+    assert (exponent[nonzero] <= 78).all()
     value = exact.INTEGERS
     for got, lsb, p, q in zip(significand.tolist(), exponent.tolist(), dt[finite].tolist(), x[finite].tolist()):
         assert got << lsb == value[p]*value[q] << 20 # In units of 2**-68.
@@ -215,15 +221,13 @@ def test_single_operation_is_numpys(name, wire, operation):
 def product_unit():
     module = AlignedProduct()
     return Compiled(module, {"a": module.a, "b": module.b, "kill": module.kill},
-        {"source": module.source, "special": module.special.raw_bits()} if False else
-        {"source": module.source, "nan": module.special.nan, "positive": module.special.positive,
-         "negative": module.special.negative})
+        {"source": module.source, **special_ports(module.special)})
 
 
 def check_product(a, b, kill):
-    out      = play(product_unit(), AlignedProduct.latency, ["source", "nan", "positive", "negative"], a=a, b=b, kill=kill)
+    out      = play(product_unit(), AlignedProduct.latency, ["source", *SPECIALS], a=a, b=b, kill=kill)
     specials = [part & (kill == 0) for part in exact.dot_specials(a[:, None], b[:, None])]
-    for name, expected in zip(("nan", "positive", "negative"), specials):
+    for name, expected in zip(SPECIALS, specials):
         assert np.array_equal(out[name], expected)
     finite = ~np.any(specials, axis=0)
     value  = exact.INTEGERS
@@ -256,9 +260,9 @@ def test_product_ten_million(seed):
 @cache
 def dot_unit(lanes):
     module = DotProduct(lanes)
-    ports  = {f"{name}{lane}": signals[lane] for name, signals in (("a", module.a), ("b", module.b)) for lane in range(lanes)}
-    return module.latency, len(module.source), Compiled(module, {**ports, "kill": module.kill}, {"source": module.source,
-        "nan": module.special.nan, "positive": module.special.positive, "negative": module.special.negative})
+    ports  = {f"{name}{lane}": getattr(module, name)[lane] for name in ("a", "b") for lane in range(lanes)}
+    return module.latency, len(module.source), Compiled(module, {**ports, "kill": module.kill},
+        {"source": module.source, **special_ports(module.special)})
 
 
 def check_dot(a, b, kill=None):
@@ -267,11 +271,11 @@ def check_dot(a, b, kill=None):
     ports = {f"{name}{lane}": rows[:, lane] for name, rows in (("a", a), ("b", b)) for lane in range(lanes)}
     if kill is None:
         kill = np.zeros((count, lanes), bool)
-    out = play(compiled, latency, ["source", "nan", "positive", "negative"], **ports, kill=kill @ (1 << np.arange(lanes)))
+    out = play(compiled, latency, ["source", *SPECIALS], **ports, kill=kill @ (1 << np.arange(lanes)))
     a   = np.where(kill, np.uint16(0), a)
     b   = np.where(kill, np.uint16(0), b)
     specials = exact.dot_specials(a, b)
-    for name, expected in zip(("nan", "positive", "negative"), specials):
+    for name, expected in zip(SPECIALS, specials):
         assert np.array_equal(out[name], expected)
     finite = ~np.any(specials, axis=0)
     assert signed(out["source"][finite], width) == exact.dot_integers(a[finite], b[finite])
@@ -315,42 +319,41 @@ def accumulator_unit():
     module = RowAccumulator(ROWS, TERMS, SUM_BITS)
     ports  = {name: getattr(module, name) for name in ("valid", "row", "first", "last", "sum", "skip")}
     for record in ("sum", "skip"):
-        for field in ("nan", "positive", "negative"):
+        for field in SPECIALS:
             ports[f"{record}_{field}"] = getattr(getattr(module, f"{record}_special"), field)
     return module.width, Compiled(module, ports, {"source_valid": module.source_valid, "source": module.source,
-        **{field: getattr(module.special, field) for field in ("nan", "positive", "negative")}})
+        **special_ports(module.special)})
 
 
 def check_accumulator(rng, count):
     width, compiled = accumulator_unit()
     valid, first, last = (rng.random(count) < share for share in (0.8, 0.2, 0.2))
     row        = np.where(rng.random(count) < 0.3, 2, rng.integers(0, ROWS, count))
-    first[:60] = np.arange(60) % 2 == 0 # Every row begins once, in turn.
-    valid[:60] = True
-    row[:60]   = np.arange(60) % ROWS
+    valid[:ROWS], first[:ROWS], row[:ROWS] = True, True, np.arange(ROWS) # Every row begins once.
     bits       = rng.bytes(22*count)
     sums       = [int.from_bytes(bits[22*n:22*n + 11], "little") % 2**82 - 2**81 for n in range(count)]
     skips      = [int.from_bytes(bits[22*n + 11:22*n + 22], "little") % 2**PRODUCT_BITS - 2**(PRODUCT_BITS - 1)
         for n in range(count)]
-    specials   = {name: (rng.random(count) < 0.02).astype(np.uint8) for name in (
-        "sum_nan", "sum_positive", "sum_negative", "skip_nan", "skip_positive", "skip_negative")}
-    out = play(compiled, RowAccumulator.latency, ["source_valid", "source", "nan", "positive", "negative"],
-        valid=valid, row=row, first=first, last=last, sum=pack_words(sums, SUM_BITS), skip=pack_words(skips, PRODUCT_BITS),
-        **specials)
+    specials   = {f"{name}_{field}": (rng.random(count) < 0.02).astype(np.uint8)
+        for name in ("sum", "skip") for field in SPECIALS}
+    out = play(compiled, RowAccumulator.latency, ["source_valid", "source", *SPECIALS],
+        valid=valid, row=row, first=first, last=last,
+        sum=pack_words(sums, SUM_BITS), skip=pack_words(skips, PRODUCT_BITS), **specials)
     assert np.array_equal(out["source_valid"], valid & last)
-    sum_flags  = np.stack([specials[f"sum_{name}"]  for name in ("nan", "positive", "negative")], 1)
-    skip_flags = np.stack([specials[f"skip_{name}"] for name in ("nan", "positive", "negative")], 1)
-    got_flags  = np.stack([out[name] for name in ("nan", "positive", "negative")], 1)
+    sum_flags  = np.stack([specials[f"sum_{field}"]  for field in SPECIALS], 1)
+    skip_flags = np.stack([specials[f"skip_{field}"] for field in SPECIALS], 1)
+    got_flags  = np.stack([out[field] for field in SPECIALS], 1)
     totals, flags, expected, expected_flags, where = {}, {}, [], [], []
     for n in np.flatnonzero(valid).tolist():
         r = int(row[n])
-        totals[r] = (skips[n] if first[n] else totals.get(r, 0)) + sums[n]
-        flags[r]  = (skip_flags[n] if first[n] else flags.get(r, 0)) | sum_flags[n]
+        totals[r] = (skips[n] if first[n] else totals[r]) + sums[n]
+        flags[r]  = (skip_flags[n] if first[n] else flags[r]) | sum_flags[n]
         if last[n]:
             where.append(n)
             expected.append(totals[r])
             expected_flags.append(flags[r])
-    assert [value % 2**width for value in expected] == unpack_words(out["source"][where]) # Sums of any length, so modulo.
+    # Sums of any length, so modulo.
+    assert [value % 2**width for value in expected] == unpack_words(out["source"][where])
     assert np.array_equal(got_flags[where], expected_flags)
 
 
@@ -363,9 +366,10 @@ def test_accumulator_at_its_widest():
     width, compiled = accumulator_unit()
     largest = exact.INTEGERS[0x7bff]**2
     for sign in (1, -1):
-        out = play(compiled, RowAccumulator.latency, ["source"], valid=[1]*4, row=[1]*4, first=[1, 0, 0, 0], last=[0, 0, 0, 1],
+        out = play(compiled, RowAccumulator.latency, ["source"],
+            valid=[1]*4, row=[1]*4, first=[1, 0, 0, 0], last=[0, 0, 0, 1],
             sum=pack_words([sign*8*largest]*4, SUM_BITS), skip=pack_words([sign*largest]*4, PRODUCT_BITS),
-            **{f"{name}_{field}": [0]*4 for name in ("sum", "skip") for field in ("nan", "positive", "negative")})
+            **{f"{name}_{field}": [0]*4 for name in ("sum", "skip") for field in SPECIALS})
         assert signed(out["source"], width)[-1] == sign*TERMS*largest
 
 
@@ -374,24 +378,13 @@ def test_accumulator_at_its_widest():
 def test_accumulator_ten_million(seed):
     check_accumulator(np.random.default_rng(1000 + seed), COUNT)
 
-
-def test_magnitude():
-    module = Magnitude(87)
-    rng    = np.random.default_rng(80)
-    values = [0, 1, -1, 2**86 - 1, 1 - 2**86] + [int(v) << int(s) for v, s in
-        zip(rng.integers(-2**40, 2**40, 20_000), rng.integers(0, 46, 20_000))]
-    with Compiled(module, {"sink": module.sink}, {"sign": module.sign, "magnitude": module.magnitude}) as compiled:
-        out = play(compiled, Magnitude.latency, ["sign", "magnitude"], sink=pack_words(values, 87))
-    assert out["sign"].tolist() == [int(value < 0) for value in values]
-    assert unpack_words(out["magnitude"]) == [abs(value) for value in values]
-
 # Round --------------------------------------------------------------------------------------------
 
 @cache
 def round_unit(width):
     module = Round(width)
     return Compiled(module, {name: getattr(module, name)
-        for name in ("sign", "magnitude", "exponent", "special_sign", "nan", "inf", "kill")}, {"source": module.source})
+        for name in ("sink", "carry", "exponent", "special", "sign")}, {"source": module.source})
 
 
 def round_vectors(rng, count, width):
@@ -423,17 +416,22 @@ def round_vectors(rng, count, width):
 
 def check_round(rng, count, width):
     magnitudes, exponent = round_vectors(rng, count, width)
-    sign, special_sign   = rng.integers(0, 2, (2, count))
-    nan, inf, kill       = rng.random((3, count)) < 0.02
-    out = play(round_unit(width), Round.latency, ["source"], sign=sign, magnitude=pack_words(magnitudes, width),
-        exponent=exponent, special_sign=special_sign, nan=nan, inf=inf, kill=kill)["source"]
-    rounded = [exact.round16(-magnitude if negative else magnitude, 14 + width - lsb, zero_sign)
-        for magnitude, negative, lsb, zero_sign in zip(magnitudes, sign.tolist(), exponent.tolist(), special_sign.tolist())]
-    infinity = exact.INFINITY16 | special_sign << 15
-    assert np.array_equal(out, np.select([kill, nan, inf], [0, exact.NAN16, infinity], rounded))
+    negative, carry      = rng.integers(0, 2, (2, count)).tolist()
+    sign    = rng.integers(0, 2, count)
+    special = np.where(rng.random(count) < 0.05, rng.integers(1, 4, count), FINITE)
+    values  = [-magnitude if minus else magnitude for magnitude, minus in zip(magnitudes, negative)]
+    carry   = [one and value > 1 - (1 << width) for one, value in zip(carry, values)]
+    sink    = pack_words([value - one for value, one in zip(values, carry)], width + 1)
+    out     = play(round_unit(width), Round.latency, ["source"],
+        sink=sink, carry=carry, exponent=exponent, special=special, sign=sign)["source"]
+    rounded = [exact.round16(-value if negate else value, 14 + width - field)
+        for value, negate, field in zip(values, sign.tolist(), exponent.tolist())]
+    assert np.array_equal(out, np.choose(special, # FINITE, ZERO, INFINITE, NAN.
+        [rounded, sign << 15, exact.INFINITY16 | sign << 15, np.full(count, exact.NAN16)]))
 
 
-@pytest.mark.parametrize("width, count", [(7, 50_000), (12, 50_000), (16, 50_000), (29, 50_000), (60, COUNT), (91, COUNT)])
+@pytest.mark.parametrize("width, count", [(7, 50_000), (12, 50_000), (16, 50_000), (29, 50_000), (60, COUNT),
+    (91, COUNT)])
 def test_round(width, count):
     check_round(np.random.default_rng(90 + width), count, width)
 

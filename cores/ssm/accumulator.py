@@ -82,21 +82,3 @@ class RowAccumulator(LiteXModule):
             self.source.eq(total),
             self.special.raw_bits().eq(special),
         ]
-
-# Output -------------------------------------------------------------------------------------------
-
-class Magnitude(LiteXModule):
-    """Signed fixed point to sign and magnitude, ahead of :class:`cores.ssm.rounding.Round`. Latency: 1 cycle."""
-    latency = 1
-
-    def __init__(self, width):
-        self.sink      = Signal((width, True))
-        self.sign      = Signal(reset_less=True)
-        self.magnitude = Signal(width, reset_less=True)
-
-        # # #
-
-        self.sync += [
-            self.sign.eq(self.sink[-1]),
-            self.magnitude.eq(Mux(self.sink[-1], -self.sink, self.sink)),
-        ]

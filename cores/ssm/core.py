@@ -79,7 +79,7 @@ class SSMCore(LiteXModule):
     follow three cycles later. ``stored`` pulses when a tile is done with: its state left for state_source, or was
     skipped; its y left for y_source or waits there.
 
-    Throughput: a vector of L state elements a cycle; a token takes P*ceil(N/L) cycles (at least 14). Latency: see
+    Throughput: a vector of L state elements a cycle; a token takes P*ceil(N/L) cycles (at least 12). Latency: see
     Datapath. Model: :func:`model.bitexact.ssm_block`.
     """
     def __init__(self, config):

@@ -9,11 +9,11 @@ from migen import *
 
 from litex.gen import *
 
-from cores.ssm.accumulator import Magnitude, RowAccumulator
+from cores.ssm.accumulator import RowAccumulator
 from cores.ssm.dot import FRACTION_BITS, SPECIAL_LAYOUT, AlignedProduct, DotProduct
 from cores.ssm.fp16 import NORMALISED_BITS, Normaliser, delay
 from cores.ssm.product_sum import TwoProductSum
-from cores.ssm.rounding import Round
+from cores.ssm.rounding import INFINITE, NAN, Round
 from cores.ssm.scale import Scale
 
 # Datapath -----------------------------------------------------------------------------------------
@@ -23,11 +23,11 @@ class Datapath(LiteXModule):
 
     ::
 
-        cycle            0        3                15               20 + log2(L)
+        cycle            0        3                13               18 + log2(L)
         x, dt ---------> Scale -> u -+
         dA -> Normaliser ----------> TwoProductSum -+-> new_state   (x L, hC stage)
         state, B (cycle 3) --------> |              |
-        C (cycle 15) ------------------------------> DotProduct ---> RowAccumulator -> Magnitude -> Round -> y
+        C (cycle 13) ------------------------------> DotProduct ---> RowAccumulator -> Round -> y
         x, D ---------> delay ---------------------> AlignedProduct ----^ (skip)
 
     A row's vectors come with growing columns; ``first`` marks the row's first, ``last`` its last: then y of the row
@@ -44,7 +44,7 @@ class Datapath(LiteXModule):
     def __init__(self, config):
         lanes      = config.lanes
         dot_cycles = AlignedProduct.latency + log2_int(lanes)
-        self.y_cycle = (self.new_state_cycle + dot_cycles + RowAccumulator.latency + Magnitude.latency + Round.latency)
+        self.y_cycle = (self.new_state_cycle + dot_cycles + RowAccumulator.latency + Round.latency)
 
         # Cycle 0.
         self.valid = Signal()
@@ -126,18 +126,14 @@ class Datapath(LiteXModule):
             accumulator.skip.eq(skip.source),
             accumulator.skip_special.eq(skip.special),
         ]
-        self.magnitude = magnitude = Magnitude(accumulator.width)
-        self.round     = round     = Round(accumulator.width)
-        special        = Record(SPECIAL_LAYOUT)
+        self.round = round = Round(accumulator.width - 1)
+        special    = accumulator.special
         self.comb += [
-            magnitude.sink.eq(accumulator.source),
-            round.sign.eq(magnitude.sign),
-            round.magnitude.eq(magnitude.magnitude),
-            round.exponent.eq(accumulator.width - FRACTION_BITS + 14),
-            special.raw_bits().eq(delay(self, accumulator.special.raw_bits(), Magnitude.latency)),
-            round.nan.eq(special.nan | (special.positive & special.negative)),
-            round.inf.eq(special.positive | special.negative),
-            round.special_sign.eq(special.negative),
+            round.sink.eq(accumulator.source),
+            round.exponent.eq(accumulator.width - 1 - FRACTION_BITS + 14),
+            If(special.positive | special.negative, round.special.eq(INFINITE)),
+            If(special.nan | (special.positive & special.negative), round.special.eq(NAN)),
+            round.sign.eq(special.negative),
             self.y.eq(round.source),
-            self.y_valid.eq(delay(self, accumulator.source_valid, Magnitude.latency + Round.latency, reset_less=False)),
+            self.y_valid.eq(delay(self, accumulator.source_valid, Round.latency, reset_less=False)),
         ]

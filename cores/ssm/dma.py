@@ -192,7 +192,7 @@ class TileDMA(LiteXModule):
                     +-> OutputAddresses -> MemoryWriter <- y_sink       (from the core)
 
     Each of the four works through the descriptors at its own pace: the next tile is loaded while the last one is
-    stored.     The four masters are given by the caller, who keeps them out of the reset of this module.
+    stored. The four masters are given by the caller, who keeps them out of the reset of this module.
 
     ``tile_beats``, ``x_beats``, ``bc_beats`` and ``y_beats`` are the sizes of the records; ``x_stride``, ``bc_stride``
     and ``y_stride`` lead from a token's record to the next one's. All in beats. ``done`` pulses for each tile whose y

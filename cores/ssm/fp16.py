@@ -80,7 +80,7 @@ class NormalisedFields:
             self.zero.eq(self.exponent == EXPONENT_ZERO),
             self.inf.eq(self.exponent == EXPONENT_INF),
             self.nan.eq(self.exponent == EXPONENT_NAN),
-            self.significand.eq(Mux(self.zero, 0, Cat(word[:10], 1))),
+            self.significand.eq(Cat(word[:10], ~self.zero)),
         ]
 
 # Normaliser ---------------------------------------------------------------------------------------

@@ -105,6 +105,7 @@ class MemoryWriter(LiteXModule):
         self.done         = Signal()
         self.idle         = Signal()
         self.beat         = Signal() # Pulse: a beat was written.
+        self.retired      = Signal() # Pulse: a beat was written, or dropped.
         self.out_of_range = Signal()
 
         # # #
@@ -133,7 +134,8 @@ class MemoryWriter(LiteXModule):
                 port.wdata.we.eq(2**BEAT_BYTES - 1),
                 fifo.source.ready.eq(port.wdata.ready | fifo.source.drop),
                 self.beat.eq(port.wdata.valid & port.wdata.ready),
-                self.done.eq(fifo.source.valid & fifo.source.ready & fifo.source.last),
+                self.retired.eq(fifo.source.valid & fifo.source.ready),
+                self.done.eq(self.retired & fifo.source.last),
                 self.idle.eq(~fifo.source.valid),
             ]
         else:
@@ -146,6 +148,7 @@ class MemoryWriter(LiteXModule):
                 port.dat_w.eq(sink.data),
                 sink.ready.eq(port.ack | ~inside),
                 self.beat.eq(port.cyc & port.ack),
-                self.done.eq(sink.valid & sink.ready & sink.last),
+                self.retired.eq(sink.valid & sink.ready),
+                self.done.eq(self.retired & sink.last),
                 self.idle.eq(~sink.valid),
             ]

@@ -124,10 +124,10 @@ class CorePlayer:
             limit = 100*work, duty = duty, seed = seed)
         for name, beats in (("state_source", tile_beats), ("y_source", y_beats)):
             if not np.array_equal(out[name]["last"], np.arange(len(out[name]["last"])) % beats == beats - 1):
-                raise RuntimeError(f"{name} does not set last at the end of each record of {beats} beats, and only there.")
+                raise RuntimeError(f"{name} does not set last at every {beats}th beat, and only there.")
 
         y = layout.unpack_y(geometry, out["y_source"]["data"].tobytes())[:, 0]
-        h = iter(out["state_source"]["data"].reshape(len(stored), -1))
+        h = iter(out["state_source"]["data"].reshape(len(stored), 2*tile_beats))
         return (np.split(y, np.cumsum(y_counts)[:-1]),
             [None if tile.no_store else layout.unpack_state(geometry, next(h).tobytes())[0] for tile in tiles], cycles)
 

@@ -10,67 +10,64 @@ from migen import *
 from litex.gen import *
 
 from cores.ssm.fp16 import *
-from cores.ssm.rounding import Round
+from cores.ssm.rounding import FINITE, INFINITE, NAN, ZERO, Round
 from cores.ssm.scale import SCALED_LAYOUT
+
+# Constants ----------------------------------------------------------------------------------------
+
+FRAME = 59 # Bits of the sum, its sign included.
+LOW   = 46 # Of these, what a DSP48E1 adds.
 
 # Two-Product Sum ----------------------------------------------------------------------------------
 
 class TwoProductSum(LiteXModule):
     """``source = RN16(a*b + u*d)``: exact products, exact sum, one rounding to nearest even.
 
-    ``a`` is a binary16 (subnormals welcome), ``b`` and ``d`` are normalised operands, ``u`` is a product of two binary16
-    values from :class:`cores.ssm.scale.Scale`. With ``kill`` the result is +0, whatever the operands.
+    ``a`` is a binary16 (subnormals welcome), ``b`` and ``d`` are normalised operands, ``u`` is a product of two
+    binary16 values from :class:`cores.ssm.scale.Scale`. With ``kill`` the result is +0, whatever the operands.
 
     ::
 
-        a (16) -+                                  frame: bit 0 is the lsb of u*d
-                +-> 11 x 11 -> a*b -> align ---+
-        b (17) -+                ^             +-> add -> magnitude -> round -> source
-        u (22) -+                | distance    |
-                +-> 22 x 11 -> u*d ------------+
+        a (16) -> shift by 0, 4, 8, 12 -+            frame: bit 0 is the lsb of u*d
+                     ^                  +-> 23 x 14 -> shift by 0, 16, 32, 48 -+
+        b (17) -> shift by 0 .. 3 ------+                  ^                   +-> add -> round -> source
+                     ^                                     |                   |
+                  distance of a*b and u*d -----------------+                   |
+        u (22) -+                                                              |
+                +-> 22 x 11 -----------------------------------------> u*d ----+
         d (17) -+
 
-    The sum is exact in a 60-bit frame: u*d (33 bits) lies at its bottom; a*b (22 bits) is shifted to its place. What of
-    a*b falls below the frame only matters as a sticky bit, because u*d is normalised. Where a*b lies more than 35 bits
-    above, the frame follows it instead and u*d is small enough to act as a sticky bit itself.
+    The sum is exact in a frame: u*d (33 bits) lies at its bottom; a*b (22 bits) is shifted to its place, mostly by the
+    multipliers. What of a*b falls below the frame only matters as a sticky bit, because u*d is normalised. Where a*b
+    lies more than 35 bits above, the frame follows it instead and u*d is small enough to act as a sticky bit itself.
 
-    Latency: 12 cycles. Throughput: one sum a cycle. Multipliers: 11 x 11 and 22 x 11 bits, one DSP48E1 each.
+    u is signed. d counts as positive and a*b is added or subtracted; d's sign then negates the result.
+
+    Latency: 10 cycles. Throughput: one sum a cycle. Multipliers: 23 x 14 and 22 x 11 bits, one DSP48E1 each; the latter
+    also adds the lower 46 bits of the sum.
     Model: :func:`model.bitexact.state_update`.
     """
-    latency = 12
+    latency = 10
 
     def __init__(self):
         self.a      = Signal(16)
         self.b      = Signal(NORMALISED_BITS)
-        self.u      = Record(SCALED_LAYOUT)
+        self.u      = u = Record(SCALED_LAYOUT)
         self.d      = Signal(NORMALISED_BITS)
         self.kill   = Signal()
         self.source = Signal(16)
 
         # # #
 
-        # Cycle 1: unpack. -------------------------------------------------------------------------
+        # Cycle 1: unpack. What depends on b and u alone, synthesis makes once for all lanes. ------
         a = Fields(self, self.a)
         b = NormalisedFields(self, self.b)
         d = NormalisedFields(self, self.d)
-        u = self.u
 
-        a_significand = Signal((12, True), reset_less=True)
-        b_significand = Signal((12, True), reset_less=True)
-        d_significand = Signal((12, True), reset_less=True)
-        u_significand = Signal((23, True), reset_less=True)
-        ab_exponent   = Signal(7, reset_less=True) # lsb of a*b is 2**(ab_exponent -  58): 0 ..  68.
-        ud_exponent   = Signal(7, reset_less=True) # lsb of u*d is 2**(ud_exponent - 102): 0 .. 117.
-        ab_zero       = Signal(reset_less=True)
-        ud_zero       = Signal(reset_less=True)
-        ab_zero_0     = Signal()
-        ud_zero_0     = Signal()
-        ab_sign       = Signal()
-        ud_sign       = Signal()
-        ab_nan        = Signal()
-        ud_nan        = Signal()
-        ab_inf        = Signal()
-        ud_inf        = Signal()
+        ab_zero_0, ud_zero_0 = Signal(), Signal()
+        ab_sign,   ud_sign   = Signal(), Signal()
+        ab_nan,    ud_nan    = Signal(), Signal()
+        ab_inf,    ud_inf    = Signal(), Signal()
         self.comb += [
             ab_zero_0.eq(a.zero | b.zero),
             ud_zero_0.eq(u.zero | d.zero),
@@ -81,92 +78,114 @@ class TwoProductSum(LiteXModule):
             ab_inf.eq(a.inf | b.inf),
             ud_inf.eq(u.inf | d.inf),
         ]
+
+        # The lsb of a*b is 2**(a.exponent + b.exponent - 58), that of u*d is 2**(u.exponent + d.exponent - 102).
+        a_1, b_1, ab_zero, ud_zero, subtract = (delay(self, signal, 1)
+            for signal in (a.significand, b.significand, ab_zero_0, ud_zero_0, ab_sign ^ d.sign))
+        distance_ad = Signal((7, True), reset_less=True) # Of the exponents; together, of the products.
+        distance_bu = Signal((8, True), reset_less=True)
+        a_exponent  = Signal(5, reset_less=True)
+        d_exponent  = Signal(6, reset_less=True)
+        b_exponent  = Signal((8, True), reset_less=True) # With what makes the sum with a's the exponent for Round.
+        u_exponent  = Signal((8, True), reset_less=True) # Likewise, with d's.
         self.sync += [
-            a_significand.eq(Mux(ab_sign, -a.significand, a.significand)),
-            b_significand.eq(b.significand),
-            d_significand.eq(Mux(d.sign, -d.significand, d.significand)),
-            u_significand.eq(u.significand),
-            ab_exponent.eq(a.exponent + b.exponent),
-            ud_exponent.eq(u.exponent + d.exponent),
-            ab_zero.eq(ab_zero_0),
-            ud_zero.eq(ud_zero_0),
+            distance_ad.eq(a.exponent - d.exponent),
+            distance_bu.eq(b.exponent - u.exponent + 8),
+            a_exponent.eq(a.exponent),
+            d_exponent.eq(d.exponent),
+            b_exponent.eq(b.exponent - 21),
+            u_exponent.eq(u.exponent - 30),
         ]
 
         # What overrules the sum, known at once and needed at the end.
-        nan          = Signal(reset_less=True)
-        inf          = Signal(reset_less=True)
-        special_sign = Signal(reset_less=True) # Of an infinity, and of a zero: a sum of two -0 is -0.
+        special = Signal(2, reset_less=True)
+        sign    = Signal(reset_less=True)
         self.sync += [
-            nan.eq(ab_nan | ud_nan | (ab_inf & ud_inf & (ab_sign != ud_sign))),
-            inf.eq(ab_inf | ud_inf),
-            special_sign.eq(Mux(ab_inf, ab_sign, Mux(ud_inf, ud_sign, ab_zero_0 & ud_zero_0 & ab_sign & ud_sign))),
-        ]
-
-        # Cycles 2, 3: multiply; find a*b's place. -------------------------------------------------
-        ab_2 = Signal((24, True), reset_less=True)
-        ud_2 = Signal((35, True), reset_less=True)
-        ab_3 = Signal((24, True), reset_less=True)
-        ud_3 = Signal((35, True), reset_less=True)
-        position   = Signal((9, True), reset_less=True) # Of the lsb of a*b, 24 bits below that of u*d being 0.
-        above      = Signal() # a*b lies above u*d and no bit of them overlaps: the frame follows a*b.
-        exponent_2 = Signal(7, reset_less=True)
-        alternate  = Signal(7, reset_less=True)
-        shift      = Signal(6, reset_less=True)
-        exponent_3 = Signal(7, reset_less=True) # lsb of the frame is 2**(exponent - 102).
-        self.comb += above.eq(~delay(self, ab_zero, 1) & (delay(self, ud_zero, 1) | (position > 59)))
-        self.sync += [
-            ab_2.eq(a_significand*b_significand),
-            ud_2.eq(u_significand*d_significand),
-            position.eq(ab_exponent - ud_exponent + 44 + 24),
-            exponent_2.eq(ud_exponent),
-            alternate.eq(ab_exponent + 9),
-            ab_3.eq(ab_2),
-            ud_3.eq(ud_2),
-            If(above,
-                shift.eq(59),
-                exponent_3.eq(alternate),
-            ).Else(
-                shift.eq(position),
-                If((position < 0) | (position > 59), shift.eq(0)), # All of it below the frame; or it is zero.
-                exponent_3.eq(exponent_2),
+            special.eq(FINITE),
+            sign.eq(d.sign),
+            If(ab_zero_0 & ud_zero_0, # Two -0 make -0.
+                special.eq(ZERO),
+                sign.eq(ab_sign & ud_sign),
+            ),
+            If(ab_inf | ud_inf,
+                special.eq(INFINITE),
+                sign.eq(Mux(ab_inf, ab_sign, ud_sign)),
+            ),
+            If(ab_nan | ud_nan | (ab_inf & ud_inf & (ab_sign != ud_sign)), special.eq(NAN)),
+            If(self.kill,
+                special.eq(ZERO),
+                sign.eq(0),
             ),
         ]
 
-        # Cycles 4, 5: shift a*b to its place, 24 bits of it below the frame. ----------------------
-        near   = Signal((38, True), reset_less=True)
-        far    = Signal(2, reset_less=True)
-        ab_5   = Signal(60, reset_less=True)
-        sticky = Signal(reset_less=True)
-        wide   = Signal((84, True))
-        self.sync += [
-            Case(shift[:4], {n: near.eq(ab_3 << n) for n in range(16)}),
-            far.eq(shift[4:]),
-            ab_5.eq(wide[24:]),
-            sticky.eq(wide[:24] != 0),
-        ]
-        self.comb += Case(far, {n: wide.eq(near << 16*n) for n in range(4)})
-        ud_5       = delay(self, ud_3, 2)
-        exponent_5 = delay(self, exponent_3, 2)
-
-        # Cycle 6: add. The sticky bit becomes the lsb. --------------------------------------------
-        total = Signal((61, True), reset_less=True)
-        self.sync += total.eq(Cat(sticky, (ud_5 + Cat(ab_5, ab_5[-1]))[:60]))
-        # Cycle 7: magnitude. ----------------------------------------------------------------------
-        magnitude = Signal(60, reset_less=True)
-        sign_7    = Signal(reset_less=True)
-        self.sync += [
-            sign_7.eq(total[-1]),
-            magnitude.eq(Mux(total[-1], -total, total)),
-        ]
-        # Cycles 8 to 12: round. The lsb of the magnitude, the sticky bit, is 2**(exponent - 103). ---
-        self.round = round = Round(60)
+        # Cycle 2: find a*b's place, 28 bits below that of u*d being 0; shift its factors. ---------
+        place    = Signal((8, True)) # Less 64.
+        above    = Signal()          # a*b lies above u*d and no bit of them overlaps: the frame follows a*b.
+        shift    = Signal(6)
+        a_2      = Signal(23, reset_less=True)
+        b_2      = Signal(14, reset_less=True)
         self.comb += [
-            round.sign.eq(sign_7),
-            round.magnitude.eq(magnitude),
-            round.exponent.eq(delay(self, exponent_5, 2) - 29),
-            round.special_sign.eq(delay(self, special_sign, 6)),
-            round.nan.eq(delay(self, nan, 6)),
-            round.inf.eq(delay(self, inf, 6)),
-            round.kill.eq(delay(self, self.kill, 7)),
+            place.eq(distance_ad + distance_bu),
+            above.eq(~ab_zero & (ud_zero | (place >= 0))),
+            shift.eq(place),
+            If(place < -64, shift.eq(0)), # All of it below the frame.
+            If(above,       shift.eq(63)),
+        ]
+        self.sync += [
+            Case(shift[2:4], {n: a_2.eq(a_1 << 4*n) for n in range(4)}),
+            Case(shift[0:2], {n: b_2.eq(b_1 << n)   for n in range(4)}),
+        ]
+        above_2 = delay(self, above, 1)
+
+        # Cycles 3, 4: multiply. -------------------------------------------------------------------
+        ab_3       = Signal(37, reset_less=True)
+        near       = Signal(37, reset_less=True)
+        exponent_3 = Signal((8, True), reset_less=True)
+        self.sync += [
+            ab_3.eq(a_2*b_2),
+            near.eq(ab_3),
+            exponent_3.eq(
+                Mux(above_2, delay(self, a_exponent, 1), delay(self, d_exponent, 1)) +
+                Mux(above_2, delay(self, b_exponent, 1), delay(self, u_exponent, 1))),
+        ]
+        far = delay(self, shift[4:6], 3)
+
+        # Cycle 5: shift the rest of the way, and add. To subtract: complement and carry. ----------
+        subtract_4 = delay(self, subtract, 3)
+        wide       = Signal(28 + FRAME)
+        sticky     = Signal()
+        ud_4       = Signal((34, True), reset_less=True)
+        low        = Signal((LOW + 2, True), reset_less=True)
+        high       = Signal((FRAME - LOW, True), reset_less=True)
+        lsb        = Signal(reset_less=True)
+        carry      = Signal(reset_less=True)
+        frame      = Signal(FRAME)
+        self.comb += [
+            Case(far, {n: wide.eq(near << 16*n) for n in range(4)}),
+            sticky.eq(wide[:28] != 0),
+            frame.eq(wide[28:] ^ Replicate(subtract_4, FRAME)),
+        ]
+        self.sync += [
+            ud_4.eq(delay(self, u.significand, 3)*delay(self, d.significand, 3)),
+            low.eq(ud_4 + frame[:LOW]),
+            high.eq(frame[LOW:]),
+            lsb.eq(subtract_4 | sticky),
+            carry.eq(subtract_4 & ~sticky),
+        ]
+
+        # Cycle 6: the upper part of the sum. ------------------------------------------------------
+        over  = Signal((2, True)) # -1, 0 or 1.
+        total = Signal(FRAME + 1, reset_less=True)
+        self.comb += over.eq(low[LOW:])
+        self.sync += total.eq(Cat(lsb, low[:LOW], high + over))
+
+        # Cycles 7 to 10: round. The lsb of the total, the sticky bit, is 2**(exponent - 73). ------
+        self.round = round = Round(FRAME)
+        self.comb += [
+            round.sink.eq(total),
+            round.carry.eq(delay(self, carry, 1)),
+            round.exponent.eq(delay(self, exponent_3, 3)),
+            round.special.eq(delay(self, special, 5)),
+            round.sign.eq(delay(self, sign, 5)),
             self.source.eq(round.source),
         ]

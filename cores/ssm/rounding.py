@@ -14,127 +14,164 @@ from cores.ssm.fp16 import INFINITY16, NAN16, delay
 
 # Round --------------------------------------------------------------------------------------------
 
-class Round(LiteXModule):
-    """``source = RN16((-1)**sign * magnitude * 2**(exponent - 14 - width))``: nearest, ties to even.
+# What a sum is, known without adding: a number; or a zero, an infinity or NaN.
+FINITE, ZERO, INFINITE, NAN = range(4)
 
-    ``exponent`` is thus the exponent field of the result if the magnitude's top bit is set; it is signed. ``kill``
-    makes the result +0; then ``nan`` (canonical), ``inf`` with ``special_sign``; ``special_sign`` is also the sign of a
-    magnitude that is 0.
+
+class Round(LiteXModule):
+    """``source = RN16(sink * 2**(exponent - 14 - width))``: nearest, ties to even.
+
+    The sum is ``sink`` plus ``carry``: two's complement, -2**width < sum < 2**width. ``exponent`` is the exponent field
+    of the result if bit ``width - 1`` leads the magnitude; it is signed.
 
     ::
 
-        magnitude -> leading zeros, by 16, 4, 1 -> right shift of subnormals -> add half -> select -> source
-                     (what is shifted out is or-ed into a sticky bit)
+        sink -> shift left, by 16, 4, 1 -> shift right if subnormal -> complement if negative -> add half -> source
+                (what is shifted out leaves a sticky bit)
 
-    | value before rounding              | result                            |
-    |------------------------------------|-----------------------------------|
-    | magnitude >= 65520                 | infinity of its sign              |
-    | 2**-14 <= magnitude < 65520        | normal, 11 bits                   |
-    | 0 < magnitude < 2**-14             | a multiple of 2**-24, may be 0, of its sign |
-    | 0                                  | 0, of special_sign                |
+    | special  | value before rounding              | result                                             |
+    |----------|------------------------------------|----------------------------------------------------|
+    | FINITE   | magnitude >= 65520                 | infinity of its sign                               |
+    | FINITE   | 2**-14 <= magnitude < 65520        | normal, 11 bits                                    |
+    | FINITE   | 0 < magnitude < 2**-14             | a multiple of 2**-24, may be 0, of its sign        |
+    | FINITE   | 0                                  | +0                                                 |
+    | ZERO     |                                    | 0, negative with ``sign``                          |
+    | INFINITE |                                    | infinity, negative with ``sign``                   |
+    | NAN      |                                    | 0x7E00                                             |
 
-    Latency: 5 cycles. Throughput: one a cycle.
+    With FINITE, ``sign`` negates the result, except +0.
+
+    The sum stays in two's complement until 12 bits of it are left; that saves a carry chain as wide as the sum. What is
+    shifted out weighs positively and is ``exact`` if it is 0 (its bits 0 without carry, 1 with it). The magnitude of a
+    negative number is the complement of its bits plus 1, less the carry. This 1, if there is one, reaches the kept bits
+    only from an exact rest; from any other it leaves a rest that is not 0 either. The leading bit is looked for in the
+    complement; where the 1 makes a power of two of it, the rounding carries into the place above.
+
+    Latency: 4 cycles. Throughput: one a cycle.
     """
-    latency = 5
+    latency = 4
 
     def __init__(self, width):
-        self.sign         = Signal()
-        self.magnitude    = magnitude = Signal(width)
-        self.exponent     = Signal((9, True))
-        self.special_sign = Signal()
-        self.nan          = Signal()
-        self.inf          = Signal()
-        self.kill         = Signal()
-        self.source       = Signal(16, reset_less=True)
+        self.sink     = sink = Signal((width + 1, True))
+        self.carry    = Signal()
+        self.exponent = Signal((9, True))
+        self.special  = Signal(2)
+        self.sign     = Signal()
+        self.source   = Signal(16, reset_less=True)
 
         # # #
 
-        # Cycle 1: leading zeros by sixteens. ------------------------------------------------------
-        padded  = ceil_multiple(width, 16)
-        window  = Cat(Constant(0, padded - width), magnitude) if padded > width else magnitude
-        groups  = padded//16
-        count16 = Signal(bits_for(groups - 1), reset_less=True)
-        coarse  = Signal(28, reset_less=True)
-        low_1   = Signal(reset_less=True)
-        statements = []
-        for n in reversed(range(groups)): # The last is built first; it needs no test.
-            top    = padded - 16*n
-            bottom = max(top - 28, 0)
-            chosen = [count16.eq(n), coarse[28 - (top - bottom):].eq(window[bottom:top])]
-            chosen += [coarse[:28 - (top - bottom)].eq(0)] if top < 28 else []
-            chosen += [low_1.eq(window[:bottom] != 0 if bottom else 0)]
-            statements = [If(window[top - 16:top] != 0, *chosen).Else(*statements)] if statements else chosen
-        self.sync += statements
+        def differ(bits, bit):
+            """Some of the bits are not `bit`."""
+            return (bits ^ Replicate(bit, len(bits))) != 0
 
-        # Cycle 2: leading zeros by fours, then by ones. -------------------------------------------
-        fine     = Signal(16)
-        count4   = Signal(2)
-        count1   = Signal(2)
-        low_fine = Signal()
-        kept_2   = Signal(12, reset_less=True) # Eleven bits of the result and one below.
-        low_2    = Signal(reset_less=True)
-        exponent_2 = Signal((10, True), reset_less=True)
+        # Cycle 1: shift left by sixteens. A bit at least is below the sink, so that -1 has a leading one too. ------
+        groups  = ceil_multiple(width + 1, 16)//16
+        window  = Cat(Replicate(self.carry, 16*groups - width + 12), sink[:width])
+        count16 = Signal(bits_for(groups - 1))
+        coarse  = Signal(28)
+        exact   = Signal()
+        bottoms = [16*(groups - 1 - n) for n in range(groups)]
+        search  = [count16.eq(groups - 1)]
+        for n in reversed(range(groups - 1)):
+            search = [If(differ(window[bottoms[n] + 12:bottoms[n] + 28], sink[-1]), count16.eq(n)).Else(*search)]
         self.comb += [
-            If(coarse[24:28] != 0,
-                count4.eq(0), fine.eq(coarse[12:28]), low_fine.eq(coarse[:12] != 0),
-            ).Elif(coarse[20:24] != 0,
-                count4.eq(1), fine.eq(coarse[8:24]),  low_fine.eq(coarse[:8] != 0),
-            ).Elif(coarse[16:20] != 0,
-                count4.eq(2), fine.eq(coarse[4:20]),  low_fine.eq(coarse[:4] != 0),
-            ).Else(
-                count4.eq(3), fine.eq(coarse[:16]),
-            ),
-            If(  fine[15], count1.eq(0)).
-            Elif(fine[14], count1.eq(1)).
-            Elif(fine[13], count1.eq(2)).
-            Else(          count1.eq(3)),
+            *search,
+            Case(count16, {n: [
+                coarse.eq(window[bottom:bottom + 28]),
+                exact.eq(~differ(window[:bottom], self.carry) if bottom else 1),
+            ] for n, bottom in enumerate(bottoms)}),
         ]
-        self.sync += [
-            Case(count1, {n: [
-                kept_2.eq(fine[4 - n:16 - n]),
-                low_2.eq(low_1 | low_fine | (fine[:4 - n] != 0)),
+        coarse_1, exact_1, count16_1, sign_1, carry_1, exponent_1 = (
+            delay(self, signal, 1) for signal in (coarse, exact, count16, sink[-1], self.carry, self.exponent))
+
+        # Cycle 2: by fours, then by ones. ---------------------------------------------------------
+        count4 = Signal(2)
+        count1 = Signal(2)
+        fine   = Signal(15)
+        below4 = Signal() # What falls out is 0.
+        below1 = Signal()
+        kept_2     = Signal(12, reset_less=True) # Eleven bits of the result and one below.
+        exact_2    = Signal(reset_less=True)
+        exponent_2 = Signal((10, True), reset_less=True) # Of the result less one: its hidden bit is added below.
+        self.comb += [
+            If(  differ(coarse_1[24:28], sign_1), count4.eq(0)).
+            Elif(differ(coarse_1[20:24], sign_1), count4.eq(1)).
+            Elif(differ(coarse_1[16:20], sign_1), count4.eq(2)).
+            Else(                                 count4.eq(3)),
+            Case(count4, {n: [
+                fine.eq(coarse_1[13 - 4*n:28 - 4*n]),
+                below4.eq(~differ(coarse_1[:13 - 4*n], carry_1)),
             ] for n in range(4)}),
-            exponent_2.eq(delay(self, self.exponent, 1) - Cat(count1, count4, count16)),
+            If(  fine[14] ^ sign_1, count1.eq(0)).
+            Elif(fine[13] ^ sign_1, count1.eq(1)).
+            Elif(fine[12] ^ sign_1, count1.eq(2)).
+            Else(                   count1.eq(3)),
+            Case(count1, {n: below1.eq(~differ(fine[:3 - n], carry_1) if n < 3 else 1) for n in range(4)}),
         ]
+        count      = Cat(count1, count4, count16_1)
+        complement = Signal((len(count) + 1, True)) # -count - 1
+        self.comb += complement.eq(Cat(~count, 1))
+        self.sync += [
+            Case(count1, {n: kept_2.eq(fine[3 - n:15 - n]) for n in range(4)}),
+            exact_2.eq(exact_1 & below4 & below1),
+            exponent_2.eq(exponent_1 + complement),
+        ]
+        sign_2, carry_2 = (delay(self, signal, 1) for signal in (sign_1, carry_1))
 
-        # Cycle 3: a subnormal moves right, to the place of its lsb. -------------------------------
+        # Cycle 3: a subnormal moves right, to the place of its lsb; then the complement. ----------
+        subnormal  = Signal()
         right      = Signal(4)
+        half_way   = Signal(13)
+        shifted    = Signal(12)
         kept_3     = Signal(12, reset_less=True)
-        low_3      = Signal(reset_less=True)
-        exponent_3 = Signal(6, reset_less=True)
-        self.comb += If(exponent_2 + 11 < 0, right.eq(13)).Elif(exponent_2 < 1, right.eq(1 - exponent_2))
-        self.sync += [
-            Case(right, {n: [
-                kept_3.eq(kept_2[n:] if n < 12 else 0),
-                low_3.eq(low_2 | (kept_2[:n] != 0) if n else low_2),
-            ] for n in range(14)}),
-            # One less than the field: the hidden bit is added to it below. Without one the value is 0.
-            exponent_3.eq(exponent_2 - 1),
-            If(exponent_2 > 31, exponent_3.eq(31)),
-            If((exponent_2 < 1) | ~kept_2[11], exponent_3.eq(0)),
+        exact_3    = Signal(reset_less=True)
+        exponent_3 = Signal(5, reset_less=True)
+        overflow   = Signal(reset_less=True)
+        fallen     = Signal(2)
+        self.comb += [
+            subnormal.eq(exponent_2[-1]),
+            # -exponent_2, without a carry chain; from 12 on nothing is left.
+            If(subnormal,
+                [right[n].eq(exponent_2[n] ^ (exponent_2[:n] != 0 if n else 0)) for n in range(4)],
+                If(exponent_2 <= -16, right[2:].eq(3)),
+            ),
+            Case(right[:2], {n: [
+                half_way.eq(Cat(kept_2, Replicate(sign_2, 4))[n:n + 13]),
+                fallen[0].eq(differ(kept_2[:n], carry_2) if n else 0),
+            ] for n in range(4)}),
+            Case(right[2:], {n: [
+                shifted.eq(Cat(half_way, Replicate(sign_2, 12))[4*n:4*n + 12]),
+                fallen[1].eq(differ(half_way[:4*n], carry_2) if n else 0),
+            ] for n in range(4)}),
         ]
-
-        # Cycle 4: round. A carry runs into the exponent. ------------------------------------------
-        up      = Signal()
-        rounded = Signal(17, reset_less=True)
-        self.comb += up.eq(kept_3[0] & (kept_3[1] | low_3))
-        self.sync += rounded.eq(Cat(Constant(0, 10), exponent_3) + kept_3[1:] + up)
-
-        # Cycle 5: select. -------------------------------------------------------------------------
-        zero = Signal(reset_less=True)
-        self.sync += zero.eq((kept_3 == 0) & ~low_3)
-        sign, special_sign, nan, inf, kill = (
-            delay(self, signal, 4) for signal in (self.sign, self.special_sign, self.nan, self.inf, self.kill))
         self.sync += [
-            If(kill,
-                self.source.eq(0),
-            ).Elif(nan,
-                self.source.eq(NAN16),
-            ).Elif(inf,
-                self.source.eq(Cat(Constant(INFINITY16, 15), special_sign)),
-            ).Elif(rounded >= INFINITY16,
-                self.source.eq(Cat(Constant(INFINITY16, 15), sign)),
+            kept_3.eq(shifted ^ Replicate(sign_2, 12)),
+            exact_3.eq(exact_2 & (fallen == 0)),
+            exponent_3.eq(exponent_2),
+            If(subnormal | (kept_2[11] == sign_2), exponent_3.eq(0)),
+            overflow.eq(~subnormal & (exponent_2 >= 30) & (kept_2[11] != sign_2)),
+        ]
+        sign_3, one_3 = (delay(self, signal, 1) for signal in (sign_2, sign_2 ^ carry_2))
+
+        # Cycle 4: round; a carry runs into the exponent. ------------------------------------------
+        special, sign = (delay(self, signal, 3) for signal in (self.special, self.sign))
+        zero = Signal()
+        up   = Signal()
+        self.comb += [
+            zero.eq((kept_3 == 0) & exact_3 & ~one_3),
+            # From an exact rest comes the 1: what looks like 0 is a half, what looks like a half is a whole.
+            If(exact_3,
+                up.eq(kept_3[1] & (kept_3[0] ^ one_3) | (kept_3[0] & one_3)),
             ).Else(
-                self.source.eq(Cat(rounded[:15], Mux(zero, special_sign, sign))),
+                up.eq(kept_3[0]),
             )
+        ]
+        self.sync += [
+            self.source[:15].eq((Cat(Constant(0, 10), exponent_3) + kept_3[1:] + up)[:15]),
+            self.source[15].eq(sign ^ ((special == FINITE) & sign_3)),
+            If(overflow | (special == INFINITE), self.source[:15].eq(INFINITY16)),
+            If((special == FINITE) & zero, self.source[15].eq(0)),
+            If(special == ZERO,            self.source[:15].eq(0)),
+            If(special == NAN,             self.source.eq(NAN16)),
         ]

@@ -17,7 +17,8 @@ from litex.soc.integration.doc import AutoDoc, ModuleDoc
 from cores.ssm.config import BEAT_BYTES
 from cores.ssm.core import COMMAND_LAYOUT, SSMCore
 from cores.ssm.dma import DESCRIPTOR_LAYOUT, TileDMA
-from cores.ssm.memory import ADDRESS_BITS, MemoryReader, MemoryWriter, Region
+from cores.ssm.memory import MemoryReader, MemoryWriter, Region
+from cores.ssm.paged import PagedReader, PagedWriter
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -65,11 +66,12 @@ class SSM(LiteXModule, AutoDoc):
     Parameters
     ----------
     config      : :class:`cores.ssm.config.SSMConfig`.
-    read_ports  : two masters for head tiles and for inputs: LiteDRAM native ports or Wishbone interfaces of 128 bits.
-    write_ports : two masters for head tiles and for y, likewise.
+    read_ports  : masters for head tiles, then one for inputs: LiteDRAM native ports or Wishbone interfaces of 128 bits.
+    write_ports : masters for head tiles, then one for y, likewise.
     origin, size: the memory region on the bus, in bytes. Nothing outside it is read or written.
+    page_beats  : beats of a DRAM page, if several masters share the head tiles, page by page in turn; None for one.
     """
-    def __init__(self, config, read_ports, write_ports, origin, size):
+    def __init__(self, config, read_ports, write_ports, origin, size, page_beats=None):
         self.intro = ModuleDoc("""SSM accelerator
 
     Runs the state-space block of Mamba-2 on head tiles in memory: for each tile, T tokens of
@@ -155,10 +157,14 @@ class SSM(LiteXModule, AutoDoc):
 
         # Memory masters. --------------------------------------------------------------------------
         region = Region(origin, size)
-        self.state_reader = state_reader = MemoryReader(read_ports[0],  region)
-        self.input_reader = input_reader = MemoryReader(read_ports[1],  region)
-        self.state_writer = state_writer = MemoryWriter(write_ports[0], region)
-        self.y_writer     = y_writer     = MemoryWriter(write_ports[1], region)
+        if page_beats is None:
+            self.state_reader = state_reader = MemoryReader(read_ports[0],  region)
+            self.state_writer = state_writer = MemoryWriter(write_ports[0], region)
+        else:
+            self.state_reader = state_reader = PagedReader(read_ports[:-1],  region, page_beats)
+            self.state_writer = state_writer = PagedWriter(write_ports[:-1], region, page_beats)
+        self.input_reader = input_reader = MemoryReader(read_ports[-1],  region, depth=128)
+        self.y_writer     = y_writer     = MemoryWriter(write_ports[-1], region)
         readers = (state_reader, input_reader)
         writers = (state_writer, y_writer)
 

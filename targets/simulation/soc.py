@@ -17,6 +17,8 @@ from litex.soc.integration.soc_core import SoCCore
 from litedram.modules import MT41K128M16
 from litedram.phy.model import SDRAMPHYModel
 
+from soc.dram import controller_settings
+
 from targets.common import BIOS_ROM_SIZE, ETHERBONE_BUFFER_DEPTH, add_system
 from targets.simulation.phy import EthernetPHY
 
@@ -61,7 +63,7 @@ class SimSoC(SoCCore):
 
         # SoCCore ----------------------------------------------------------------------------------
         SoCCore.__init__(self, platform, SYS_CLK_FREQ,
-            ident                = "Mamba-2 SSM accelerator, simulation",
+            ident                = "Mamba-2 SSM accelerator in simulation",
             cpu_type             = "vexriscv",
             cpu_variant          = "standard",
             integrated_rom_size  = BIOS_ROM_SIZE,
@@ -79,9 +81,10 @@ class SimSoC(SoCCore):
         module      = MT41K128M16(SYS_CLK_FREQ, "1:4")
         self.sdrphy = SDRAMPHYModel(module, data_width=16, clk_freq=SYS_CLK_FREQ)
         self.add_sdram("sdram",
-            phy           = self.sdrphy,
-            module        = module,
-            l2_cache_size = 0, # The accelerator's ports bypass it.
+            phy                 = self.sdrphy,
+            module              = module,
+            l2_cache_size       = 0, # The accelerator's ports bypass it.
+            controller_settings = controller_settings(),
         )
 
         # Etherbone --------------------------------------------------------------------------------

@@ -1,0 +1,282 @@
+#!/usr/bin/env python3
+
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Plays a data set of .hex files through the SSM core, tile by tile, in compiled simulation.
+
+A file holds one float16 a line, as four hex digits, in C order. For layer 0: 0_dt.hex, 0_dA.hex and 0_D.hex (H),
+0_B.hex and 0_C.hex (G,N), 0_x.hex (H,P), 0_ssm_state.hex (H,P,N). Results: 0_y_out.hex (H,P) and the new state in
+0_ssm_state.hex.
+"""
+
+import argparse
+import json
+import os
+import re
+import sys
+
+sys.path[:0] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
+
+import environment # First: the others need it.
+
+import numpy as np
+import torch
+
+from cores.ssm.config import LANES, Geometry, SSMConfig, ceil_multiple
+from cores.ssm.player import CorePlayer
+
+from host.case import check_writable, load_case, write_atomically
+from host.errors import HostError, UsageError
+
+from model.bitexact import ssm_block
+from model.ssm import error_statistics, ssm_recurrence
+
+# Constants ----------------------------------------------------------------------------------------
+
+ARRAYS = { # Name: dimensions.
+    "dt"        : "H",
+    "dA"        : "H",
+    "D"         : "H",
+    "B"         : "GN",
+    "C"         : "GN",
+    "x"         : "HP",
+    "ssm_state" : "HPN",
+}
+
+CLOCK_HZ       = 100e6 # Of the Arty; cycles are converted with it.
+PROTOTYPE_GAIN = -0.62 # Of the simulation-only Verilog prototype this bench carries on from.
+LARGEST        = SSMConfig(max_headdim=256, max_d_state=512, max_heads=65535, max_groups=65535)
+
+# Files --------------------------------------------------------------------------------------------
+
+def hex_path(directory, layer, name):
+    return os.path.join(directory, f"{layer}_{name}.hex")
+
+
+def read_hex(path, shape, dimensions):
+    """The float16 array of a file.
+
+    Raises
+    ------
+    UsageError : names the file and the line.
+    """
+    try:
+        with open(path, "rb") as file:
+            lines = file.read().rstrip(b"\r\n").splitlines()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}): folder and --layer must fit the "
+            "names of the files.") from error
+    values = []
+    for number, line in enumerate(lines, 1):
+        if not re.fullmatch(rb"[0-9A-Fa-f]{4}", line):
+            text = line[:20].decode(errors="replace")
+            raise UsageError(f"{path}:{number}: {text!r} is not allowed: four hex digits are.")
+        values.append(int(line, 16))
+    expected = int(np.prod(shape))
+    if len(values) != expected:
+        product = f" = {'*'.join(map(str, shape))}" if len(shape) > 1 else ""
+        raise UsageError(f"{path}:{min(len(values), expected) + 1}: {len(values)} values are not allowed: "
+            f"{expected}{product} ({', '.join(dimensions)}) are.")
+    return np.array(values, np.uint16).view(np.float16).reshape(shape)
+
+
+def hex_text(array):
+    return "".join(f"{value:04x}\n" for value in np.ascontiguousarray(array).view(np.uint16).ravel().tolist())
+
+
+def make_directory(path):
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be made ({error.strerror}): choose a folder that can.") from error
+
+
+def write_files(texts):
+    """Write {path: text}: all of them, or none."""
+    def write(rest): # Each file takes its place after those that follow it are written.
+        if rest:
+            path, text = rest[0]
+            write_atomically(path, lambda file: (file.write(text.encode()), write(rest[1:])))
+
+    write(list(texts.items()))
+
+# Measurement --------------------------------------------------------------------------------------
+
+def measure(case, lanes):
+    """Play a case through the core, and through one whose stages run one after the other.
+
+    Returns {pipelined: (y, h, cycles)}. Cycles are from the first beat offered to the core to the last one taken, with
+    loading and storing of the state at a beat of 16 bytes a cycle.
+    """
+    results = {}
+    for pipelined in (True, False):
+        d_state = ceil_multiple(case["B"].shape[2], max(LANES))
+        config  = SSMConfig(lanes=lanes, max_headdim=max(case["x"].shape[2], SSMConfig.max_headdim),
+            max_d_state=max(d_state, SSMConfig.max_d_state), max_heads=LARGEST.max_heads, max_groups=LARGEST.max_groups,
+            pipelined=pipelined)
+        with CorePlayer(config) as player:
+            results[pipelined] = player.play_case(**case)
+    return results
+
+
+def pipelining_gain(pipelined, sequential):
+    """Change of the latency by pipelining, as the prototype states it: -0.62 is 62 % less."""
+    return (pipelined - sequential)/sequential
+
+
+def mismatches(actual, expected):
+    """Elements that differ in a bit."""
+    return int(np.count_nonzero(actual.view(np.uint16) != expected.view(np.uint16)))
+
+
+def errors(case, y, h):
+    """{reference: {statistic: value}} of absolute errors."""
+    table = {}
+    for dtype in (torch.float64, torch.float16):
+        table[str(dtype)] = {}
+        for name, actual, expected in zip(("y", "state"), (y, h), ssm_recurrence(**case, dtype=dtype)):
+            for statistic, value in error_statistics(actual, expected)._asdict().items():
+                table[str(dtype)][f"{name}_{statistic}"] = value
+    return table
+
+# Commands -----------------------------------------------------------------------------------------
+
+def write(args):
+    """Write one token of CASE.npz as .hex files."""
+    case  = load_case(args.case, LARGEST)
+    token = args.token
+    if token is None:
+        if case.tokens != 1:
+            raise UsageError(f"{args.case}: has tokens T = {case.tokens}: 1 is allowed; --token selects one of more.")
+        token = 0
+    if not 0 <= token < case.tokens:
+        raise UsageError(f"--token {token} is not allowed: 0 to {case.tokens - 1} is.")
+    arrays = {name: array[token] for name, array in vars(case).items() if name in ("x", "dt", "dA", "B", "C")}
+    h      = np.zeros((case.heads, case.headdim, case.d_state), np.float16) if case.h0 is None else case.h0
+    if token:
+        _, h = ssm_block(case.x[:token], case.dt[:token], case.dA[:token], case.B[:token], case.C[:token], case.D, h)
+    arrays |= {"D": case.D, "ssm_state": h}
+    make_directory(args.directory)
+    write_files({hex_path(args.directory, args.layer, name): hex_text(arrays[name]) for name in ARRAYS})
+    print(f"{len(ARRAYS)} files of layer {args.layer}: {case.heads} heads x {case.headdim} x {case.d_state}, groups "
+        f"{case.groups}, in {args.directory}")
+
+
+def play(args):
+    """Play a data set through the core."""
+    try:
+        geometry = Geometry(LARGEST, args.heads, args.headdim, args.d_state, args.groups)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    sizes  = {"H": geometry.heads, "P": geometry.headdim, "G": geometry.groups, "N": geometry.d_state}
+    read   = lambda name, dimensions: read_hex(hex_path(args.directory, args.layer, name),
+        [sizes[dimension] for dimension in dimensions], dimensions)
+    arrays = {name: read(name, dimensions) for name, dimensions in ARRAYS.items()}
+    wanted = read("y", "HP") if os.path.exists(hex_path(args.directory, args.layer, "y")) else None
+    case   = {name: arrays[name][None] for name in ("x", "dt", "dA", "B", "C")}
+    case  |= {"D": arrays["D"], "h0": arrays["ssm_state"]}
+    outputs = [hex_path(args.output, args.layer, name) for name in ("y_out", "ssm_state")]
+    make_directory(args.output)
+    for path in outputs + [args.json]*(args.json is not None):
+        check_writable(path)
+
+    results      = measure(case, args.lanes)
+    y, h, cycles = results[True]
+    table        = errors(case, y, h)
+    if wanted is not None:
+        statistics = error_statistics(y[0], wanted)
+        table[os.path.basename(hex_path("", args.layer, "y"))] = {"y_max": statistics.max, "y_mean": statistics.mean}
+    expected = ssm_block(**case)
+    wrong    = {name: [mismatches(result[n], expected[n]) for result in results.values()]
+        for n, name in enumerate(("y", "state"))}
+    gain     = pipelining_gain(cycles, results[False][2])
+    summary  = {
+        "layer"   : args.layer,   "heads"  : args.heads,  "headdim": args.headdim,
+        "d_state" : args.d_state, "groups" : args.groups, "lanes"  : args.lanes,
+        "errors"  : {name: {key: value if np.isfinite(value) else None for key, value in row.items()}
+            for name, row in table.items()},
+        "mismatches"        : {name: sum(counts) for name, counts in wrong.items()},
+        "cycles"            : cycles,
+        "cycles_sequential" : results[False][2],
+        "clock_hz"          : CLOCK_HZ,
+        "pipelining_gain"   : gain,
+    }
+
+    write_files(dict(zip(outputs, map(hex_text, (y, h)))))
+    if args.json is not None:
+        write_atomically(args.json, lambda file: file.write((json.dumps(summary, indent=4) + "\n").encode()))
+
+    print(f"{args.heads} heads x {args.headdim} x {args.d_state}, groups {args.groups}, layer {args.layer}, "
+        f"{args.lanes} lanes, compiled simulation of the core")
+    print(f"{'Absolute error against':<32}{'y max':>11}{'y mean':>11}{'state max':>11}{'state mean':>11}")
+    for name, row in table.items():
+        print(f"  {name:<30}" + "".join(f"{value:>11.2e}" for value in row.values()))
+    print(f"{'Latency':<32}{'cycles':>11}{'us':>11}   at {CLOCK_HZ/1e6:g} MHz")
+    for name, (_, _, count) in zip(("pipelined", "stages one after the other"), results.values()):
+        print(f"  {name:<30}{count:>11}{1e6*count/CLOCK_HZ:>11.1f}")
+    print(f"  {'change by pipelining':<30}{gain:>11.1%}   (prototype: {PROTOTYPE_GAIN:.0%})")
+    print("Against the bit-accurate model, bit for bit")
+    for n, name in enumerate(("y", "state")):
+        print(f"  {name:<6} {expected[n].size:>7} values, {wrong[name][0]} differ; with the stages one after the other "
+            f"{wrong[name][1]}")
+    print(f"Results: {', '.join(outputs)}")
+    if any(summary["mismatches"].values()):
+        raise HostError("the core and the bit-accurate model differ.")
+
+# Main ---------------------------------------------------------------------------------------------
+
+class Parser(argparse.ArgumentParser):
+    """As argparse's, with errors of one line."""
+    def error(self, message):
+        self.exit(UsageError.exit_code, f"{self.prog}: error: {message}\n")
+
+
+def parse_arguments(arguments):
+    parser   = Parser(prog="hex.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", metavar="command", required=True)
+
+    sub = commands.add_parser("write", help=write.__doc__, description=write.__doc__)
+    sub.add_argument("case",      metavar="CASE.npz", help="As of host/stream.py; a missing h0 is written as zeros.")
+    sub.add_argument("directory", metavar="DIR",      help="Where to write the files.")
+    sub.add_argument("--layer",   type=int, default=0, help="Number the names begin with (default: %(default)s).")
+    sub.add_argument("--token",   type=int, metavar="T",
+        help="Token to write, of a case with several; its state is what the bit-accurate model makes of those before.")
+    sub.set_defaults(function=write)
+
+    sub = commands.add_parser("play", help=play.__doc__, description=play.__doc__)
+    sub.add_argument("directory", metavar="DIR", help="The data set. If it has a 0_y.hex, y is compared with it too.")
+    sub.add_argument("--layer",   type=int, default=0,  help="Number the names begin with (default: %(default)s).")
+    sub.add_argument("--heads",   type=int, metavar="H", required=True)
+    sub.add_argument("--headdim", type=int, metavar="P", required=True)
+    sub.add_argument("--d-state", type=int, metavar="N", required=True)
+    sub.add_argument("--groups",  type=int, metavar="G", default=1, help="Default: %(default)s.")
+    sub.add_argument("--lanes",   type=int, default=SSMConfig.lanes, choices=LANES,
+        help="State elements updated in a cycle (default: %(default)s).")
+    sub.add_argument("--output",  metavar="DIR2", required=True, help="Where to write the results.")
+    sub.add_argument("--json",    metavar="FILE", help="Write a summary to FILE.")
+    sub.set_defaults(function=play)
+    return parser.parse_args(arguments)
+
+
+def main(arguments=None):
+    args = parse_arguments(arguments)
+    torch.set_num_threads(1)
+    try:
+        args.function(args)
+    except KeyboardInterrupt:
+        print("hex.py: interrupted", file=sys.stderr)
+        return 130
+    except HostError as error:
+        print(f"hex.py: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except (FileNotFoundError, TimeoutError, RuntimeError) as error: # Of the compiled core.
+        print(f"hex.py: error: {error}", file=sys.stderr)
+        return HostError.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Memory masters that open the next DRAM page while the present one is still in use.
+
+A LiteDRAM port has commands in one bank at a time, so a lone port that streams through memory waits at each page for the
+next bank to open its row. Here the pages go to two ports in turn: the second port's commands reach their bank while those
+of the first still queue in theirs.
+"""
+
+from migen import *
+
+from litex.gen import *
+
+from litex.soc.interconnect import stream
+
+from cores.ssm.config import BEAT_BYTES
+from cores.ssm.memory import ADDRESS_BITS, MemoryReader, MemoryWriter
+
+# Paged Reader -------------------------------------------------------------------------------------
+
+class PagedReader(LiteXModule):
+    """A :class:`cores.ssm.memory.MemoryReader` on several ports, page by page in turn.
+
+    ::
+
+                      +-> MemoryReader 0 -+
+        addresses ----+                   +-> data, in the order of the addresses
+              |       +-> MemoryReader 1 -+     ^
+              +-> FIFO: which reader -----------+
+
+    Parameters
+    ----------
+    ports      : LiteDRAM native ports, a power of two of them.
+    region     : :class:`cores.ssm.memory.Region`.
+    page_beats : beats of a page (the row of a bank), a power of two.
+    depth      : beats that may be under way, at each port.
+    """
+    def __init__(self, ports, region, page_beats, depth=32):
+        self.sink   = sink   = stream.Endpoint([("address", ADDRESS_BITS)])
+        self.source = source = stream.Endpoint([("data", 8*BEAT_BYTES)])
+        self.flush  = Signal()
+        self.idle   = Signal()
+        self.beat   = Signal(bits_for(len(ports)))
+        self.out_of_range = Signal()
+
+        # # #
+
+        readers = [MemoryReader(port, region, depth) for port in ports]
+        self.submodules += readers
+        bits   = log2_int(len(ports))
+        page   = log2_int(page_beats)
+        choice = sink.address[page:page + bits]
+        self.order = order = ResetInserter()(stream.SyncFIFO([("choice", bits)], len(ports)*depth))
+        self.comb += [
+            order.reset.eq(self.flush),
+            order.sink.choice.eq(choice),
+            order.source.ready.eq(source.valid & source.ready),
+            self.beat.eq(sum((reader.beat for reader in readers), Constant(0))),
+        ]
+        idle, stray = 1, 0
+        for n, reader in enumerate(readers):
+            self.comb += [
+                reader.flush.eq(self.flush),
+                reader.sink.address.eq(sink.address),
+                If(choice == n,
+                    reader.sink.valid.eq(sink.valid & order.sink.ready),
+                    sink.ready.eq(reader.sink.ready & order.sink.ready),
+                    order.sink.valid.eq(sink.valid & reader.sink.ready),
+                ),
+                If(order.source.valid & (order.source.choice == n),
+                    source.valid.eq(reader.source.valid),
+                    source.data.eq(reader.source.data),
+                    reader.source.ready.eq(source.ready),
+                ),
+            ]
+            idle, stray = idle & reader.idle, stray | reader.out_of_range
+        self.comb += [
+            self.idle.eq(idle),
+            self.out_of_range.eq(stray),
+        ]
+
+# Paged Writer -------------------------------------------------------------------------------------
+
+class PagedWriter(LiteXModule):
+    """A :class:`cores.ssm.memory.MemoryWriter` on several ports, page by page in turn. Parameters as for PagedReader.
+
+    ``done`` pulses when the beat marked ``last`` and all before it are in the memory.
+    """
+    def __init__(self, ports, region, page_beats, depth=16):
+        self.sink = sink = stream.Endpoint([("address", ADDRESS_BITS), ("data", 8*BEAT_BYTES)])
+        self.done = Signal()
+        self.idle = Signal()
+        self.beat = Signal(bits_for(len(ports)))
+        self.out_of_range = Signal()
+
+        # # #
+
+        writers = [MemoryWriter(port, region, depth) for port in ports]
+        self.submodules += writers
+        bits   = log2_int(len(ports))
+        page   = log2_int(page_beats)
+        choice = sink.address[page:page + bits]
+        self.order = order = stream.SyncFIFO([("choice", bits)], 2*len(ports)*depth)
+        self.comb += [
+            order.sink.choice.eq(choice),
+            order.sink.last.eq(sink.last),
+            self.idle.eq(~order.source.valid),
+            self.beat.eq(sum((writer.beat for writer in writers), Constant(0))),
+            self.done.eq(order.source.valid & order.source.ready & order.source.last),
+        ]
+        stray = 0
+        for n, writer in enumerate(writers):
+            retired = Signal(max=4*len(ports)*depth) # Beats of this port that are done and not yet accounted for.
+            retire  = Signal()
+            self.comb += [
+                writer.sink.address.eq(sink.address),
+                writer.sink.data.eq(sink.data),
+                If(choice == n,
+                    writer.sink.valid.eq(sink.valid & order.sink.ready),
+                    sink.ready.eq(writer.sink.ready & order.sink.ready),
+                    order.sink.valid.eq(sink.valid & writer.sink.ready),
+                ),
+                retire.eq(order.source.valid & (order.source.choice == n) & (retired != 0)),
+                If(retire, order.source.ready.eq(1)),
+            ]
+            self.sync += retired.eq(retired + writer.retired - retire)
+            stray = stray | writer.out_of_range
+        self.comb += self.out_of_range.eq(stray)
