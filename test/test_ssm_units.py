@@ -22,6 +22,7 @@ from cores.compiled import Compiled, pack_words, unpack_words
 from cores.ssm.accumulator import RowAccumulator
 from cores.ssm.dot import PRODUCT_BITS, AlignedProduct, DotProduct
 from cores.ssm.fp16 import Normaliser
+from cores.ssm.multiplier import Multiplier
 from cores.ssm.product_sum import TwoProductSum
 from cores.ssm.rounding import FINITE, Round
 from cores.ssm.scale import Scale
@@ -215,17 +216,31 @@ def test_single_operation_is_numpys(name, wire, operation):
     vectors = [np.broadcast_to(operand, p.shape) for operand in wire(p, q, ONE, MINUS_ZERO)]
     assert np.array_equal(run_update(*vectors), expected)
 
+# Multiplier ---------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("a_bits, b_bits", [(2, 1), (12, 11), (24, 14)])
+def test_multiplier(a_bits, b_bits):
+    module  = Multiplier(a_bits, b_bits)
+    rng     = np.random.default_rng(55)
+    top     = 1 << a_bits - 1
+    a       = np.concatenate([[-top, -top, top - 1, top - 1, 0], rng.integers(-top, top, COUNT)])
+    b       = np.concatenate([[0, (1 << b_bits) - 1]*2, [0], rng.integers(0, 1 << b_bits, COUNT)])
+    with Compiled(module, {"a": module.a, "b": module.b}, {"source": module.source}) as compiled:
+        out = play(compiled, module.latency, ["source"], a=a % (1 << a_bits), b=b)["source"]
+    assert np.array_equal(out, -a*b % (1 << a_bits + b_bits))
+
 # Aligned Product ----------------------------------------------------------------------------------
 
 @cache
-def product_unit():
-    module = AlignedProduct()
-    return Compiled(module, {"a": module.a, "b": module.b, "kill": module.kill},
+def product_unit(dsp):
+    module = AlignedProduct(dsp=dsp)
+    return module.latency, Compiled(module, {"a": module.a, "b": module.b, "kill": module.kill},
         {"source": module.source, **special_ports(module.special)})
 
 
-def check_product(a, b, kill):
-    out      = play(product_unit(), AlignedProduct.latency, ["source", *SPECIALS], a=a, b=b, kill=kill)
+def check_product(a, b, kill, dsp=True):
+    latency, compiled = product_unit(dsp)
+    out      = play(compiled, latency, ["source", *SPECIALS], a=a, b=b, kill=kill)
     specials = [part & (kill == 0) for part in exact.dot_specials(a[:, None], b[:, None])]
     for name, expected in zip(SPECIALS, specials):
         assert np.array_equal(out[name], expected)
@@ -235,10 +250,11 @@ def check_product(a, b, kill):
         for p, q, k in zip(a[finite].tolist(), b[finite].tolist(), kill[finite].tolist())]
 
 
-def test_product():
+@pytest.mark.parametrize("dsp", [True, False])
+def test_product(dsp):
     rng  = np.random.default_rng(50)
     a, b = exact.operands(rng, (2, COUNT))
-    check_product(a, b, (rng.random(COUNT) < 0.1).astype(np.uint8))
+    check_product(a, b, (rng.random(COUNT) < 0.1).astype(np.uint8), dsp)
 
 
 def test_product_of_all_values_and_specials():
@@ -383,7 +399,7 @@ def test_accumulator_ten_million(seed):
 @cache
 def round_unit(width):
     module = Round(width)
-    return Compiled(module, {name: getattr(module, name)
+    return module.scale, Compiled(module, {name: getattr(module, name)
         for name in ("sink", "carry", "exponent", "special", "sign")}, {"source": module.source})
 
 
@@ -407,7 +423,7 @@ def round_vectors(rng, count, width):
         elif kind[n] == 3 and below:
             value = (value >> below << below) + (1 << below - 1) + offset[n]*(below > 1)
         magnitudes.append(value)
-    # Exponents around those of results; the whole range now and then.
+    # Exponent fields, of a leading bit width - 1, around those of results; the whole range now and then.
     top      = width - np.array(length)
     exponent = top + rng.integers(-14, 33, count)
     exponent = np.where(rng.random(count) < 0.05, rng.integers(-256, 256, count), np.clip(exponent, -256, 255))
@@ -415,17 +431,19 @@ def round_vectors(rng, count, width):
 
 
 def check_round(rng, count, width):
-    magnitudes, exponent = round_vectors(rng, count, width)
-    negative, carry      = rng.integers(0, 2, (2, count)).tolist()
+    magnitudes, field = round_vectors(rng, count, width)
+    scale, compiled   = round_unit(width)
+    exponent          = np.maximum(field - 14 - width - scale, -256)
+    negative, carry   = rng.integers(0, 2, (2, count)).tolist()
     sign    = rng.integers(0, 2, count)
     special = np.where(rng.random(count) < 0.05, rng.integers(1, 4, count), FINITE)
     values  = [-magnitude if minus else magnitude for magnitude, minus in zip(magnitudes, negative)]
     carry   = [one and value > 1 - (1 << width) for one, value in zip(carry, values)]
     sink    = pack_words([value - one for value, one in zip(values, carry)], width + 1)
-    out     = play(round_unit(width), Round.latency, ["source"],
+    out     = play(compiled, Round.latency, ["source"],
         sink=sink, carry=carry, exponent=exponent, special=special, sign=sign)["source"]
-    rounded = [exact.round16(-value if negate else value, 14 + width - field)
-        for value, negate, field in zip(values, sign.tolist(), exponent.tolist())]
+    rounded = [exact.round16(-value if negate else value, -lsb - scale)
+        for value, negate, lsb in zip(values, sign.tolist(), exponent.tolist())]
     assert np.array_equal(out, np.choose(special, # FINITE, ZERO, INFINITE, NAN.
         [rounded, sign << 15, exact.INFINITY16 | sign << 15, np.full(count, exact.NAN16)]))
 

@@ -23,11 +23,11 @@ class Datapath(LiteXModule):
 
     ::
 
-        cycle            0        3                13               18 + log2(L)
+        cycle            0        9                19               25 + log2(L)
         x, dt ---------> Scale -> u -+
         dA -> Normaliser ----------> TwoProductSum -+-> new_state   (x L, hC stage)
-        state, B (cycle 3) --------> |              |
-        C (cycle 13) ------------------------------> DotProduct ---> RowAccumulator -> Round -> y
+        state, B (cycle 9) --------> |              |
+        C (cycle 19) ------------------------------> DotProduct ---> RowAccumulator -> Round -> y
         x, D ---------> delay ---------------------> AlignedProduct ----^ (skip)
 
     A row's vectors come with growing columns; ``first`` marks the row's first, ``last`` its last: then y of the row
@@ -43,7 +43,7 @@ class Datapath(LiteXModule):
 
     def __init__(self, config):
         lanes      = config.lanes
-        dot_cycles = AlignedProduct.latency + log2_int(lanes)
+        dot_cycles = DotProduct.cycles(lanes)
         self.y_cycle = (self.new_state_cycle + dot_cycles + RowAccumulator.latency + Round.latency)
 
         # Cycle 0.
@@ -102,8 +102,8 @@ class Datapath(LiteXModule):
             ]
 
         # Skip: D*x joins the row's first sum. -----------------------------------------------------
-        self.skip = skip = AlignedProduct()
-        wait = self.new_state_cycle + dot_cycles - AlignedProduct.latency
+        self.skip = skip = AlignedProduct(dsp=False)
+        wait = self.new_state_cycle + dot_cycles - skip.latency
         self.comb += [
             skip.a.eq(delay(self, self.x, wait)),
             skip.b.eq(delay(self, self.D, wait)),
@@ -130,7 +130,7 @@ class Datapath(LiteXModule):
         special    = accumulator.special
         self.comb += [
             round.sink.eq(accumulator.source),
-            round.exponent.eq(accumulator.width - 1 - FRACTION_BITS + 14),
+            round.exponent.eq(-FRACTION_BITS - round.scale),
             If(special.positive | special.negative, round.special.eq(INFINITE)),
             If(special.nan | (special.positive & special.negative), round.special.eq(NAN)),
             round.sign.eq(special.negative),

@@ -10,6 +10,7 @@ from migen import *
 from litex.gen import *
 
 from cores.ssm.fp16 import Fields, delay
+from cores.ssm.multiplier import Multiplier
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -17,76 +18,116 @@ from cores.ssm.fp16 import Fields, delay
 FRACTION_BITS = 48
 PRODUCT_BITS  = 81
 
+CHAIN = 4 # Lanes in whose chain the sum of their products grows.
+
 SPECIAL_LAYOUT = [("nan", 1), ("positive", 1), ("negative", 1)]
 
 # Aligned Product ----------------------------------------------------------------------------------
 
 class AlignedProduct(LiteXModule):
-    """``source = a*b`` of two binary16 values, exact, in fixed point: a signed multiple of 2**-48.
+    """``source = addend + a*b``: exact product of binary16 values in fixed point, signed, in multiples of 2**-48.
 
     An infinity or NaN leaves ``source`` undefined and says so in ``special``: nan, or positive or negative infinity.
-    With ``kill`` the product is 0 and not special.
+    With ``kill`` the product is 0 and not special. An addend is due a cycle before the source; its ``addend_special``
+    joins ``special``.
 
     ::
 
-        a (16) -+-> 11 x 11 -> shift by 0 .. 15 -> shift by 0, 16, 32, 48 -> source (81, signed)
-        b (16) -+-> sum of exponents ---^---------------^
+        a (16) -> +/- -> shift by 0, 4, 8, 12 -+
+        b (16) -------> shift by 0 .. 3 -------+-> 24 x 14 -> shift by 0, 16, 32, 48 -> + -> source (81, signed)
+                             ^ sum of exponents                   ^                     |
+                                                                                      addend
 
-    Latency: 5 cycles. Throughput: one product a cycle. Multiplier: 11 x 11 bits, one DSP48E1.
+    Latency: 5 cycles, and those to wait. Throughput: one product a cycle. Multiplier: 24 x 14 bits, one DSP48E1, or
+    without it a :class:`cores.ssm.multiplier.Multiplier`, which takes LUTs and 6 cycles more.
+
+    Parameters
+    ----------
+    addend_bits : width of the addend, 0 for none.
+    width       : width of the source, enough for the sum.
+    wait        : cycles by which product and source are later.
+    dsp         : whether there is a DSP block for it.
     """
     latency = 5
 
-    def __init__(self):
+    def __init__(self, addend_bits=0, width=PRODUCT_BITS, wait=0, dsp=True):
         self.a       = Signal(16)
         self.b       = Signal(16)
         self.kill    = Signal()
-        self.source  = Signal((PRODUCT_BITS, True), reset_less=True)
+        self.source  = Signal((width, True), reset_less=True)
         self.special = Record(SPECIAL_LAYOUT, reset_less=True)
+        if addend_bits:
+            self.addend         = Signal((addend_bits, True))
+            self.addend_special = Record(SPECIAL_LAYOUT)
 
         # # #
 
         # Cycle 1: unpack.
-        a, b          = Fields(self, self.a), Fields(self, self.b)
-        sign          = Signal()
-        nan           = Signal()
-        inf           = Signal()
-        a_significand = Signal((12, True), reset_less=True)
-        b_significand = Signal((12, True), reset_less=True)
-        shift_1       = Signal(6, reset_less=True)
-        special_1     = Record(SPECIAL_LAYOUT, reset_less=True)
+        a, b      = Fields(self, self.a), Fields(self, self.b)
+        sign      = Signal()
+        negate    = Signal()
+        nan       = Signal()
+        inf       = Signal()
+        a_1       = Signal((12, True), reset_less=True)
+        b_1       = Signal(11, reset_less=True)
+        shift_1   = Signal(6, reset_less=True)
+        special_1 = Record(SPECIAL_LAYOUT, reset_less=True)
         self.comb += [
             sign.eq(a.sign ^ b.sign),
+            # yosys makes one LUT6 a bit of the last shift and a subtraction, but two of the shift and an addition.
+            negate.eq(sign if dsp and not addend_bits else ~sign),
             nan.eq(a.nan | b.nan | (a.inf & b.zero) | (a.zero & b.inf)),
             inf.eq((a.inf | b.inf) & ~nan),
         ]
         self.sync += [
-            a_significand.eq(Mux(sign, -a.significand, a.significand)),
-            If(self.kill, a_significand.eq(0)),
-            b_significand.eq(b.significand),
-            shift_1.eq(a.exponent + b.exponent),
+            a_1.eq((Cat(negate, a.significand ^ Replicate(negate, 11), negate) + negate)[1:]), # Complement and 1.
+            b_1.eq(b.significand),
+            If(self.kill, b_1.eq(0)),
+            shift_1.eq(a.biased + b.biased), # By 2 too far, which costs less than to subtract them.
             special_1.nan.eq(nan & ~self.kill),
             special_1.positive.eq(inf & ~sign & ~self.kill),
             special_1.negative.eq(inf &  sign & ~self.kill),
         ]
 
-        # Cycles 2, 3: multiply.
-        product_2 = Signal((24, True), reset_less=True)
-        product_3 = Signal((24, True), reset_less=True)
+        # Cycle 2: shift the factors.
+        a_2 = Signal((24, True), reset_less=True)
+        b_2 = Signal(14, reset_less=True)
         self.sync += [
-            product_2.eq(a_significand*b_significand),
-            product_3.eq(product_2),
+            Case(shift_1[2:4], {n: a_2.eq(a_1 << 4*n) for n in range(4)}),
+            Case(shift_1[0:2], {n: b_2.eq(b_1 << n)   for n in range(4)}),
         ]
-        shift_3 = delay(self, shift_1, 2)
 
-        # Cycles 4, 5: shift.
-        near = Signal((38, True), reset_less=True)
-        far  = Signal(2, reset_less=True)
-        self.sync += [
-            Case(shift_3[:4], {n: near.eq(product_3 << n) for n in range(16)}),
-            far.eq(shift_3[4:]),
-            Case(far, {n: self.source.eq(near << 16*n) for n in range(4)}),
-            self.special.raw_bits().eq(delay(self, special_1.raw_bits(), 3)),
+        # Cycles 3, 4: multiply.
+        if dsp:
+            product = Signal((38, True), reset_less=True)
+            self.sync += product.eq(a_2*b_2)
+            near = delay(self, product, 1 + wait)
+        else:
+            self.multiplier = multiplier = Multiplier(24, 14) # Its product is negative, too.
+            self.comb += multiplier.a.eq(a_2), multiplier.b.eq(b_2)
+            near  = multiplier.source
+            wait += multiplier.latency - 2
+            self.latency += multiplier.latency - 2
+        far       = delay(self, shift_1[4:6], 3 + wait)
+        special_4 = delay(self, special_1.raw_bits(), 3 + wait)
+
+        # Cycle 5: shift the rest of the way, and add.
+        wide    = Signal(PRODUCT_BITS + 2)
+        aligned = Signal((PRODUCT_BITS, True))
+        self.comb += [
+            Case(far, {n: wide.eq(near << 16*n) for n in range(4)}),
+            aligned.eq(wide[2:]),
         ]
+        if addend_bits:
+            self.sync += [
+                self.source.eq(self.addend - aligned),
+                self.special.raw_bits().eq(self.addend_special.raw_bits() | special_4),
+            ]
+        else:
+            self.sync += [
+                self.source.eq(aligned),
+                self.special.raw_bits().eq(special_4),
+            ]
 
 # Dot Product --------------------------------------------------------------------------------------
 
@@ -97,18 +138,29 @@ class DotProduct(LiteXModule):
 
     ::
 
-        a[0], b[0] -> AlignedProduct -+
-                                      + -+
-        a[1], b[1] -> AlignedProduct -+  |
-                                         +-> ... -> source (81 + log2(lanes), signed)
-                   ...                   |
-                                        -+
+        a[0], b[0] -------------> AlignedProduct
+                                        | addend
+        a[1], b[1] -> 1 cycle --> AlignedProduct
+                                        | addend
+        a[2], b[2] -> 2 cycles -> AlignedProduct
+                                        | addend
+        a[3], b[3] -> 3 cycles -> AlignedProduct -+
+                                                  + -> ... -> source (81 + log2(lanes), signed)
+                   ...                           -+
 
-    Latency: 5 + log2(lanes) cycles. Throughput: one sum a cycle. Any order of the sum gives the same bits.
+    In a chain of four lanes a product is shifted to its place and added in one go, a LUT6 a bit; then a tree adds the
+    chains.
+
+    Latency: 6 + log2(lanes) cycles. Throughput: one sum a cycle. Any order of the sum gives the same bits.
     Model: the sum in :func:`model.bitexact.dot_skip`.
     """
+    @staticmethod
+    def cycles(lanes):
+        """The latency."""
+        return AlignedProduct.latency + 1 + log2_int(lanes)
+
     def __init__(self, lanes):
-        self.latency = AlignedProduct.latency + log2_int(lanes)
+        self.latency = self.cycles(lanes)
         self.a       = [Signal(16) for _ in range(lanes)]
         self.b       = [Signal(16) for _ in range(lanes)]
         self.kill    = Signal(lanes)
@@ -117,18 +169,32 @@ class DotProduct(LiteXModule):
 
         # # #
 
+        # Chains of four lanes.
         sums     = []
         specials = []
         for lane in range(lanes):
-            product = AlignedProduct()
+            place   = lane % CHAIN
+            early   = min(place, 2) # A longer delay line would take LUTs.
+            product = AlignedProduct(
+                addend_bits = len(before.source) if place else 0,
+                width       = PRODUCT_BITS + (0, 1, 2, 2)[place],
+                wait        = place - early,
+            )
             self.add_module(name=f"product{lane}", module=product)
             self.comb += [
-                product.a.eq(self.a[lane]),
-                product.b.eq(self.b[lane]),
-                product.kill.eq(self.kill[lane]),
+                product.a.eq(delay(self, self.a[lane], early)),
+                product.b.eq(delay(self, self.b[lane], early)),
+                product.kill.eq(delay(self, self.kill[lane], early)),
             ]
-            sums.append(product.source)
-            specials.append(product.special.raw_bits())
+            if place:
+                self.comb += [
+                    product.addend.eq(before.source),
+                    product.addend_special.eq(before.special),
+                ]
+            if place == CHAIN - 1:
+                sums.append(product.source)
+                specials.append(product.special.raw_bits())
+            before = product
 
         # Adder tree, registered at each level.
         while len(sums) > 1:

@@ -39,13 +39,14 @@ def delay(module, signal, cycles, reset_less=True):
 
 
 class Fields:
-    """A binary16 taken apart: ``sign``, ``exponent`` (0 .. 29), ``significand`` (11 bits), ``zero``, ``inf``, ``nan``.
+    """A binary16 taken apart: ``sign``, ``biased`` (its exponent plus 1: 1 .. 30), ``significand`` (11 bits), ``zero``,
+    ``inf``, ``nan``.
 
     Combinational; for an infinity or a NaN exponent and significand mean nothing.
     """
     def __init__(self, module, word):
         self.sign        = word[15]
-        self.exponent    = Signal(5)
+        self.biased      = Signal(5)
         self.significand = Signal(11)
         self.zero        = Signal()
         self.inf         = Signal()
@@ -56,7 +57,7 @@ class Fields:
         field    = word[10:15]
         fraction = word[:10]
         module.comb += [
-            self.exponent.eq(Mux(field == 0, 0, field - 1)),
+            self.biased.eq(Cat(field[0] | (field == 0), field[1:])),
             self.significand.eq(Cat(fraction, field != 0)),
             self.zero.eq(word[:15] == 0),
             self.inf.eq((field == 31) & (fraction == 0)),
@@ -110,7 +111,7 @@ class Normaliser(LiteXModule):
             statements = [If(sink[position], exponent.eq(position), fraction.eq(shifted)).Else(*statements)]
         self.comb += [
             If(fields.significand[10],
-                exponent.eq(fields.exponent + 10),
+                exponent.eq(fields.biased + 9),
                 fraction.eq(sink[:10]),
             ).Else(*statements),
             If(fields.inf, exponent.eq(EXPONENT_INF), fraction.eq(0)),

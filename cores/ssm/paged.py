@@ -5,9 +5,9 @@
 
 """Memory masters that open the next DRAM page while the present one is still in use.
 
-A LiteDRAM port has commands in one bank at a time, so a lone port that streams through memory waits at each page for the
-next bank to open its row. Here the pages go to two ports in turn: the second port's commands reach their bank while those
-of the first still queue in theirs.
+A LiteDRAM port has commands in one bank at a time, so a lone port that streams through memory waits at each page for
+the next bank to open its row. Here the pages go to two ports in turn: the second port's commands reach their bank while
+those of the first still queue in theirs.
 """
 
 from migen import *

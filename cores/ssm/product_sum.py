@@ -59,6 +59,8 @@ class TwoProductSum(LiteXModule):
 
         # # #
 
+        self.round = round = Round(FRAME)
+
         # Cycle 1: unpack. What depends on b and u alone, synthesis makes once for all lanes. ------
         a = Fields(self, self.a)
         b = NormalisedFields(self, self.b)
@@ -79,7 +81,7 @@ class TwoProductSum(LiteXModule):
             ud_inf.eq(u.inf | d.inf),
         ]
 
-        # The lsb of a*b is 2**(a.exponent + b.exponent - 58), that of u*d is 2**(u.exponent + d.exponent - 102).
+        # The lsb of a*b is 2**(a.biased + b.exponent - 59), that of u*d is 2**(u.exponent + d.exponent - 102).
         a_1, b_1, ab_zero, ud_zero, subtract = (delay(self, signal, 1)
             for signal in (a.significand, b.significand, ab_zero_0, ud_zero_0, ab_sign ^ d.sign))
         distance_ad = Signal((7, True), reset_less=True) # Of the exponents; together, of the products.
@@ -89,12 +91,12 @@ class TwoProductSum(LiteXModule):
         b_exponent  = Signal((8, True), reset_less=True) # With what makes the sum with a's the exponent for Round.
         u_exponent  = Signal((8, True), reset_less=True) # Likewise, with d's.
         self.sync += [
-            distance_ad.eq(a.exponent - d.exponent),
-            distance_bu.eq(b.exponent - u.exponent + 8),
-            a_exponent.eq(a.exponent),
+            distance_ad.eq(a.biased - d.exponent),
+            distance_bu.eq(b.exponent - u.exponent + 7),
+            a_exponent.eq(a.biased),
             d_exponent.eq(d.exponent),
-            b_exponent.eq(b.exponent - 21),
-            u_exponent.eq(u.exponent - 30),
+            b_exponent.eq(b.exponent - (95 + round.scale)),
+            u_exponent.eq(u.exponent - (103 + round.scale)),
         ]
 
         # What overrules the sum, known at once and needed at the end.
@@ -180,7 +182,6 @@ class TwoProductSum(LiteXModule):
         self.sync += total.eq(Cat(lsb, low[:LOW], high + over))
 
         # Cycles 7 to 10: round. The lsb of the total, the sticky bit, is 2**(exponent - 73). ------
-        self.round = round = Round(FRAME)
         self.comb += [
             round.sink.eq(total),
             round.carry.eq(delay(self, carry, 1)),

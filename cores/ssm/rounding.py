@@ -19,10 +19,9 @@ FINITE, ZERO, INFINITE, NAN = range(4)
 
 
 class Round(LiteXModule):
-    """``source = RN16(sink * 2**(exponent - 14 - width))``: nearest, ties to even.
+    """``source = RN16((sink + carry) * 2**(exponent + scale))``: nearest, ties to even.
 
-    The sum is ``sink`` plus ``carry``: two's complement, -2**width < sum < 2**width. ``exponent`` is the exponent field
-    of the result if bit ``width - 1`` leads the magnitude; it is signed.
+    ``sink`` and ``exponent`` are signed, -2**width < sink + carry < 2**width; ``scale`` is a constant of the width.
 
     ::
 
@@ -66,28 +65,28 @@ class Round(LiteXModule):
             return (bits ^ Replicate(bit, len(bits))) != 0
 
         # Cycle 1: shift left by sixteens. A bit at least is below the sink, so that -1 has a leading one too. ------
-        groups  = ceil_multiple(width + 1, 16)//16
+        groups     = ceil_multiple(width + 1, 16)//16
+        self.scale = 16*groups - width - 14
         window  = Cat(Replicate(self.carry, 16*groups - width + 12), sink[:width])
-        count16 = Signal(bits_for(groups - 1))
+        place16 = Signal(bits_for(groups - 1)) # Of the leading bit in the window: by sixteens, fours and ones.
         coarse  = Signal(28)
         exact   = Signal()
-        bottoms = [16*(groups - 1 - n) for n in range(groups)]
-        search  = [count16.eq(groups - 1)]
-        for n in reversed(range(groups - 1)):
-            search = [If(differ(window[bottoms[n] + 12:bottoms[n] + 28], sink[-1]), count16.eq(n)).Else(*search)]
+        search  = [place16.eq(0)]
+        for n in range(1, groups):
+            search = [If(differ(window[16*n + 12:16*n + 28], sink[-1]), place16.eq(n)).Else(*search)]
         self.comb += [
             *search,
-            Case(count16, {n: [
-                coarse.eq(window[bottom:bottom + 28]),
-                exact.eq(~differ(window[:bottom], self.carry) if bottom else 1),
-            ] for n, bottom in enumerate(bottoms)}),
+            Case(place16, {n: [
+                coarse.eq(window[16*n:16*n + 28]),
+                exact.eq(~differ(window[:16*n], self.carry) if n else 1),
+            ] for n in range(groups)}),
         ]
-        coarse_1, exact_1, count16_1, sign_1, carry_1, exponent_1 = (
-            delay(self, signal, 1) for signal in (coarse, exact, count16, sink[-1], self.carry, self.exponent))
+        coarse_1, exact_1, place16_1, sign_1, carry_1, exponent_1 = (
+            delay(self, signal, 1) for signal in (coarse, exact, place16, sink[-1], self.carry, self.exponent))
 
         # Cycle 2: by fours, then by ones. ---------------------------------------------------------
-        count4 = Signal(2)
-        count1 = Signal(2)
+        place4 = Signal(2)
+        place1 = Signal(2)
         fine   = Signal(15)
         below4 = Signal() # What falls out is 0.
         below1 = Signal()
@@ -95,27 +94,24 @@ class Round(LiteXModule):
         exact_2    = Signal(reset_less=True)
         exponent_2 = Signal((10, True), reset_less=True) # Of the result less one: its hidden bit is added below.
         self.comb += [
-            If(  differ(coarse_1[24:28], sign_1), count4.eq(0)).
-            Elif(differ(coarse_1[20:24], sign_1), count4.eq(1)).
-            Elif(differ(coarse_1[16:20], sign_1), count4.eq(2)).
-            Else(                                 count4.eq(3)),
-            Case(count4, {n: [
-                fine.eq(coarse_1[13 - 4*n:28 - 4*n]),
-                below4.eq(~differ(coarse_1[:13 - 4*n], carry_1)),
+            If(  differ(coarse_1[24:28], sign_1), place4.eq(3)).
+            Elif(differ(coarse_1[20:24], sign_1), place4.eq(2)).
+            Elif(differ(coarse_1[16:20], sign_1), place4.eq(1)).
+            Else(                                 place4.eq(0)),
+            Case(place4, {n: [
+                fine.eq(coarse_1[4*n + 1:4*n + 16]),
+                below4.eq(~differ(coarse_1[:4*n + 1], carry_1)),
             ] for n in range(4)}),
-            If(  fine[14] ^ sign_1, count1.eq(0)).
-            Elif(fine[13] ^ sign_1, count1.eq(1)).
-            Elif(fine[12] ^ sign_1, count1.eq(2)).
-            Else(                   count1.eq(3)),
-            Case(count1, {n: below1.eq(~differ(fine[:3 - n], carry_1) if n < 3 else 1) for n in range(4)}),
+            If(  fine[14] ^ sign_1, place1.eq(3)).
+            Elif(fine[13] ^ sign_1, place1.eq(2)).
+            Elif(fine[12] ^ sign_1, place1.eq(1)).
+            Else(                   place1.eq(0)),
+            Case(place1, {n: below1.eq(~differ(fine[:n], carry_1) if n else 1) for n in range(4)}),
         ]
-        count      = Cat(count1, count4, count16_1)
-        complement = Signal((len(count) + 1, True)) # -count - 1
-        self.comb += complement.eq(Cat(~count, 1))
         self.sync += [
-            Case(count1, {n: kept_2.eq(fine[3 - n:15 - n]) for n in range(4)}),
+            Case(place1, {n: kept_2.eq(fine[n:n + 12]) for n in range(4)}),
             exact_2.eq(exact_1 & below4 & below1),
-            exponent_2.eq(exponent_1 + complement),
+            exponent_2.eq(exponent_1 + Cat(place1, place4, place16_1)),
         ]
         sign_2, carry_2 = (delay(self, signal, 1) for signal in (sign_1, carry_1))
 

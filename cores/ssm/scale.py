@@ -9,7 +9,8 @@ from migen import *
 
 from litex.gen import *
 
-from cores.ssm.fp16 import Normaliser, NormalisedFields
+from cores.ssm.fp16 import Normaliser, NormalisedFields, delay
+from cores.ssm.multiplier import Multiplier
 
 # Scaled Operand -----------------------------------------------------------------------------------
 
@@ -25,12 +26,12 @@ class Scale(LiteXModule):
     ::
 
         dt (16) -> normalise -+
-                              +-> multiply (11 x 11) -> source
+                              +-> Multiplier (11 x 11) -> source
         x  (16) -> normalise -+
 
-    Latency: 3 cycles. Throughput: one product a cycle.
+    Latency: 9 cycles. Throughput: one product a cycle.
     """
-    latency = 3
+    latency = 9
 
     def __init__(self):
         self.dt     = Signal(16)
@@ -50,24 +51,26 @@ class Scale(LiteXModule):
             words.append(word)
         dt, x = (NormalisedFields(self, word) for word in words)
 
-        # Cycle 2: multiply. Cycle 3: sign.
-        magnitude = Signal(22, reset_less=True)
-        exponent  = Signal(7,  reset_less=True)
-        sign      = Signal(reset_less=True)
-        zero      = Signal(reset_less=True)
-        inf       = Signal(reset_less=True)
-        nan       = Signal(reset_less=True)
+        # Multiply, then the sign.
+        self.multiplier = multiplier = Multiplier(12, 11)
+        cycles   = multiplier.latency
+        sign     = dt.sign ^ x.sign
+        nan      = dt.nan | x.nan | (dt.inf & x.zero) | (dt.zero & x.inf)
+        positive = Signal()
+        self.comb += [
+            multiplier.a.eq(dt.significand),
+            multiplier.b.eq(x.significand),
+            positive.eq(~delay(self, sign, cycles)),
+        ]
+        exponent = Signal(7, reset_less=True)
         self.sync += [
-            magnitude.eq(dt.significand*x.significand),
             exponent.eq(dt.exponent + x.exponent),
-            sign.eq(dt.sign ^ x.sign),
-            nan.eq(dt.nan | x.nan | (dt.inf & x.zero) | (dt.zero & x.inf)),
-            inf.eq(dt.inf | x.inf),
-            zero.eq(dt.zero | x.zero),
-            source.significand.eq(Mux(sign, -magnitude, magnitude)),
-            source.exponent.eq(exponent),
-            source.sign.eq(sign),
-            source.nan.eq(nan),
-            source.inf.eq(inf & ~nan),
-            source.zero.eq(zero & ~nan),
+            # The complement plus 1 of the negative product.
+            # The product is negative; its complement and 1 is positive.
+            source.significand.eq((Cat(positive, multiplier.source ^ Replicate(positive, 23)) + positive)[1:]),
+            source.exponent.eq(delay(self, exponent, cycles - 1)),
+            source.sign.eq(~positive),
+            source.nan.eq(delay(self, nan, cycles)),
+            source.inf.eq(delay(self, (dt.inf | x.inf) & ~nan, cycles)),
+            source.zero.eq(delay(self, (dt.zero | x.zero) & ~nan, cycles)),
         ]

@@ -1,0 +1,56 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Multiplication without a DSP block, for what the lanes share: three blocks a lane are theirs."""
+
+from migen import *
+
+from litex.gen import *
+
+from cores.ssm.fp16 import delay
+
+# Multiplier ---------------------------------------------------------------------------------------
+
+class Multiplier(LiteXModule):
+    """``source = -a*b``, two bits of b a cycle; a is signed, b is not.
+
+    ::
+
+        a -> 3*a -> 0 - (0, a, 2*a or 3*a) -> - (0, a, 2*a or 3*a)*4 -> ... -> source
+                                ^ b[0:2]              ^ b[2:4]
+
+    It subtracts, because yosys makes one LUT6 a bit of a choice and a subtraction, but two of a choice and an addition.
+
+    Latency: 1 + b_bits/2 cycles, rounded up. Throughput: one product a cycle.
+    """
+    def __init__(self, a_bits, b_bits):
+        rows         = -(-b_bits//2)
+        self.latency = 1 + rows
+        self.a       = Signal((a_bits, True))
+        self.b       = Signal(b_bits)
+        self.source  = Signal((a_bits + b_bits, True))
+
+        # # #
+
+        a      = Signal((a_bits, True),     reset_less=True)
+        triple = Signal((a_bits + 2, True), reset_less=True)
+        self.sync += [
+            a.eq(self.a),
+            triple.eq(self.a + (self.a << 1)),
+        ]
+        b    = delay(self, self.b, 1)
+        lows = [] # Bits below those that the next row changes.
+        for row in range(rows):
+            term  = Signal((a_bits + 2, True))
+            total = Signal((a_bits + 3, True), reset_less=True)
+            self.comb += Case(b[:2], {0: term.eq(0), 1: term.eq(a), 2: term.eq(a << 1), 3: term.eq(triple)})
+            self.sync += total.eq(high - term if row else -term)
+            if row < rows - 1:
+                high = Signal((a_bits + 1, True))
+                self.comb += high.eq(total[2:])
+                lows.append(delay(self, total[:2], rows - 1 - row))
+                a, triple = delay(self, a, 1), delay(self, triple, 1)
+                b         = delay(self, b[2:], 1)
+        self.comb += self.source.eq(Cat(*lows, total))
