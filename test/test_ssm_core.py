@@ -197,12 +197,13 @@ def test_throughput_of_one_token(lanes):
 @EVERY_LANES
 def test_shortest_token(lanes):
     """12 cycles from a token to the next one of the same tile, or as long as its inputs take at half a beat a cycle:
-    there are two slots, and a slot is read for 21 cycles before it is filled again."""
+    there are two slots, and a slot is in use for 20 cycles and its vectors before it is filled again."""
     config = CONFIGS[f"lanes{lanes}"]
     beats  = 1 + 1 + 2*config.d_state_multiple//8
+    used   = 20 + config.d_state_multiple//lanes
     rng    = np.random.default_rng(8)
     short, long = (player(config).check(1, 1, [random_tile(rng, 1, 1, tokens)]) for tokens in (100, 200))
-    assert (long - short)/100 == max(12, 2*beats, (21 + 2*beats)/2)
+    assert (long - short)/100 == max(12, 2*beats, (used + 2*beats)/2)
 
 
 def test_shortest_token_is_the_docstrings():

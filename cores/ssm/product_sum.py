@@ -121,7 +121,7 @@ class TwoProductSum(LiteXModule):
         ]
 
         # Cycle 2: find a*b's place, 28 bits below that of u*d being 0; shift its factors. ---------
-        place    = Signal((8, True)) # Less 64.
+        place    = Signal((9, True)) # Less 64.
         above    = Signal()          # a*b lies above u*d and no bit of them overlaps: the frame follows a*b.
         shift    = Signal(6)
         a_2      = Signal(23, reset_less=True)
@@ -130,7 +130,7 @@ class TwoProductSum(LiteXModule):
             place.eq(distance_ad + distance_bu),
             above.eq(~ab_zero & (ud_zero | (place >= 0))),
             shift.eq(place),
-            If(place < -64, shift.eq(0)), # All of it below the frame.
+            If(place + 64 < 0, shift.eq(0)), # All of it below the frame.
             If(above,       shift.eq(63)),
         ]
         self.sync += [

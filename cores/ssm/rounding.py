@@ -76,7 +76,7 @@ class Round(LiteXModule):
             search = [If(differ(window[16*n + 12:16*n + 28], sink[-1]), place16.eq(n)).Else(*search)]
         self.comb += [
             *search,
-            Case(place16, {n: [
+            Case(place16, {n if n < groups - 1 else "default": [
                 coarse.eq(window[16*n:16*n + 28]),
                 exact.eq(~differ(window[:16*n], self.carry) if n else 1),
             ] for n in range(groups)}),
@@ -130,7 +130,7 @@ class Round(LiteXModule):
             # -exponent_2, without a carry chain; from 12 on nothing is left.
             If(subnormal,
                 [right[n].eq(exponent_2[n] ^ (exponent_2[:n] != 0 if n else 0)) for n in range(4)],
-                If(exponent_2 <= -16, right[2:].eq(3)),
+                If((exponent_2[4:] != 2**6 - 1) | (exponent_2[:4] == 0), right[2:].eq(3)), # From -16 on.
             ),
             Case(right[:2], {n: [
                 half_way.eq(Cat(kept_2, Replicate(sign_2, 4))[n:n + 13]),
