@@ -25,6 +25,7 @@ TOOLS=(
     "gcc-riscv64-unknown-elf riscv64-unknown-elf-gcc" # BIOS and firmware.
     "iproute2                ip"                      # Network of the simulation.
     "util-linux              unshare"
+    "iverilog                iverilog"                # Simulates the stand-alone Verilog (slow tests).
 )
 
 missing=()

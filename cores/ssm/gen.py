@@ -1,0 +1,280 @@
+#!/usr/bin/env python3
+
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Writes the SSM core as stand-alone Verilog, for systems without LiteX.
+
+The configuration is a YAML file, see examples/*.yml: `name` of the module and the file; `memory`, none for AXI4-Streams
+only, axi4 for a core that fetches and stores its tiles itself; and the parameters of cores.ssm.config.SSMConfig.
+"""
+
+import argparse
+import re
+import sys
+
+from dataclasses import fields
+from importlib.metadata import version
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
+
+import environment # First: the others need it.
+
+import yaml
+
+from migen import *
+
+from litex.gen import *
+from litex.gen.fhdl import verilog
+from litex.gen.fhdl.verilog import _ieee_1800_2017_verilog_reserved_keywords as KEYWORDS
+
+from litex.soc.interconnect import stream
+
+from cores.ssm.axi import AXIReader, AXIWriter, memory_interface
+from cores.ssm.config import BEAT_BYTES, SSMConfig
+from cores.ssm.core import COMMAND_LAYOUT, SSMCore
+from cores.ssm.dma import TileDMA
+from cores.ssm.memory import ADDRESS_BITS
+from cores.ssm.ssm import GATEWARE_VERSION
+
+# Constants ----------------------------------------------------------------------------------------
+
+MEMORIES   = ("none", "axi4")
+WITHOUT    = ("max_heads", "max_groups", "max_tokens") # They bound jobs in DRAM, not the core.
+PARAMETERS = tuple(field.name for field in fields(SSMConfig) if field.name not in WITHOUT)
+KEYS       = ("name", "memory", *PARAMETERS)
+
+# Bits of s_axis_descriptor_tdata: byte addresses, multiples of 16, then as COMMAND_LAYOUT.
+DESCRIPTOR_LAYOUT = [(name, 32) for name in ("x", "bc", "y", "state_in", "state_out")] + COMMAND_LAYOUT
+
+# Configuration ------------------------------------------------------------------------------------
+
+def load_config(path):
+    """(name, memory, SSMConfig) of a YAML file. Raises ValueError that names key, value and what is allowed."""
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}.") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds {values!r}: lines of `key: value` are allowed.")
+    for key, value in values.items():
+        if key not in KEYS:
+            raise ValueError(f"{path}: {key} = {value!r} is not allowed: of keys, {', '.join(KEYS)} are.")
+    name   = values.pop("name", "ssm_core")
+    memory = values.pop("memory", "none")
+    if not (isinstance(name, str) and name.isascii() and name.isidentifier()) or name in KEYWORDS:
+        raise ValueError(f"{path}: name = {name!r} is not allowed: letters, digits and _ are, a letter first, "
+            "and no keyword of Verilog.")
+    if memory not in MEMORIES:
+        raise ValueError(f"{path}: memory = {memory!r} is not allowed: one of {', '.join(MEMORIES)} is.")
+    try:
+        return name, memory, SSMConfig(**values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+# Top ----------------------------------------------------------------------------------------------
+
+class Top(LiteXModule):
+    """The module that is written; `ports` holds (signal, direction, description) of each of its ports, in order."""
+    def __init__(self, config, memory):
+        self.ports = []
+        self.cd_sys = ClockDomain("sys")
+        self.cd_sys.clk.name_override = "aclk"
+        aresetn = self.port("aresetn", 1, "in", "Reset, active low, synchronous to aclk.")
+        self.ports.insert(0, (self.cd_sys.clk, "in", "Clock of everything."))
+        self.comb += self.cd_sys.rst.eq(~aresetn)
+
+        self.core = core = SSMCore(config)
+        self.comb += [
+            core.headdim.eq(self.port("headdim", len(core.headdim), "in",
+                f"P, 1 to {config.max_headdim}. Change it, and those below, only while no tile is under way.")),
+            core.d_state.eq(self.port("d_state", len(core.d_state), "in", f"N, 1 to {config.max_d_state}.")),
+        ]
+        {"none": self.add_streams, "axi4": self.add_memory}[memory](config, core)
+
+    def port(self, name, width, direction, description=""):
+        signal = Signal(width, name_override=name)
+        self.ports.append((signal, direction, description))
+        return signal
+
+    def add_stream(self, name, endpoint, layout, description):
+        """An AXI4-Stream of the endpoint. Its payload is `layout`, from bit 0 on; s_ names are sinks, m_ sources."""
+        sink    = name.startswith("s_")
+        width   = sum(width for _, width in layout)
+        forward, backward = ("in", "out") if sink else ("out", "in")
+        tvalid  = self.port(f"{name}_tvalid", 1, forward)
+        tready  = self.port(f"{name}_tready", 1, backward)
+        tdata   = self.port(f"{name}_tdata", (width + 7)//8*8, forward, description)
+        payload = Cat(*[getattr(endpoint, field) for field, _ in layout])
+        if sink:
+            self.comb += endpoint.valid.eq(tvalid), tready.eq(endpoint.ready), payload.eq(tdata[:width])
+        else:
+            tlast = self.port(f"{name}_tlast", 1, forward, "Ends a record.")
+            self.comb += [
+                tvalid.eq(endpoint.valid),
+                endpoint.ready.eq(tready),
+                tdata.eq(payload),
+                tlast.eq(endpoint.last),
+            ]
+
+    def add_streams(self, config, core):
+        beat = [("data", 8*BEAT_BYTES)]
+        self.add_stream("s_axis_command", core.command,      COMMAND_LAYOUT, "One a tile, see below.")
+        self.add_stream("s_axis_state",   core.state_sink,   beat, "Head tiles, but of commands with zero_state.")
+        self.add_stream("s_axis_input",   core.input_sink,   beat, "For each tile, each token: its x, its BC record.")
+        self.add_stream("m_axis_state",   core.state_source, beat, "Head tiles, but of commands with no_store.")
+        self.add_stream("m_axis_y",       core.y_source,     beat, "y records, of tokens from first_token on.")
+        self.comb += self.port("done", 1, "out", "A pulse a tile: its state has left, its y left or waits.").eq(core.stored)
+
+    def add_memory(self, config, core):
+        shift   = log2_int(BEAT_BYTES)
+        strides = [self.port(f"{name}_stride", 32, "in", f"Bytes from a token's {title} record to the next one's.")
+            for name, title in (("x", "x"), ("bc", "BC"), ("y", "y"))]
+        self.state_axi = state_axi = memory_interface()
+        self.token_axi = token_axi = memory_interface()
+        self.state_reader, self.state_writer = AXIReader(state_axi), AXIWriter(state_axi)
+        self.input_reader, self.y_writer     = AXIReader(token_axi), AXIWriter(token_axi)
+        self.dma = dma = TileDMA(config, self.state_reader, self.input_reader, self.state_writer, self.y_writer,
+            config.queue_depth)
+
+        # A descriptor goes to the DMA and, as a command, to the core.
+        descriptor = stream.Endpoint(DESCRIPTOR_LAYOUT)
+        both       = Signal()
+        self.comb += [
+            both.eq(dma.descriptor.ready & core.command.ready),
+            descriptor.ready.eq(both),
+            dma.descriptor.valid.eq(descriptor.valid & both),
+            core.command.valid.eq(descriptor.valid & both),
+            [getattr(dma.descriptor, name).eq(getattr(descriptor, name)[shift:]) for name, _ in DESCRIPTOR_LAYOUT[:5]],
+            [getattr(dma.descriptor, name).eq(getattr(descriptor, name)) for name, _ in COMMAND_LAYOUT],
+            [getattr(core.command,   name).eq(getattr(descriptor, name)) for name, _ in COMMAND_LAYOUT],
+            dma.state_source.connect(core.state_sink),
+            dma.input_source.connect(core.input_sink),
+            core.state_source.connect(dma.state_sink),
+            core.y_source.connect(dma.y_sink),
+            dma.stored.eq(core.stored),
+            dma.tile_beats.eq(core.tile_beats),
+            dma.x_beats.eq(core.row_beats + 1),
+            dma.bc_beats.eq(core.bc_beats << 1),
+            dma.y_beats.eq(core.row_beats),
+            [stride.eq(port[shift:]) for stride, port in zip((dma.x_stride, dma.bc_stride, dma.y_stride), strides)],
+        ]
+        self.add_stream("s_axis_descriptor", descriptor, DESCRIPTOR_LAYOUT, "One a tile, see below.")
+        self.add_axi("m_axi_state", state_axi, "Head tiles.")
+        self.add_axi("m_axi_token", token_axi, "x and BC records, read; y records, written.")
+        masters = (self.state_reader, self.input_reader, self.state_writer, self.y_writer)
+        error   = self.port("error", 1, "out", "Set once memory has answered with an error, until reset.")
+        self.comb += self.port("done", 1, "out", "A pulse a tile: its y and its state are in memory.").eq(dma.done)
+        self.sync += If(Cat(*[master.error for master in masters]) != 0, error.eq(1))
+
+    def add_axi(self, name, axi, description):
+        for channel in ("aw", "w", "b", "ar", "r"):
+            endpoint = getattr(axi, channel)
+            ours     = channel in ("aw", "w", "ar")
+            forward, backward = ("out", "in") if ours else ("in", "out")
+            names    = ["valid"] + [field for field, _ in endpoint.description.payload_layout]
+            names   += ["id"] if channel != "w" else []
+            names   += ["last"] if channel in ("w", "r") else []
+            for field in names:
+                signal = getattr(endpoint, field)
+                port   = self.port(f"{name}_{channel}{field}", len(signal), forward)
+                self.comb += port.eq(signal) if ours else signal.eq(port)
+                if description:
+                    self.ports[-1], description = (*self.ports[-1][:2], description), ""
+            self.comb += (endpoint.ready.eq(self.port(f"{name}_{channel}ready", 1, backward)) if ours else
+                self.port(f"{name}_{channel}ready", 1, backward).eq(endpoint.ready))
+
+# Verilog ------------------------------------------------------------------------------------------
+
+def field_table(layout):
+    """Lines: the bits of a stream's tdata."""
+    lines, bit = [], 0
+    notes = {
+        "tokens"     : "T, 1 or more.",
+        "first_token": "y is emitted from this token on, 0 to T.",
+        "zero_state" : "Start from a state of zeros.",
+        "no_store"   : "Do not give the new state back.",
+    }
+    for name, width in layout:
+        bits = f"[{bit + width - 1}:{bit}]" if width > 1 else f"[{bit}]"
+        lines.append(f"  {bits:10} {name:12} {notes.get(name, 'Byte address, a multiple of 16.')}")
+        bit += width
+    return lines
+
+
+def header(name, memory, config, ports):
+    """The comment that the file begins with."""
+    stream_name, layout = {
+        "none": ("s_axis_command",    COMMAND_LAYOUT),
+        "axi4": ("s_axis_descriptor", DESCRIPTOR_LAYOUT),
+    }[memory]
+    release = ".".join(str(GATEWARE_VERSION >> 8*n & 255) for n in (2, 1, 0))
+    lines   = [
+        f"{name}: the SSM block of Mamba-2 on head tiles.",
+        "",
+        "SPDX-License-Identifier: BSD-2-Clause",
+        "",
+        "For each tile, T tokens of  h = dA*h + dt*x*B,  y = sum(h*C) + D*x  in binary16, each rounded once.",
+        "",
+        f"Written by cores/ssm/gen.py, gateware {release}, LiteX {version('litex')}, Migen {version('migen')}.",
+        "",
+        "Parameters",
+        *[f"  {key:12} {value}" for key, value in
+            {"memory": memory, **{key: getattr(config, key) for key in PARAMETERS}}.items()],
+        "",
+        "Ports",
+        *[f"  {direction:4} {f'[{len(signal) - 1}:0]' if len(signal) > 1 else '':8} {signal.name_override:28} {text}".rstrip()
+            for signal, direction, text in ports],
+        "",
+        f"Bits of {stream_name}_tdata; the rest is ignored",
+        *field_table(layout),
+        "",
+        f"Records, of binary16, little endian, in beats of 128 bits; L = {config.lanes}, P = headdim, N = d_state,",
+        f"NP = N padded to a multiple of {config.d_state_multiple}",
+        "  head tile   word k*P + p of L elements holds h[p][k*L .. k*L + L - 1]; P*NP/L words",
+        "  x record    dt, dA, D, 5 zeros; then x[0 .. P-1], padded with zeros to a beat",
+        "  BC record   B[0 .. NP-1]; then C[0 .. NP-1]",
+        "  y record    y[0 .. P-1], padded with zeros to a beat",
+    ]
+    return "".join(f"// {line}".rstrip() + "\n" for line in lines)
+
+
+def generate(name, memory, config):
+    """The Verilog of a configuration, as text."""
+    top    = Top(config, memory)
+    ports  = top.ports
+    # An always block a signal: in blocks of several, Icarus Verilog goes round and round.
+    source = str(verilog.convert(top, ios={signal for signal, _, _ in ports}, name=name, regular_comb=False))
+    # These blocks come in the order of Python's sets, and LiteX's own header bears a date: the same file each time instead.
+    block  = re.compile(r"^always @\(\*\) begin\n.*?^end\n", re.MULTILINE | re.DOTALL)
+    blocks = iter(sorted(block.findall(source)))
+    source = block.sub(lambda _: next(blocks), source)
+    body   = "\n".join(line for line in source.splitlines() if not line.startswith("//"))
+    return f"{header(name, memory, config, ports)}\n{body.strip()}\n"
+
+# Main ---------------------------------------------------------------------------------------------
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(prog="python -m cores.ssm.gen", description=__doc__.splitlines()[0])
+    parser.add_argument("config",       help="YAML file, see examples/*.yml.")
+    parser.add_argument("--output-dir", default="build/gen", help="Where NAME.v is written (default: %(default)s).")
+    arguments = parser.parse_args(arguments)
+    try:
+        name, memory, config = load_config(arguments.config)
+        path = Path(arguments.output_dir)/f"{name}.v"
+        text = generate(name, memory, config)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
+    print(f"Wrote {path}: {len(text.splitlines())} lines.")
+
+
+if __name__ == "__main__":
+    main()

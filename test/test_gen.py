@@ -1,0 +1,120 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Stand-alone Verilog: every example is generated, linted, simulated and synthesised."""
+
+import os
+import re
+import subprocess
+import sys
+
+from pathlib import Path
+
+import pytest
+
+from cores.ssm.gen import KEYS, generate, load_config, main
+from cores.yosys import synthesise
+
+# Constants ----------------------------------------------------------------------------------------
+
+ROOT     = Path(__file__).resolve().parent.parent
+EXAMPLES = sorted((ROOT/"examples").glob("*.yml"))
+
+EVERY_EXAMPLE = pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+
+WAIVED = {
+    "COMBDLY"     : "Migen writes combinational logic as always @(*) with <=.",
+    "WIDTH"       : "Migen leaves extension and truncation to Verilog's rules, and writes constants as narrow as they are.",
+    "UNUSEDSIGNAL": "Streams bring fields, memory ports and slices bits, that not every user reads.",
+    "BLKSEQ"      : "LiteX writes to an element of an array by way of a temporary variable.",
+}
+
+# Examples -----------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def verilog(tmp_path_factory):
+    """{name: path of the Verilog}."""
+    folder = tmp_path_factory.mktemp("gen")
+    for example in EXAMPLES:
+        main([str(example), "--output-dir", str(folder)])
+    return {example: folder/f"{example.stem}.v" for example in EXAMPLES}
+
+
+@EVERY_EXAMPLE
+def test_example_is_written(verilog, example):
+    name, memory, config = load_config(example)
+    text = verilog[example].read_text()
+    assert name == example.stem # The command says which file is whose.
+    assert re.search(rf"^module {name} \($", text, re.MULTILINE)
+    assert text == generate(name, memory, config) # Nothing in it depends on time or order.
+    # The table of ports is that of the module.
+    header, body = text.split("\nmodule ", 1)
+    declared = re.findall(r"^    (in|out)put +(?:wire|reg) +(?:signed +)?(?:\[(\d+):0\])? *(\w+)", body, re.MULTILINE)
+    table    = re.findall(r"^//   (in|out) +(?:\[(\d+):0\])? *(\w+)", header.split("// Ports")[1], re.MULTILINE)
+    assert sorted(table) == sorted(declared) and len(table) > 10
+    assert f"//   lanes        {config.lanes}\n" in text
+
+
+@EVERY_EXAMPLE
+def test_example_is_clean(verilog, example):
+    command = ["verilator", "--lint-only", "-Wall", *[f"-Wno-{name}" for name in WAIVED], "--top-module", example.stem]
+    done    = subprocess.run([*command, str(verilog[example])], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[:4000]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", [path for path in EXAMPLES if "16lanes" not in path.stem], ids=lambda path: path.stem)
+def test_example_is_the_model(verilog, example, tmp_path, monkeypatch):
+    """Tiles through the Verilog in Icarus, with streams that pause: y and state equal the model's bits."""
+    from cocotb_tools.runner import get_runner
+    name, memory, config = load_config(example)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT/"test")]))
+    runner = get_runner("icarus")
+    runner.build(sources=[verilog[example]], hdl_toplevel=name, build_dir=tmp_path, always=True, timescale=("1ns", "1ps"))
+    results = runner.test(hdl_toplevel=name, test_module="cocotb_gen", build_dir=tmp_path, test_dir=tmp_path,
+        extra_env={"MEMORY": memory, "LANES": str(config.lanes)})
+    report = Path(results).read_text()
+    assert "<failure" not in report and "<error" not in report and report.count("<testcase") == 2, report
+
+
+@pytest.mark.slow
+@EVERY_EXAMPLE
+def test_example_is_synthesised(verilog, example):
+    _, _, config = load_config(example)
+    cells = synthesise(verilog[example].read_text(), example.stem)
+    assert cells["DSP48E1"] == 3*config.lanes
+    assert cells["RAMB36E1"] + cells["RAMB18E1"] > 0
+
+# Errors -------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("text, message", [
+    ("lanes: 5",               "lanes = 5 is not allowed: one of 4, 8, 16, 32 is."),
+    ("lanes: four",            "lanes = 'four' is not allowed: one of 4, 8, 16, 32 is."),
+    ("max_headdim: 0",         "max_headdim = 0 is not allowed: an integer from 1 to 256 is."),
+    ("max_d_state: 12",        "max_d_state = 12 is not allowed: a multiple of 16 is."),
+    ("queue_depth: 3",         "queue_depth = 3 is not allowed: one of 2, 4, 8, 16, 32 is."),
+    ("memory: ddr",            "memory = 'ddr' is not allowed: one of none, axi4 is."),
+    ("name: 1st",              "name = '1st' is not allowed: letters, digits and _ are, a letter first,"),
+    ("name: module",           "name = 'module' is not allowed: letters, digits and _ are, a letter first,"),
+    ("lanez: 4",               f"lanez = 4 is not allowed: of keys, {', '.join(KEYS)} are."),
+    ("- lanes",                "holds ['lanes']: lines of `key: value` are allowed."),
+    ("lanes: [",               "is not YAML: "),
+])
+def test_error(tmp_path, capsys, text, message):
+    path = tmp_path/"bad.yml"
+    path.write_text(text)
+    with pytest.raises(SystemExit) as exit:
+        main([str(path), "--output-dir", str(tmp_path/"out")])
+    assert exit.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and message in error and str(path) in error
+    assert not (tmp_path/"out").exists()
+
+
+def test_error_of_a_missing_file(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "cores.ssm.gen", str(tmp_path/"none.yml")], cwd=ROOT, capture_output=True,
+        text=True)
+    assert done.returncode == 2
+    assert done.stderr == f"python -m cores.ssm.gen: error: {tmp_path}/none.yml cannot be read: No such file or directory.\n"
