@@ -23,6 +23,7 @@ struct block {
 	uint32_t tokens;
 	uint32_t first_token;
 	uint32_t flags;       /* JOB_ZERO_STATE, JOB_NO_STORE. */
+	uint32_t seed;        /* Of stochastic rounding. */
 	/* Bytes of a record. */
 	uint32_t x_bytes;
 	uint32_t bc_bytes;

@@ -47,6 +47,8 @@ void info_init(void)
 	info.ring_entries     = RING_ENTRIES;
 	info.job_bytes        = JOB_BYTES;
 	info.capabilities     = CAPABILITY_SSM | CAPABILITY_SELFTEST;
+	if (SSM_STOCHASTIC_ROUNDING)
+		info.capabilities |= CAPABILITY_STOCHASTIC_ROUNDING;
 	info.boot_count       = former_boots() + 1;
 }
 

@@ -96,6 +96,7 @@ static uint32_t check_block(const struct job *job, struct block *block, uint32_t
 	block->tokens      = job->tokens;
 	block->first_token = job->first_token;
 	block->flags       = job->flags;
+	block->seed        = job->seed;
 	block->x           = job->x_address;
 	block->bc          = job->bc_address;
 	block->y           = job->y_address;

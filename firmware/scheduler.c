@@ -59,6 +59,7 @@ static uint32_t post(const struct run *run)
 	uint32_t y               = y_used         ? block->y          : x;
 	uint32_t state_in        = state_in_used  ? block->state_in   : x;
 	uint32_t state_out       = state_out_used ? block->state_out  : x;
+	uint32_t seed            = block->seed;
 	uint32_t heads           = block->heads;
 	uint32_t group_heads     = block->group_heads;
 	uint32_t room            = 0;
@@ -76,6 +77,7 @@ static uint32_t post(const struct run *run)
 		ssm_tile_y_write(y);
 		ssm_tile_state_in_write(state_in);
 		ssm_tile_state_out_write(state_out);
+		ssm_seed(seed);
 		if (!--heads) {
 			ssm_tile_push_write(block->flags | SSM_TILE_INTERRUPT);
 			return ERROR_NONE;
@@ -85,6 +87,7 @@ static uint32_t post(const struct run *run)
 		y         += y_bytes;
 		state_in  += state_in_bytes;
 		state_out += state_out_bytes;
+		seed      += SEED_STRIDE;
 		if (!--group_heads) {
 			group_heads = block->group_heads;
 			bc += block->bc_bytes;

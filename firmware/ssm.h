@@ -45,6 +45,16 @@ static inline uint32_t ssm_queue_free(void)
 	return (ssm_status_read() >> 8) & 0xff;
 }
 
+/* Seed of the next descriptor; where the core rounds to nearest there is none. */
+static inline void ssm_seed(uint32_t seed)
+{
+#if SSM_STOCHASTIC_ROUNDING
+	ssm_tile_seed_write(seed);
+#else
+	(void)seed;
+#endif
+}
+
 /* Resets the core and turns its interrupt on. */
 void ssm_init(void);
 

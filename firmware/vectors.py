@@ -64,7 +64,7 @@ def _vector(config, heads, headdim, d_state, groups, tokens, zero_state, special
     dt = random.uniform(0.001, 0.1, (T, H)).astype(np.float16)
     dA = random.uniform(0.5,   1.0, (T, H)).astype(np.float16)
     D  = random.standard_normal(H).astype(np.float16)
-    y, h = ssm_block(x, dt, dA, B, C, D, None if zero_state else h0)
+    y, h = ssm_block(x, dt, dA, B, C, D, None if zero_state else h0, 0 if config.stochastic_rounding else None)
     return Vector(geometry, T, zero_state,
         x         = pack_x(geometry, x, dt, dA, D),
         bc        = pack_bc(geometry, B, C),

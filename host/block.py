@@ -30,7 +30,7 @@ class BlockResult:
 
 # Run ----------------------------------------------------------------------------------------------
 
-def run_block(device, case, mode="prefill", progress=None):
+def run_block(device, case, mode="prefill", progress=None, seed=0):
     """Run a :class:`~host.case.Case` on a booted device.
 
     Parameters
@@ -38,6 +38,7 @@ def run_block(device, case, mode="prefill", progress=None):
     mode     : "prefill": one job for all tokens. "decode": one job a token, the state kept in the device's DRAM; as
                many jobs as the ring holds are submitted ahead.
     progress : Called as progress(what, done, total) with bytes streamed or jobs done.
+    seed     : Of the first token, on a device that rounds the state stochastically; 0 .. 2**32 - 1.
 
     Returns
     -------
@@ -69,7 +70,7 @@ def run_block(device, case, mode="prefill", progress=None):
     for name, data in records.items():
         device.write(address[name], data, progress=meter)
 
-    results = _run_jobs(device, list(_jobs(geometry, case, mode, address)), progress)
+    results = _run_jobs(device, list(_jobs(geometry, case, mode, address, seed)), progress)
 
     meter = _Meter(progress, y_bytes + state_bytes, "download")
     y = unpack_y(geometry,     device.read(address["y"],     y_bytes,     meter))
@@ -86,6 +87,7 @@ def run_block(device, case, mode="prefill", progress=None):
         "dma_write_bytes"  : BEAT_BYTES*sum(result.write_beats for result in results),
         "clock_hz"         : device.info.clock_hz,
         "lanes"            : device.info.lanes,
+        "rounding"         : "stochastic" if geometry.config.stochastic_rounding else "nearest",
         "transport"        : device.transport.name,
         "firmware"         : version_string(device.info.firmware_version),
         "gateware"         : version_string(device.info.gateware_version),
@@ -94,7 +96,7 @@ def run_block(device, case, mode="prefill", progress=None):
     })
 
 
-def _jobs(geometry, case, mode, address):
+def _jobs(geometry, case, mode, address, seed):
     """The jobs of a case, in order. From the second one on they take the state the one before has left."""
     tokens = case.tokens if mode == "prefill" else 1
     state  = address["state"]
@@ -111,6 +113,7 @@ def _jobs(geometry, case, mode, address):
             y_address  = address["y"]  + first*geometry.heads *geometry.y_record_bytes,
             state_in   = address.get("h0", state) if first == 0 else state,
             state_out  = state,
+            seed       = (seed + first) % 2**32,
         )
 
 

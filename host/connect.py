@@ -18,6 +18,7 @@ from host.uartbone import DEFAULT_BAUDRATE, GATEWARE_TIMEOUT, UARTBone
 # Constants ----------------------------------------------------------------------------------------
 
 TRANSPORTS        = ("sim", "etherbone", "uart")
+ROUNDINGS         = ("nearest", "stochastic") # Of the state, by SSMConfig.stochastic_rounding.
 DEFAULT_IP        = "192.168.1.50"
 SIM_TIMEOUT_SCALE = 1000 # The simulated 100 MHz clock runs at 1 MHz, and at 0.1 MHz on a busy machine.
 SIM_TIMEOUT       = 3.0  # Seconds to wait for an answer.
@@ -34,6 +35,8 @@ def add_device_arguments(parser):
     group.add_argument("--lanes",     type=int, choices=LANES,
         help="State elements updated in a cycle; of a board, what it must have "
              f"(default: {SSMConfig().lanes} in the simulation, any on a board).")
+    group.add_argument("--rounding",  choices=ROUNDINGS,
+        help="How the state is rounded; of a board, what it must do (default: nearest in the simulation, any on a board).")
     group.add_argument("--ip",        default=DEFAULT_IP, help="Address of the board (default: %(default)s).")
     group.add_argument("--udp-port",  type=int, default=DEFAULT_PORT, metavar="PORT",
         help="UDP port of its Etherbone (default: %(default)s).")
@@ -53,7 +56,7 @@ def add_device_arguments(parser):
 def requested_config(args):
     """What is known of the gateware before it has been asked: of a simulation all, of a board the protocol's limits."""
     if args.transport == "sim":
-        return SSMConfig(lanes=args.lanes or SSMConfig().lanes)
+        return SSMConfig(lanes=args.lanes or SSMConfig().lanes, stochastic_rounding=args.rounding == "stochastic")
     return SSMConfig(max_headdim=256, max_d_state=512, max_heads=65535, max_groups=65535)
 
 # Device -------------------------------------------------------------------------------------------
@@ -73,6 +76,9 @@ def open_device(args, log=lambda message: None):
     with context as device:
         if args.lanes is not None and device.info.lanes != args.lanes:
             raise UsageError(f"--lanes {args.lanes} is not what the device has: {device.info.lanes}.")
+        rounding = ROUNDINGS[device.info.config.stochastic_rounding]
+        if args.rounding not in (None, rounding):
+            raise UsageError(f"--rounding {args.rounding} is not what the device does: {rounding}.")
         yield device
 
 

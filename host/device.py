@@ -25,7 +25,8 @@ from cores.ssm.config import BEAT_BYTES, SSMConfig, ceil_multiple
 from host.errors import AllocationError, DeviceError, DeviceTimeout, UsageError, VersionMismatch
 
 from soc.protocol import (FIRMWARE_OFFSET, FIRMWARE_SIZE, INFO_MAGIC, INFO_OFFSET, INFO_WORDS, JOB_BYTES,
-    JOB_REQUEST_WORDS, JOB_WORDS, PROTOCOL_VERSION, RING_ENTRIES, STAMP_OFFSET, Error, Opcode, Status)
+    JOB_REQUEST_WORDS, JOB_WORDS, PROTOCOL_VERSION, RING_ENTRIES, STAMP_OFFSET, Capability, Error, Opcode,
+    Status)
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -42,7 +43,8 @@ class Info(namedtuple("Info", INFO_WORDS)):
     def config(self):
         """What the gateware can run, as an SSMConfig."""
         return SSMConfig(lanes=self.lanes, max_headdim=self.max_headdim, max_d_state=self.max_d_state,
-            max_heads=self.max_heads, max_groups=self.max_groups, max_tokens=self.max_tokens)
+            max_heads=self.max_heads, max_groups=self.max_groups, max_tokens=self.max_tokens,
+            stochastic_rounding=bool(self.capabilities & Capability.STOCHASTIC_ROUNDING))
 
     def check(self):
         """Raise VersionMismatch unless this host can talk to that firmware."""
@@ -82,6 +84,7 @@ class Job:
     state_out   : int = 0
     first_token : int = 0
     timeout     : int = 0
+    seed        : int = 0
 
     def words(self, sequence):
         """The request as the firmware reads it."""

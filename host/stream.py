@@ -27,7 +27,7 @@ from host.block import MODES, run_block
 from host.case import check_case, check_writable, load_case, save_output, write_atomically
 from host.connect import add_device_arguments, open_device, requested_config
 from host.device import Job, version_string
-from host.errors import HostError
+from host.errors import HostError, UsageError
 
 from soc.protocol import Opcode
 
@@ -68,6 +68,13 @@ class Progress:
         self.bar = self.what = None
 
 
+def seed(text):
+    """A seed of stochastic rounding, for argparse."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is not allowed: 0 to {2**32 - 1} is.")
+    return int(text)
+
+
 def log_to_stderr(message):
     print(message, file=sys.stderr, flush=True)
 
@@ -85,8 +92,11 @@ def run(args):
     check_writable(args.output)
     case = load_case(args.case, requested_config(args))
     with open_device(args, args.log) as device, Progress() as progress:
+        if args.seed is not None and not device.info.config.stochastic_rounding:
+            raise UsageError(f"--seed {args.seed} is not allowed: this device rounds the state to nearest "
+                "(see --rounding stochastic).")
         check_case({name: array for name, array in vars(case).items() if array is not None}, device.info.config)
-        result = run_block(device, case, args.mode, progress)
+        result = run_block(device, case, args.mode, progress, args.seed or 0)
     save_output(args.output, result.y, result.h)
     save_json(args.json, result.summary)
 
@@ -97,7 +107,8 @@ def run(args):
     print(f"  streamed   {summary['bytes_streamed']} bytes, {summary['bytes_verified']} of them read back")
     print(f"  cycles     {summary['cycles']}: {summary['cycles_per_token']:.1f} a token, {microseconds:.1f} us at "
           f"{summary['clock_hz']/1e6:g} MHz")
-    print(f"  lanes      {summary['lanes']}, busy in {summary['lane_busy_cycles']} cycles")
+    print(f"  lanes      {summary['lanes']}, busy in {summary['lane_busy_cycles']} cycles; the state is rounded "
+          f"{'to nearest' if summary['rounding'] == 'nearest' else 'stochastically'}")
     print(f"  DRAM       {summary['dma_read_bytes']} bytes read, {summary['dma_write_bytes']} written")
     print(f"  results in {args.output}")
 
@@ -155,6 +166,8 @@ def parse_arguments(arguments):
                 help="Where to write the results: y (T,H,P) and h (H,P,N).")
             sub.add_argument("--mode",   choices=MODES, default=MODES[0],
                 help="prefill: one job for all tokens; decode: one job a token (default: %(default)s).")
+            sub.add_argument("--seed",   type=seed,
+                help="Of the stochastic rounding of token 0; token t takes seed + t (default: 0).")
         add_device_arguments(sub)
         sub.add_argument("--json",    metavar="FILE", help="Write a summary to FILE.")
         sub.add_argument("--verbose", action="store_true", help="Tell each step, and where an error comes from.")

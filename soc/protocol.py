@@ -29,7 +29,9 @@ means nothing. All words are 32 bits, little endian; 64-bit values are low word 
 
 from enum import IntEnum, IntFlag
 
-PROTOCOL_VERSION = 1
+from cores.ssm.config import SEED_STRIDE # From a head's seed to the next one's.
+
+PROTOCOL_VERSION = 2
 
 # DRAM Map (offsets from the start of main RAM) ----------------------------------------------------
 
@@ -70,6 +72,7 @@ INFO_BYTES = 4*len(INFO_WORDS)
 class Capability(IntFlag):
     SSM      = 1 << 0 # Opcode SSM.
     SELFTEST = 1 << 1 # Opcode SELFTEST.
+    STOCHASTIC_ROUNDING = 1 << 2 # The state is rounded stochastically, by each job's seed; else to nearest even.
 
 # Job Ring -----------------------------------------------------------------------------------------
 
@@ -94,6 +97,7 @@ JOB_WORDS = (
     "state_out",       # H head tiles (not written with JobFlag.NO_STORE); may equal state_in.
     "first_token",     # y is written from this token on: 0 .. tokens; earlier tokens only advance the state.
     "timeout",         # Cycles this job may take; 0: the firmware's own estimate.
+    "seed",            # Of stochastic rounding: token t of head h takes seed + t + h*SEED_STRIDE.
     # Result: written by the firmware.
     "result_sequence",
     "status",          # Status.
@@ -110,7 +114,6 @@ JOB_WORDS = (
     "tiles",           # Head tiles completed.
     "reserved0",
     "reserved1",
-    "reserved2",
 )
 assert 4*len(JOB_WORDS) == JOB_BYTES
 
@@ -167,7 +170,7 @@ def c_header():
         "",
     ]
     for name in ("PROTOCOL_VERSION", "FIRMWARE_OFFSET", "FIRMWARE_SIZE", "INFO_OFFSET", "INFO_MAGIC", "RING_OFFSET",
-                 "DATA_OFFSET", "RING_ENTRIES", "JOB_BYTES"):
+                 "DATA_OFFSET", "RING_ENTRIES", "JOB_BYTES", "SEED_STRIDE"):
         lines.append(f"#define {name} 0x{globals()[name]:x}u")
     for enum, prefix in ((Capability, "CAPABILITY"), (Opcode, "OPCODE"), (JobFlag, "JOB"), (Status, "STATUS"),
                          (Error, "ERROR")):

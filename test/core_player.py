@@ -26,13 +26,13 @@ def random_values(rng, *shape):
 def random_tile(rng, headdim, d_state, tokens, with_h0=True, values=random_values, **options):
     draw = lambda *shape: values(rng, *shape)
     return Tile(draw(tokens, headdim), draw(tokens), draw(tokens), draw(tokens, d_state), draw(tokens, d_state),
-        draw(1)[0], draw(headdim, d_state) if with_h0 else None, **options)
+        draw(1)[0], draw(headdim, d_state) if with_h0 else None, seed=int(rng.integers(2**32)), **options)
 
 
-def model(tile):
+def model(tile, config):
     """y (T, P) and the new state (P, N) of a tile."""
     y, h = ssm_block(tile.x[:, None], tile.dt[:, None], tile.dA[:, None], tile.B[:, None], tile.C[:, None],
-        tile.D[None], None if tile.h0 is None else tile.h0[None])
+        tile.D[None], None if tile.h0 is None else tile.h0[None], tile.seed if config.stochastic_rounding else None)
     return y[:, 0], h[0]
 
 # Core Player --------------------------------------------------------------------------------------
@@ -43,7 +43,7 @@ class CorePlayer(player.CorePlayer):
         """Plays tiles and compares with the model, bit for bit. Returns the cycles."""
         ys, states, cycles = self.play(headdim, d_state, tiles, **options)
         for tile, y, h in zip(tiles, ys, states):
-            expected_y, expected_h = model(tile)
+            expected_y, expected_h = model(tile, self.config)
             assert np.array_equal(y.view(np.uint16), expected_y[tile.first_token:].view(np.uint16))
             assert (h is None) == tile.no_store
             assert h is None or np.array_equal(h.view(np.uint16), expected_h.view(np.uint16))

@@ -32,8 +32,11 @@ INTEGERS = [_integer(bits) for bits in range(1 << 16)]
 
 # Rounding -----------------------------------------------------------------------------------------
 
-def round16(integer, scale, zero_sign=0):
-    """RN16(integer * 2**-scale), its bits: nearest, ties to even. `zero_sign`: sign of an integer that is 0."""
+def round16(integer, scale, zero_sign=0, random=None):
+    """RN16(integer * 2**-scale), its bits: nearest, ties to even. `zero_sign`: sign of an integer that is 0.
+
+    With `random` (0 .. 1023) rounded stochastically: floor(magnitude/ulp + (random + 1/2)/1024).
+    """
     if not integer:
         return zero_sign << 15
     magnitude = abs(integer)
@@ -41,12 +44,22 @@ def round16(integer, scale, zero_sign=0):
     drop = max(magnitude.bit_length() - 11, scale - 24)
     if drop > 0:
         kept, rest, half = magnitude >> drop, magnitude & (1 << drop) - 1, 1 << drop - 1
-        kept += rest > half or (rest == half and kept & 1)
+        if random is not None:
+            kept += (rest << 11) + (2*random + 1 << drop) >= 1 << drop + 11
+        else:
+            kept += rest > half or (rest == half and kept & 1)
     else:
         kept = magnitude << -drop
     # An lsb of 2**-24 is that of exponent fields 0 and 1; a carry runs into the field.
     bits = min((drop - scale + 24 << 10) + kept, INFINITY16)
     return bits | 0x8000 if integer < 0 else bits
+
+def deciding_random(integer, scale):
+    """The smallest `random` with which :func:`round16` rounds integer * 2**-scale away from zero; 1024: none does."""
+    drop = max(abs(integer).bit_length() - 11, scale - 24, 0)
+    rest = abs(integer) & (1 << drop) - 1
+    # rest/2**drop + (random + 1/2)/2**10 >= 1.
+    return max(-(((rest << 11) - (1 << drop + 11) + (1 << drop)) >> drop + 1), 0)
 
 # Special Values -----------------------------------------------------------------------------------
 
@@ -77,16 +90,29 @@ def sum_special(nan, positive, negative, otherwise):
 
 # Operations ---------------------------------------------------------------------------------------
 
-def state_update(h, dA, dt, x, B):
+def state_update(h, dA, dt, x, B, random=None):
     """RN16(dA*h + dt*x*B) of arrays (count,) of binary16 bits. See :mod:`model.bitexact` for the special values."""
     value, rounded = INTEGERS, []
-    for a, b, c, d, e in zip(*(array.tolist() for array in (h, dA, dt, x, B))):
+    randoms = [None]*len(h) if random is None else random.tolist()
+    for a, b, c, d, e, r in zip(*(array.tolist() for array in (h, dA, dt, x, B)), randoms):
         decay = value[a]*value[b]
         total = (decay << 24) + value[c]*value[d]*value[e]
         # Two products of zero make -0 when both are negative; what cancels makes +0.
-        rounded.append(round16(total, 72) if total else 0 if decay else (a ^ b) & (c ^ d ^ e) & 0x8000)
+        rounded.append(round16(total, 72, random=r) if total else 0 if decay else (a ^ b) & (c ^ d ^ e) & 0x8000)
     (nan, inf, sign), (nan2, inf2, sign2) = product_special(h, dA), product_special(dt, x, B)
     return sum_special(nan | nan2, (inf & ~sign) | (inf2 & ~sign2), (inf & sign) | (inf2 & sign2), rounded)
+
+
+def update_randoms(rng, h, dA, dt, x, B):
+    """Random bits for :func:`state_update`, of each second vector those that just round up, or just do not."""
+    value   = INTEGERS
+    randoms = rng.integers(0, 1024, len(h))
+    near    = rng.integers(-1, 1, len(h)).tolist()
+    for n in range(0, len(h), 2):
+        decay  = value[h[n]]*value[dA[n]] << 24
+        random = deciding_random(decay + value[dt[n]]*value[x[n]]*value[B[n]], 72) + near[n]
+        randoms[n] = min(max(random, 0), 1023)
+    return randoms
 
 
 def dot_integers(a, b):

@@ -25,7 +25,7 @@ from cores.ssm.layout import pack_state, unpack_state
 from model.bitexact import ssm_block
 
 from soc.protocol import (DATA_OFFSET, INFO_MAGIC, INFO_OFFSET, INFO_WORDS, JOB_BYTES, JOB_WORDS, PROTOCOL_VERSION,
-    RING_ENTRIES, RING_OFFSET, Error, JobFlag, Opcode, Status)
+    RING_ENTRIES, RING_OFFSET, Capability, Error, JobFlag, Opcode, Status)
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -165,6 +165,8 @@ class FakeDevice:
             "data_base"   : RAM_BASE + DATA_OFFSET,  "data_size"   : self.ram.nbytes - DATA_OFFSET,
             "ring_base"   : RAM_BASE + RING_OFFSET,  "ring_entries": RING_ENTRIES,
             "job_bytes"   : JOB_BYTES,               "boot_count"  : self.boots,
+            "capabilities": Capability.SSM | Capability.SELFTEST |
+                (Capability.STOCHASTIC_ROUNDING if self.config.stochastic_rounding else 0),
         }
         self.store(RAM_BASE + INFO_OFFSET, struct.pack(f"<{len(info)}I", *info.values()))
         self.store(RAM_BASE + INFO_OFFSET, struct.pack("<I", INFO_MAGIC))
@@ -216,7 +218,7 @@ class FakeDevice:
         h0   = None
         if not job["flags"] & JobFlag.ZERO_STATE:
             h0 = unpack_state(geometry, self.load(job["state_in"], state))
-        y, h = ssm_block(x, dt, dA, B, C, D, h0)
+        y, h = ssm_block(x, dt, dA, B, C, D, h0, job["seed"] if self.config.stochastic_rounding else None)
         skip = job["first_token"]
         self.store(job["y_address"] + skip*geometry.heads*geometry.y_record_bytes, pack_y(geometry, y[skip:]))
         if not job["flags"] & JobFlag.NO_STORE:

@@ -17,7 +17,7 @@ from litedram.common import LiteDRAMNativePort
 
 from cores.compiled import Compiled
 from cores.ssm import layout
-from cores.ssm.config import BEAT_BYTES, Geometry
+from cores.ssm.config import BEAT_BYTES, SEED_STRIDE, Geometry
 from cores.ssm.ssm import SSM
 
 from memory_model import MemoryModel
@@ -175,13 +175,15 @@ class SSMBench:
         self.write("y_stride",  y_stride)
 
     def push(self, x=REGION_ORIGIN, bc=REGION_ORIGIN, y=REGION_ORIGIN, state_in=REGION_ORIGIN, state_out=REGION_ORIGIN,
-        tokens=1, first_token=0, zero_state=False, no_store=False, interrupt=False):
+        tokens=1, first_token=0, zero_state=False, no_store=False, interrupt=False, seed=0):
         self.write("tile_x",         x)
         self.write("tile_bc",        bc)
         self.write("tile_y",         y)
         self.write("tile_state_in",  state_in)
         self.write("tile_state_out", state_out)
         self.write("tile_tokens",    tokens | first_token << 16)
+        if self.config.stochastic_rounding:
+            self.write("tile_seed",  seed)
         self.write("tile_push",      zero_state | no_store << 1 | interrupt << 2)
 
     def wait(self, condition, cycles=200_000, step=16):
@@ -202,7 +204,8 @@ class SSMBench:
         case  = [draw(tokens, H, P), draw(tokens, H), draw(tokens, H), draw(tokens, G, N), draw(tokens, G, N), draw(H)]
         h0    = draw(H, P, N) if with_h0 else None
         x, dt, dA, B, C, D = case
-        y, h  = ssm_block(*case, h0)
+        seed  = int(rng.integers(2**32)) if self.config.stochastic_rounding else None
+        y, h  = ssm_block(*case, h0, seed)
         sizes = [tokens*H*geometry.x_record_bytes, tokens*G*geometry.bc_record_bytes, tokens*H*geometry.y_record_bytes,
             H*geometry.tile_bytes, H*geometry.tile_bytes]
         bases = []
@@ -228,7 +231,8 @@ class SSMBench:
         return [dict(x=x_base + head*geometry.x_record_bytes, bc=bc_base + head//(H//G)*geometry.bc_record_bytes,
             y=y_base + head*geometry.y_record_bytes, state_in=in_base + head*geometry.tile_bytes,
             state_out=out_base + head*geometry.tile_bytes, tokens=tokens, first_token=first_token,
-            zero_state=not with_h0, no_store=no_store) for head in range(H)]
+            zero_state=not with_h0, no_store=no_store, seed=((seed or 0) + head*SEED_STRIDE) % 2**32)
+            for head in range(H)]
 
     def run(self, descriptors):
         """Pushes descriptors as the queue has room, and waits for them all."""

@@ -52,6 +52,76 @@ def test_state_update_of_any_operands(vectors):
 def test_state_update_ten_million(seed):
     check_state_update(*exact.update_vectors(np.random.default_rng(1000 + seed), COUNT))
 
+# Stochastic Rounding ------------------------------------------------------------------------------
+
+def check_stochastic_update(rng, count):
+    vectors = exact.update_vectors(rng, count)
+    random  = exact.update_randoms(rng, *vectors)
+    model   = bitexact.state_update(*halves(*vectors), random).view(np.uint16)
+    assert np.array_equal(model, exact.state_update(*vectors, random))
+
+
+def test_stochastic_update():
+    check_stochastic_update(np.random.default_rng(11), COUNT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(50))
+def test_stochastic_update_ten_million(seed):
+    check_stochastic_update(np.random.default_rng(2000 + seed), COUNT)
+
+
+def test_random_bits_of_one_element():
+    """The hash as its docstring has it, word by word."""
+    rotate = lambda value, left: (value << left | value >> 24 - left) & 0xffffff
+    def expected(seed, p, n):
+        x, y = seed & 0xffffff, seed >> 24 | p << 8
+        for number in range(1, 9):
+            if number == 5:
+                x ^= n//4*0x9e3779 & 0xffffff
+            x = (rotate(x, 16) + y & 0xffffff) ^ (number*0x9e3779 & 0xffffff)
+            y = rotate(y, 3) ^ x
+        return ((x | y << 24) >> 12*(n % 4) & 0xfff) >> 2
+    for seed in (0, 1, 0xffffffff, 0x12345678):
+        bits = bitexact.random_bits(seed, 5, 11)
+        assert bits.shape == (5, 11)
+        assert all(bits[p, n] == expected(seed, p, n) for p in range(5) for n in range(11))
+
+
+def test_random_bits_look_random():
+    """Even over their range, and no two of token, row and column correlated: five sigma, of fixed bits."""
+    tokens, rows, columns = 2048, 8, 32
+    bits  = bitexact.random_bits(np.arange(tokens) + 12345, rows, columns)
+    count = np.bincount(bits.ravel(), minlength=1024)
+    mean  = bits.size/1024
+    assert abs((((count - mean)**2)/mean).sum() - 1023) < 5*np.sqrt(2*1023)
+    z = (bits - 511.5)/(1024/np.sqrt(12))
+    for lag in (1, 2, 3, 4, 8, 64, 256):
+        assert np.abs((z[lag:]*z[:-lag]).mean(0)).max()*np.sqrt(tokens - lag) < 5
+    for axis in (1, 2):
+        one = np.moveaxis(z, axis, -1).reshape(-1, z.shape[axis])
+        off = one.T @ one/len(one) - np.eye(one.shape[1])*(one*one).mean(0)
+        assert np.abs(off).max()*np.sqrt(len(one)) < 5
+    assert np.abs(z.mean(0)).max()*np.sqrt(tokens) < 5
+
+
+def test_block_stochastic():
+    """Each head's and each token's seed; tokens run again from a stored state get the same bits."""
+    rng  = np.random.default_rng(21)
+    draw = lambda *shape: rng.standard_normal(shape).astype(np.float16)
+    case = dict(x=draw(4, 3, 5), dt=draw(4, 3), dA=draw(4, 3), B=draw(4, 1, 6), C=draw(4, 1, 6), D=draw(3))
+    y, h = bitexact.ssm_block(**case, h0=draw(3, 5, 6)*0, seed=2**32 - 2)
+    first = {name: value[:2] if name != "D" else value for name, value in case.items()}
+    rest  = {name: value[2:] if name != "D" else value for name, value in case.items()}
+    y_first, half = bitexact.ssm_block(**first, seed=2**32 - 2)
+    y_rest,  last = bitexact.ssm_block(**rest, h0=half, seed=0)
+    assert np.array_equal(np.concatenate([y_first, y_rest]), y) and np.array_equal(last, h)
+    head = bitexact.state_update(half[2], case["dA"][2, 2], case["dt"][2, 2], case["x"][2, 2][:, None],
+        case["B"][2, 0], bitexact.random_bits(2*0x9e3779b9, 5, 6))
+    _, third = bitexact.ssm_step(half, *(case[name][2] for name in ("x", "dt", "dA", "B", "C")), case["D"], seed=0)
+    assert np.array_equal(head, third[2])
+    assert not np.array_equal(bitexact.ssm_block(**case, seed=7)[1], h)
+
 # Dot Product and Skip -----------------------------------------------------------------------------
 
 @pytest.mark.parametrize("terms, count", [(1, 50_000), (2, 50_000), (8, 50_000), (16, 30_000), (128, 15_000),

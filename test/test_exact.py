@@ -42,6 +42,20 @@ def test_round16_at_and_beside_every_boundary():
             assert exact.round16(-value, 30, zero_sign=1) == result | 0x8000
 
 
+def test_round16_stochastically():
+    """Of 1024 random numbers as many round up as the rest is parts of 1024 (to the nearest); what is exact stays."""
+    rng = np.random.default_rng(3)
+    for value, scale in zip(rng.integers(1, 2**40, 40).tolist(), rng.integers(24, 80, 40).tolist()):
+        results = [exact.round16(value, scale, random=random) for random in range(1024)]
+        deciding = exact.deciding_random(value, scale)
+        exactly  = Fraction(value, 2**scale)
+        low      = max(bits for bits in range(exact.INFINITY16) if Fraction(exact.INTEGERS[bits], 2**24) <= exactly)
+        ulp      = Fraction(exact.INTEGERS[low + 1] - exact.INTEGERS[low], 2**24) if low < 0x7bff else 32
+        rest     = (exactly - Fraction(exact.INTEGERS[low], 2**24))/ulp
+        assert results == [low]*deciding + [low + 1]*(1024 - deciding)
+        assert abs(1024 - deciding - 1024*rest) <= Fraction(1, 2)
+
+
 def test_round16_of_what_float64_holds():
     rng   = np.random.default_rng(1)
     value = rng.integers(-2**52, 2**52, COUNT)

@@ -129,7 +129,8 @@ def compute(device, geometry):
         if not tile.flags & JobFlag.ZERO_STATE:
             h0 = unpack_state(head, device.read(tile.state_in, head.tile_bytes))
         y, h = ssm_block(x[:, None, 8:8 + P], x[:, :1], x[:, 1:2], bc[:, None, :N],
-            bc[:, None, head.d_state_padded:head.d_state_padded + N], x[0, 2:3], h0)
+            bc[:, None, head.d_state_padded:head.d_state_padded + N], x[0, 2:3], h0,
+            tile.seed if geometry.config.stochastic_rounding else None)
         for t in range(first_token, tokens):
             device.write(tile.y + t*tile.y_stride, vectors.pack_y(head, y[t:t + 1]))
         if not tile.flags & JobFlag.NO_STORE:
@@ -239,6 +240,28 @@ def test_results(start, seed):
     device.write(job["state_in"], pack_state(geometry, case["h0"]))
     assert_done(device, **job | dict(first_token=1, flags=JobFlag.NO_STORE))
     assert unpack_y(geometry, device.read(job["y_address"], sizes["y_address"])).tobytes() == y.tobytes()
+
+
+def test_seeds(start):
+    """Each head has its own seed, that of the model; without stochastic rounding the register is not there."""
+    config   = SSMConfig(lanes=8, stochastic_rounding=True)
+    geometry = Geometry(config, 3, 5, 9)
+    device   = start(config, config)
+    assert device.info()["capabilities"] & Capability.STOCHASTIC_ROUNDING
+    case     = random_case(np.random.default_rng(5), 3, 3, 5, 9, 1)
+    job      = small_job(3, 5, 9, 1, 3, config, seed=2**32 - 2)
+    device.on("done", compute(device, geometry))
+    device.write(job["state_in"],   pack_state(geometry, case["h0"]))
+    device.write(job["x_address"],  pack_x(geometry, case["x"], case["dt"], case["dA"], case["D"]))
+    device.write(job["bc_address"], pack_bc(geometry, case["B"], case["C"]))
+    assert_done(device, **job)
+    y, h = ssm_block(**case, seed=2**32 - 2)
+    assert unpack_y(geometry, device.read(job["y_address"], 9*geometry.y_record_bytes)).tobytes() == y.tobytes()
+    assert unpack_state(geometry, device.read(job["state_out"], 3*geometry.tile_bytes)).tobytes() == h.tobytes()
+
+    device = start()
+    assert_done(device, **small_job(seed=5))
+    assert {tile.seed for tile in device.tiles} == {0}
 
 
 def test_posts_ahead(device):

@@ -82,6 +82,17 @@ def assert_as_model(result, case):
     assert result.y.tobytes() == y.tobytes()
     assert result.h.tobytes() == h.tobytes()
 
+def test_seed(connect, firmware):
+    """Stochastic rounding: decoding takes up the seed where the job before left it."""
+    with FakeDevice(config=SSMConfig(lanes=8, stochastic_rounding=True)) as fake, connect(fake) as device:
+        device.boot(firmware)
+        case = random_case(config=device.info.config)
+        y, h = ssm_block(case.x, case.dt, case.dA, case.B, case.C, case.D, case.h0, 2**32 - 1)
+        for mode in ("prefill", "decode"):
+            result = run_block(device, case, mode, seed=2**32 - 1)
+            assert result.summary["rounding"] == "stochastic"
+            assert result.y.tobytes() == y.tobytes() and result.h.tobytes() == h.tobytes()
+
 # Boot ---------------------------------------------------------------------------------------------
 
 def test_boot(connect, firmware):
@@ -142,9 +153,9 @@ def test_running_firmware_of_another_version(connect, firmware, tmp_path):
     old = tmp_path/"old.bin"
     old.write_bytes(fake_firmware(version=7))
     with FakeDevice() as fake, connect(fake) as device:
-        with pytest.raises(VersionMismatch, match="firmware speaks protocol version 7, this host version 1"):
+        with pytest.raises(VersionMismatch, match="firmware speaks protocol version 7, this host version 2"):
             device.boot(str(old))
-        with pytest.raises(VersionMismatch, match="firmware speaks protocol version 7, this host version 1"):
+        with pytest.raises(VersionMismatch, match="firmware speaks protocol version 7, this host version 2"):
             device.boot()
         assert device.boot(firmware) is True # Naming the right one replaces it.
         device.run(Job(Opcode.NOP))
@@ -326,7 +337,8 @@ def test_summary(booted):
         "mode": "prefill", "tokens": 4, "cycles": 4000, "cycles_per_token": 1000, "per_token_cycles": None,
         "lane_busy_cycles": 4*4*8*32//16, "dma_read_bytes": state, "dma_write_bytes": state, "clock_hz": 100_000_000,
         "lanes": 16, "transport": "etherbone", "firmware": "1.2.3", "gateware": "0.1.0",
-        "bytes_streamed": written + 4*4*16 + state, "bytes_verified": written + 64, # 64: the job.
+        "bytes_streamed": written + 4*4*16 + state, "bytes_verified": written + 68, # 68: the job.
+        "rounding": "nearest",
     }
 
 

@@ -121,6 +121,19 @@ def test_info_and_selftest(bench):
     assert bench.fake.boots == 1 # The second command found the firmware running.
 
 
+def test_rounding_of_a_board_is_checked(bench):
+    code, _, stderr = bench.run("info", "--rounding", "stochastic")
+    assert code == 2
+    assert_one_line(stderr, "--rounding stochastic is not what the device does: nearest.")
+    code, _, stderr = bench.run_case("--seed", 3)
+    assert code == 2
+    assert_one_line(stderr, "--seed 3 is not allowed: this device rounds the state to nearest")
+    code, _, stderr = bench.run_case("--seed", 2**32)
+    assert code == 2
+    assert_one_line(stderr, "4294967296 is not allowed: 0 to 4294967295 is.")
+    assert not bench.output.exists()
+
+
 def test_lanes_of_a_board_are_checked(bench):
     assert bench.run("info", "--lanes", 16)[0] == 0
     code, _, stderr = bench.run("info", "--lanes", 8)
@@ -200,10 +213,10 @@ def test_failing_job(bench):
 
 
 def test_version_mismatch(bench):
-    (bench.folder/"firmware.bin").write_bytes(fake_firmware(version=2))
+    (bench.folder/"firmware.bin").write_bytes(fake_firmware(version=3))
     code, _, stderr = bench.run_case()
     assert code == 1
-    assert_one_line(stderr, "The firmware speaks protocol version 2, this host version 1")
+    assert_one_line(stderr, "The firmware speaks protocol version 3, this host version 2")
 
 
 def test_link_failure(bench):

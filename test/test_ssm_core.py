@@ -29,6 +29,8 @@ CONFIGS = {
     "one_word"    : SSMConfig(lanes=8,  max_headdim=1,   max_d_state=8),
     "uneven"      : SSMConfig(lanes=8,  max_headdim=20,  max_d_state=24),
     "long_rows"   : SSMConfig(lanes=4,  max_headdim=20,  max_d_state=512),
+    "stochastic"  : SSMConfig(lanes=8,  max_headdim=20,  max_d_state=56, stochastic_rounding=True),
+    "stochastic32": SSMConfig(lanes=32, stochastic_rounding=True),
     "unpipelined" : SSMConfig(lanes=4,  max_headdim=9,   max_d_state=24, pipelined=False),
     "many_rows"   : pytest.param(SSMConfig(lanes=4, max_headdim=256, max_d_state=8), marks=pytest.mark.slow),
     "small"       : pytest.param(SSMConfig(lanes=4, max_headdim=3, max_d_state=8), marks=pytest.mark.slow),

@@ -24,7 +24,7 @@ from ssm_bench import REGION_BYTES, REGION_ORIGIN, SSMBench, job_geometry
 
 CONFIGS = {
     "native"  : SSMConfig(lanes=4, max_headdim=20, max_d_state=24, queue_depth=4),
-    "paged"   : SSMConfig(lanes=4, max_headdim=20, max_d_state=24, queue_depth=4),
+    "paged"   : SSMConfig(lanes=4, max_headdim=20, max_d_state=24, queue_depth=4, stochastic_rounding=True),
     "wishbone": SSMConfig(lanes=4, max_headdim=9,  max_d_state=24, queue_depth=2),
 }
 END = REGION_ORIGIN + REGION_BYTES
@@ -120,7 +120,8 @@ def test_a_stored_tile_is_the_next_ones_state(bench):
         bench.run([{**descriptor, "tokens": 2,
             "x" : descriptor["x"]  + token*x_stride,
             "bc": descriptor["bc"] + token*bc_stride,
-            "y" : descriptor["y"]  + token*y_stride} for descriptor in descriptors])
+            "y" : descriptor["y"]  + token*y_stride,
+            "seed": (descriptor["seed"] + token) % 2**32} for descriptor in descriptors])
     bench.check_memory()
 
 # Queue and Interrupts -----------------------------------------------------------------------------

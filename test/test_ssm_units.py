@@ -16,16 +16,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from migen import Module, Signal
+
 import exact
 
 from cores.compiled import Compiled, pack_words, unpack_words
 from cores.ssm.accumulator import RowAccumulator
+from cores.ssm.config import RANDOM_BITS
+from cores.ssm.counter_hash import CounterHash
 from cores.ssm.dot import PRODUCT_BITS, AlignedProduct, DotProduct
-from cores.ssm.fp16 import Normaliser
+from cores.ssm.fp16 import Normaliser, delay
 from cores.ssm.multiplier import Multiplier
 from cores.ssm.product_sum import TwoProductSum
 from cores.ssm.rounding import FINITE, Round
 from cores.ssm.scale import Scale
+
+from model.bitexact import random_bits
 
 # Helpers ------------------------------------------------------------------------------------------
 
@@ -135,15 +141,25 @@ def test_scale_ten_million(seed):
 
 # Two-Product Sum ----------------------------------------------------------------------------------
 
+class Update(Module):
+    """A TwoProductSum with random bits beside its operands."""
+    def __init__(self, stochastic):
+        self.submodules.unit = self.unit = TwoProductSum(stochastic)
+        self.random = Signal(RANDOM_BITS)
+        self.comb  += self.unit.random.eq(delay(self, self.random, TwoProductSum.random_cycle))
+
+
 @cache
-def update_unit():
-    module = TwoProductSum()
-    return Compiled(module, {"a": module.a, "b": module.b, "d": module.d, "kill": module.kill,
+def update_unit(stochastic):
+    top    = Update(stochastic)
+    module = top.unit
+    random = {"random": top.random} if stochastic else {}
+    return Compiled(top, {"a": module.a, "b": module.b, "d": module.d, "kill": module.kill, **random,
         **{f"u_{name}": getattr(module.u, name) for name in ("significand", "exponent", "sign", "zero", "inf", "nan")}},
         {"source": module.source})
 
 
-def run_update(h, dA, dt, x, B, kill=None, seed=0):
+def run_update(h, dA, dt, x, B, kill=None, seed=0, random=None):
     """a*b + u*d for a = h, b = dA, u = dt*x and d = B, prepared here as the unit's docstring says."""
     table = normalised_table()
     t, s  = table[dt].astype(np.int64), table[x].astype(np.int64)
@@ -156,7 +172,9 @@ def run_update(h, dA, dt, x, B, kill=None, seed=0):
     significand = np.where(nan | inf, junk.integers(-2**22, 2**22, len(h)), np.where(sign, -significand, significand))
     exponent    = np.where(value, (t >> 10 & 63) + (s >> 10 & 63), junk.integers(0, 128, len(h)))
     kill        = np.zeros(len(h), np.uint8) if kill is None else kill
-    return play(update_unit(), TwoProductSum.latency, ["source"], a=h, b=table[dA], d=table[B], kill=kill,
+    randoms     = {} if random is None else {"random": random}
+    return play(update_unit(random is not None), TwoProductSum.latency, ["source"], a=h, b=table[dA], d=table[B],
+        kill=kill, **randoms,
         u_significand=significand, u_exponent=exponent, u_sign=sign, u_zero=zero, u_inf=inf, u_nan=nan)["source"]
 
 
@@ -185,6 +203,47 @@ def test_update_killed():
 @TEN_MILLION
 def test_update_ten_million(seed):
     check_update(*exact.update_vectors(np.random.default_rng(1000 + seed), COUNT), seed=seed)
+
+
+def check_stochastic_update(rng, count, seed=0):
+    vectors = exact.update_vectors(rng, count)
+    random  = exact.update_randoms(rng, *vectors)
+    assert np.array_equal(run_update(*vectors, seed=seed, random=random), exact.state_update(*vectors, random))
+
+
+def test_stochastic_update():
+    check_stochastic_update(np.random.default_rng(42), COUNT)
+
+
+@settings(max_examples=300, derandomize=True, deadline=None)
+@given(st.lists(st.tuples(BITS, BITS, BITS, BITS, BITS, st.integers(0, 1023)), min_size=1, max_size=30))
+def test_stochastic_update_of_any_operands(vectors):
+    *vectors, random = np.array(vectors, np.uint16).T.copy()
+    assert np.array_equal(run_update(*vectors, random=random), exact.state_update(*vectors, random))
+
+
+@pytest.mark.slow
+@TEN_MILLION
+def test_stochastic_update_ten_million(seed):
+    check_stochastic_update(np.random.default_rng(2000 + seed), COUNT, seed)
+
+# Counter Hash -------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("lanes", [4, 8, 16, 32])
+def test_counter_hash(lanes):
+    """Any sequence of keys, rows and columns gives the model's bits, whatever the lanes."""
+    rows, columns, count = 64, 128//lanes, 20_000
+    module = CounterHash(lanes, rows, columns)
+    rng    = np.random.default_rng(95)
+    keys   = rng.integers(0, 2**32, 20)
+    bits   = random_bits(keys, rows, 128)
+    pick, row, column = rng.integers(0, 20, count), rng.integers(0, rows, count), rng.integers(0, columns, count)
+    with Compiled(module, {"key": module.key, "row": module.row, "column": module.column},
+        {"source": module.source}) as compiled:
+        out = play(compiled, CounterHash.latency, ["source"], key=keys[pick], row=row, column=column)["source"]
+    words    = out.tolist() if out.ndim == 1 else unpack_words(out)
+    expected = bits.reshape(20, rows, columns, lanes)[pick, row, column].tolist()
+    assert words == [sum(value << RANDOM_BITS*lane for lane, value in enumerate(lane_values)) for lane_values in expected]
 
 # Single Operations --------------------------------------------------------------------------------
 
@@ -396,11 +455,22 @@ def test_accumulator_ten_million(seed):
 
 # Round --------------------------------------------------------------------------------------------
 
+class Rounding(Module):
+    """A Round with random bits beside its sink."""
+    def __init__(self, width, random_bits):
+        self.submodules.unit = self.unit = Round(width, random_bits)
+        self.random = Signal(RANDOM_BITS)
+        if random_bits:
+            self.comb += self.unit.random.eq(delay(self, self.random, Round.random_cycle))
+
+
 @cache
-def round_unit(width):
-    module = Round(width)
-    return module.scale, Compiled(module, {name: getattr(module, name)
-        for name in ("sink", "carry", "exponent", "special", "sign")}, {"source": module.source})
+def round_unit(width, stochastic):
+    top    = Rounding(width, RANDOM_BITS if stochastic else 0)
+    module = top.unit
+    random = {"random": top.random} if stochastic else {}
+    return module.scale, Compiled(top, {**random, **{name: getattr(module, name)
+        for name in ("sink", "carry", "exponent", "special", "sign")}}, {"source": module.source})
 
 
 def round_vectors(rng, count, width):
@@ -430,9 +500,9 @@ def round_vectors(rng, count, width):
     return magnitudes, exponent
 
 
-def check_round(rng, count, width):
+def check_round(rng, count, width, stochastic=False):
     magnitudes, field = round_vectors(rng, count, width)
-    scale, compiled   = round_unit(width)
+    scale, compiled   = round_unit(width, stochastic)
     exponent          = np.maximum(field - 14 - width - scale, -256)
     negative, carry   = rng.integers(0, 2, (2, count)).tolist()
     sign    = rng.integers(0, 2, count)
@@ -440,10 +510,18 @@ def check_round(rng, count, width):
     values  = [-magnitude if minus else magnitude for magnitude, minus in zip(magnitudes, negative)]
     carry   = [one and value > 1 - (1 << width) for one, value in zip(carry, values)]
     sink    = pack_words([value - one for value, one in zip(values, carry)], width + 1)
+    lsbs    = (-exponent - scale).tolist()
+    randoms = [None]*count
+    ports   = {}
+    if stochastic:
+        deciding = np.array([exact.deciding_random(value, lsb) for value, lsb in zip(values, lsbs)])
+        random   = np.where(rng.random(count) < 0.5, rng.integers(0, 1024, count),
+            np.clip(deciding + rng.integers(-1, 1, count), 0, 1023))
+        randoms, ports = random.tolist(), {"random": random}
     out     = play(compiled, Round.latency, ["source"],
-        sink=sink, carry=carry, exponent=exponent, special=special, sign=sign)["source"]
-    rounded = [exact.round16(-value if negate else value, -lsb - scale)
-        for value, negate, lsb in zip(values, sign.tolist(), exponent.tolist())]
+        sink=sink, carry=carry, exponent=exponent, special=special, sign=sign, **ports)["source"]
+    rounded = [exact.round16(-value if negate else value, lsb, random=random)
+        for value, negate, lsb, random in zip(values, sign.tolist(), lsbs, randoms)]
     assert np.array_equal(out, np.choose(special, # FINITE, ZERO, INFINITE, NAN.
         [rounded, sign << 15, exact.INFINITY16 | sign << 15, np.full(count, exact.NAN16)]))
 
@@ -452,6 +530,17 @@ def check_round(rng, count, width):
     (91, COUNT)])
 def test_round(width, count):
     check_round(np.random.default_rng(90 + width), count, width)
+
+
+@pytest.mark.parametrize("width, count", [(7, 50_000), (12, 50_000), (29, 50_000), (59, COUNT)])
+def test_stochastic_round(width, count):
+    check_round(np.random.default_rng(190 + width), count, width, stochastic=True)
+
+
+@pytest.mark.slow
+@TEN_MILLION
+def test_stochastic_round_ten_million(seed):
+    check_round(np.random.default_rng(2000 + seed), COUNT, 59, stochastic=True)
 
 
 @pytest.mark.slow

@@ -26,13 +26,13 @@ def stream(*arguments, timeout=600):
         text=True, timeout=timeout)
 
 
-def run_case(tmp_path, case, *options):
+def run_case(tmp_path, case, *options, seed=None):
     """Through stream.py and back; asserts the model's bits and returns the summary."""
     np.savez(tmp_path/"case.npz", **case)
     done = stream("run", tmp_path/"case.npz", "--output", tmp_path/"out.npz", "--json", tmp_path/"out.json",
         "--transport", "sim", *options)
     assert done.returncode == 0, done.stderr
-    y, h = ssm_block(**case)
+    y, h = ssm_block(**case, seed=seed)
     with np.load(tmp_path/"out.npz") as out:
         assert set(out) == {"y", "h"}
         assert_same_bits(out["y"], y)
@@ -73,12 +73,21 @@ def test_random_case(tmp_path, name):
         assert summary[key]
 
 
-@pytest.mark.parametrize("lanes", [8, *(pytest.param(lanes, marks=pytest.mark.slow) for lanes in (4, 32))])
+@pytest.mark.parametrize("lanes", [pytest.param(lanes, marks=pytest.mark.slow) for lanes in (4, 8, 32)])
 def test_lanes(tmp_path, lanes):
     """Every number of lanes gives the same bits."""
     case    = random_case(np.random.default_rng(lanes), 3, 4, 33, 70, 2)
     summary = run_case(tmp_path, case, "--lanes", lanes)
     assert summary["lanes"] == lanes
+
+
+@pytest.mark.parametrize("mode", ["prefill", "decode"])
+def test_stochastic_rounding(tmp_path, mode):
+    """The seed gets through to every head and token."""
+    case    = random_case(np.random.default_rng(6), 4, 3, 20, 40, 1)
+    summary = run_case(tmp_path, case, "--lanes", 8, "--rounding", "stochastic", "--mode", mode, "--seed", 2**32 - 3,
+        seed=2**32 - 3)
+    assert summary["rounding"] == "stochastic"
 
 
 def test_not_a_number(tmp_path):

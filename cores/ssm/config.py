@@ -19,6 +19,14 @@ BEAT_ELEMENTS = BEAT_BYTES//ELEMENT_BYTES
 
 LANES         = (4, 8, 16, 32)
 
+# Stochastic rounding, see cores/ssm/counter_hash.py and model/bitexact.py.
+RANDOM_BITS    = 10         # Of each state element.
+HASH_WORD_BITS = 24
+HASH_ROUNDS    = 4          # For the row, and as many for HASH_LANES lanes.
+HASH_LANES     = 4
+HASH_CONSTANT  = 0x9e3779   # 2**24 over the golden ratio.
+SEED_STRIDE    = 0x9e3779b9 # From a head's seed to the next one's: no two heads meet for millions of tokens.
+
 # Helpers ------------------------------------------------------------------------------------------
 
 def ceil_multiple(value, multiple):
@@ -47,6 +55,7 @@ class SSMConfig:
     max_tokens  : Largest T, the tokens of a job.
     queue_depth : Tile descriptors the gateware holds (a power of two).
     pipelined   : False: the stages run one after the other, for comparison only; the bits are the same.
+    stochastic_rounding : How the state is rounded: False, to nearest even; True, stochastically, by a seed.
 
     Raises
     ------
@@ -60,6 +69,7 @@ class SSMConfig:
     max_tokens  : int = 65535
     queue_depth : int = 8
     pipelined   : bool = True
+    stochastic_rounding : bool = False
 
     def __post_init__(self):
         if self.lanes not in LANES:
@@ -74,8 +84,9 @@ class SSMConfig:
                 f"a multiple of {self.d_state_multiple} is.")
         if self.queue_depth not in (2, 4, 8, 16, 32):
             raise ValueError(f"queue_depth = {self.queue_depth!r} is not allowed: one of 2, 4, 8, 16, 32 is.")
-        if not isinstance(self.pipelined, bool):
-            raise ValueError(f"pipelined = {self.pipelined!r} is not allowed: True or False is.")
+        for name in ("pipelined", "stochastic_rounding"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} = {getattr(self, name)!r} is not allowed: True or False is.")
 
     @property
     def d_state_multiple(self):

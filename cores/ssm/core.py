@@ -20,12 +20,17 @@ from cores.ssm.tile import TileBanks
 
 # Layouts ------------------------------------------------------------------------------------------
 
-COMMAND_LAYOUT = [
-    ("tokens",      16), # T >= 1.
-    ("first_token", 16), # y is emitted from this token on.
-    ("zero_state",   1), # Start from zeros; nothing is taken from state_sink.
-    ("no_store",     1), # Nothing is given to state_source.
-]
+def command_layout(config):
+    """Of a head tile's command."""
+    layout = [
+        ("tokens",      16), # T >= 1.
+        ("first_token", 16), # y is emitted from this token on.
+        ("zero_state",   1), # Start from zeros; nothing is taken from state_sink.
+        ("no_store",     1), # Nothing is given to state_source.
+    ]
+    if config.stochastic_rounding:
+        layout += [("seed", 32)] # Of the tile's random bits: token t has those of seed + t.
+    return layout
 
 # Row Gatherer -------------------------------------------------------------------------------------
 
@@ -68,7 +73,7 @@ class SSMCore(LiteXModule):
     Streams of 128-bit beats; contents as in :class:`cores.ssm.config.Geometry`:
 
     ============ ====== ================================================================
-    command      sink   one a tile, see COMMAND_LAYOUT
+    command      sink   one a tile, see command_layout
     state_sink   sink   head tiles, except those that start from zeros
     input_sink   sink   for each tile, for each token: its x record, then its BC record
     state_source source head tiles, except those not stored; last ends a tile
@@ -88,7 +93,7 @@ class SSMCore(LiteXModule):
 
         self.headdim      = Signal(max=config.max_headdim + 1)
         self.d_state      = Signal(max=config.max_d_state + 1)
-        self.command      = stream.Endpoint(COMMAND_LAYOUT)
+        self.command      = stream.Endpoint(command_layout(config))
         self.state_sink   = stream.Endpoint([("data", 128)])
         self.input_sink   = stream.Endpoint([("data", 128)])
         self.state_source = stream.Endpoint([("data", 128)])
@@ -137,6 +142,7 @@ class SSMCore(LiteXModule):
             [fifo.sink.valid.eq(self.command.valid & room) for fifo in fifos],
             run_fifo.sink.tokens.eq(self.command.tokens),
             run_fifo.sink.first_token.eq(self.command.first_token),
+            run_fifo.sink.seed.eq(self.command.seed) if config.stochastic_rounding else [],
             load_fifo.sink.zero.eq(self.command.zero_state),
             store_fifo.sink.skip.eq(self.command.no_store),
             run_fifo.source.connect(sequencer.command),
@@ -218,6 +224,12 @@ class SSMCore(LiteXModule):
             tiles.finish.eq(valid[state_write] & delay(self, vector.tile_last, state_write)),
             tiles.finish_bank.eq(bank_w),
         ]
+
+        if config.stochastic_rounding:
+            self.comb += [
+                datapath.key.eq(delay(self, vector.key, x_cycle)),
+                datapath.column.eq(delay(self, vector.column, x_cycle)),
+            ]
 
         # y: room for a whole token is reserved before it starts. ----------------------------------
         beats = -(-config.max_headdim//BEAT_ELEMENTS)

@@ -10,6 +10,8 @@ from migen import *
 from litex.gen import *
 
 from cores.ssm.accumulator import RowAccumulator
+from cores.ssm.config import RANDOM_BITS
+from cores.ssm.counter_hash import CounterHash
 from cores.ssm.dot import FRACTION_BITS, SPECIAL_LAYOUT, AlignedProduct, DotProduct
 from cores.ssm.fp16 import NORMALISED_BITS, Normaliser, delay
 from cores.ssm.product_sum import TwoProductSum
@@ -31,7 +33,7 @@ class Datapath(LiteXModule):
         x, D ---------> delay ---------------------> AlignedProduct ----^ (skip)
 
     A row's vectors come with growing columns; ``first`` marks the row's first, ``last`` its last: then y of the row
-    appears. ``kill`` (a bit a lane) takes lanes beyond the state size out: their new state is +0, they add nothing
+    appears. With stochastic rounding ``key`` is of the token, ``column`` of the vector. ``kill`` (a bit a lane) takes lanes beyond the state size out: their new state is +0, they add nothing
     to y.
 
     Timing: with valid, row, first, last, kill, x, dt, dA and D of a vector in cycle 0, its state and B are due in cycle
@@ -52,6 +54,8 @@ class Datapath(LiteXModule):
         self.first = Signal()
         self.last  = Signal()
         self.kill  = Signal(lanes)
+        self.key    = Signal(32)
+        self.column = Signal(max=max(config.max_d_state//lanes, 2))
         self.x     = Signal(16)
         self.dt    = Signal(16)
         self.dA    = Signal(16)
@@ -80,8 +84,18 @@ class Datapath(LiteXModule):
         kill = delay(self, self.kill, self.state_cycle)
 
         # State update. ----------------------------------------------------------------------------
+        if config.stochastic_rounding:
+            self.hash = hash = CounterHash(lanes, config.max_headdim, config.max_d_state//lanes)
+            wait = self.state_cycle + TwoProductSum.random_cycle - hash.latency
+            self.comb += [
+                hash.key.eq(delay(self, self.key, wait)),
+                hash.row.eq(delay(self, self.row, wait)),
+                hash.column.eq(delay(self, self.column, wait)),
+            ]
         for lane in range(lanes):
-            update = TwoProductSum()
+            update = TwoProductSum(config.stochastic_rounding)
+            if config.stochastic_rounding:
+                self.comb += update.random.eq(hash.source[RANDOM_BITS*lane:RANDOM_BITS*(lane + 1)])
             self.add_module(name=f"update{lane}", module=update)
             self.comb += [
                 update.a.eq(self.state[16*lane:16*(lane + 1)]),

@@ -35,7 +35,7 @@ from litex.soc.interconnect import stream
 
 from cores.ssm.axi import AXIReader, AXIWriter, memory_interface
 from cores.ssm.config import BEAT_BYTES, SSMConfig
-from cores.ssm.core import COMMAND_LAYOUT, SSMCore
+from cores.ssm.core import SSMCore, command_layout
 from cores.ssm.dma import TileDMA
 from cores.ssm.memory import ADDRESS_BITS
 from cores.ssm.ssm import GATEWARE_VERSION
@@ -47,8 +47,12 @@ WITHOUT    = ("max_heads", "max_groups", "max_tokens") # They bound jobs in DRAM
 PARAMETERS = tuple(field.name for field in fields(SSMConfig) if field.name not in WITHOUT)
 KEYS       = ("name", "memory", *PARAMETERS)
 
-# Bits of s_axis_descriptor_tdata: byte addresses, multiples of 16, then as COMMAND_LAYOUT.
-DESCRIPTOR_LAYOUT = [(name, 32) for name in ("x", "bc", "y", "state_in", "state_out")] + COMMAND_LAYOUT
+ADDRESSES  = ("x", "bc", "y", "state_in", "state_out")
+
+
+def descriptor_layout(config):
+    """Bits of s_axis_descriptor_tdata: byte addresses, multiples of 16, then as a command."""
+    return [(name, 32) for name in ADDRESSES] + command_layout(config)
 
 # Configuration ------------------------------------------------------------------------------------
 
@@ -125,7 +129,7 @@ class Top(LiteXModule):
 
     def add_streams(self, config, core):
         beat = [("data", 8*BEAT_BYTES)]
-        self.add_stream("s_axis_command", core.command,      COMMAND_LAYOUT, "One a tile, see below.")
+        self.add_stream("s_axis_command", core.command,      command_layout(config), "One a tile, see below.")
         self.add_stream("s_axis_state",   core.state_sink,   beat, "Head tiles, but of commands with zero_state.")
         self.add_stream("s_axis_input",   core.input_sink,   beat, "For each tile, each token: its x, its BC record.")
         self.add_stream("m_axis_state",   core.state_source, beat, "Head tiles, but of commands with no_store.")
@@ -144,16 +148,17 @@ class Top(LiteXModule):
             config.queue_depth)
 
         # A descriptor goes to the DMA and, as a command, to the core.
-        descriptor = stream.Endpoint(DESCRIPTOR_LAYOUT)
+        descriptor = stream.Endpoint(descriptor_layout(config))
         both       = Signal()
         self.comb += [
             both.eq(dma.descriptor.ready & core.command.ready),
             descriptor.ready.eq(both),
             dma.descriptor.valid.eq(descriptor.valid & both),
             core.command.valid.eq(descriptor.valid & both),
-            [getattr(dma.descriptor, name).eq(getattr(descriptor, name)[shift:]) for name, _ in DESCRIPTOR_LAYOUT[:5]],
-            [getattr(dma.descriptor, name).eq(getattr(descriptor, name)) for name, _ in COMMAND_LAYOUT],
-            [getattr(core.command,   name).eq(getattr(descriptor, name)) for name, _ in COMMAND_LAYOUT],
+            [getattr(dma.descriptor, name).eq(getattr(descriptor, name)[shift:]) for name in ADDRESSES],
+            [getattr(dma.descriptor, name).eq(getattr(descriptor, name))
+                for name in ("tokens", "first_token", "zero_state", "no_store")],
+            [getattr(core.command, name).eq(getattr(descriptor, name)) for name, _ in command_layout(config)],
             dma.state_source.connect(core.state_sink),
             dma.input_source.connect(core.input_sink),
             core.state_source.connect(dma.state_sink),
@@ -165,7 +170,7 @@ class Top(LiteXModule):
             dma.y_beats.eq(core.row_beats),
             [stride.eq(port[shift:]) for stride, port in zip((dma.x_stride, dma.bc_stride, dma.y_stride), strides)],
         ]
-        self.add_stream("s_axis_descriptor", descriptor, DESCRIPTOR_LAYOUT, "One a tile, see below.")
+        self.add_stream("s_axis_descriptor", descriptor, descriptor_layout(config), "One a tile, see below.")
         self.add_axi("m_axi_state", state_axi, "Head tiles.")
         self.add_axi("m_axi_token", token_axi, "x and BC records, read; y records, written.")
         masters = (self.state_reader, self.input_reader, self.state_writer, self.y_writer)
@@ -200,6 +205,7 @@ def field_table(layout):
         "first_token": "y is emitted from this token on, 0 to T.",
         "zero_state" : "Start from a state of zeros.",
         "no_store"   : "Do not give the new state back.",
+        "seed"       : "Of stochastic rounding; token t takes seed + t.",
     }
     for name, width in layout:
         bits = f"[{bit + width - 1}:{bit}]" if width > 1 else f"[{bit}]"
@@ -211,8 +217,8 @@ def field_table(layout):
 def header(name, memory, config, ports):
     """The comment that the file begins with."""
     stream_name, layout = {
-        "none": ("s_axis_command",    COMMAND_LAYOUT),
-        "axi4": ("s_axis_descriptor", DESCRIPTOR_LAYOUT),
+        "none": ("s_axis_command",    command_layout(config)),
+        "axi4": ("s_axis_descriptor", descriptor_layout(config)),
     }[memory]
     release = ".".join(str(GATEWARE_VERSION >> 8*n & 255) for n in (2, 1, 0))
     lines   = [

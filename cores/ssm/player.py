@@ -11,8 +11,8 @@ import numpy as np
 
 from cores.compiled import Compiled, stream_ports
 from cores.ssm import layout
-from cores.ssm.config import BEAT_BYTES, Geometry
-from cores.ssm.core import COMMAND_LAYOUT, SSMCore
+from cores.ssm.config import BEAT_BYTES, SEED_STRIDE, Geometry
+from cores.ssm.core import SSMCore, command_layout
 
 # Tile ---------------------------------------------------------------------------------------------
 
@@ -28,14 +28,15 @@ class Tile:
     h0 : np.ndarray = None
     first_token : int  = 0     # y is emitted from this token on.
     no_store    : bool = False # The new state does not leave the core.
+    seed        : int  = 0     # Of stochastic rounding.
 
 
-def case_tiles(x, dt, dA, B, C, D, h0=None):
-    """The head tiles of a case. float16, shapes as in :func:`model.bitexact.ssm_block`."""
+def case_tiles(x, dt, dA, B, C, D, h0=None, seed=0):
+    """The head tiles of a case. float16, shapes and seed as in :func:`model.bitexact.ssm_block`."""
     heads = x.shape[1]
     group = np.arange(heads)//(heads//B.shape[1])
-    return [Tile(x[:, n], dt[:, n], dA[:, n], B[:, group[n]], C[:, group[n]], D[n], None if h0 is None else h0[n])
-        for n in range(heads)]
+    return [Tile(x[:, n], dt[:, n], dA[:, n], B[:, group[n]], C[:, group[n]], D[n], None if h0 is None else h0[n],
+        seed=(seed + n*SEED_STRIDE) % 2**32) for n in range(heads)]
 
 # Core Player --------------------------------------------------------------------------------------
 
@@ -47,7 +48,6 @@ class CorePlayer:
     config : :class:`cores.ssm.config.SSMConfig`.
     """
     STREAMS = { # Name: payloads, whether the core drives it.
-        "command"      : (tuple(name for name, _ in COMMAND_LAYOUT), False),
         "state_sink"   : (("data",),        False),
         "input_sink"   : (("data",),        False),
         "state_source" : (("data", "last"), True),
@@ -59,7 +59,8 @@ class CorePlayer:
         core    = SSMCore(config)
         inputs  = {"headdim": core.headdim, "d_state": core.d_state}
         outputs = {}
-        for name, (payloads, drives) in self.STREAMS.items():
+        command = (tuple(name for name, _ in command_layout(config)), False)
+        for name, (payloads, drives) in {"command": command, **self.STREAMS}.items():
             driven, read = stream_ports(name, getattr(core, name), payloads, drives)
             inputs.update(driven)
             outputs.update(read)
@@ -106,6 +107,7 @@ class CorePlayer:
 
         self.compiled.poke(headdim=headdim, d_state=d_state)
         self.compiled.step(3)
+        seeds = {"seed": [tile.seed for tile in tiles]} if self.config.stochastic_rounding else {}
         out, cycles = self.compiled.streams(
             sinks = {
                 "command": {
@@ -113,6 +115,7 @@ class CorePlayer:
                     "first_token": [tile.first_token for tile in tiles],
                     "zero_state" : [tile.h0 is None  for tile in tiles],
                     "no_store"   : [tile.no_store    for tile in tiles],
+                    **seeds,
                 },
                 "state_sink": {"data": _beats(states)},
                 "input_sink": {"data": _beats(inputs)},
@@ -131,9 +134,10 @@ class CorePlayer:
         return (np.split(y, np.cumsum(y_counts)[:-1]),
             [None if tile.no_store else layout.unpack_state(geometry, next(h).tobytes())[0] for tile in tiles], cycles)
 
-    def play_case(self, x, dt, dA, B, C, D, h0=None, **options):
+    def play_case(self, x, dt, dA, B, C, D, h0=None, rounding_seed=0, **options):
         """Run a case, head by head: y (T, H, P), h (H, P, N) and cycles. Otherwise as :meth:`play`."""
-        y, h, cycles = self.play(x.shape[2], B.shape[2], case_tiles(x, dt, dA, B, C, D, h0), **options)
+        tiles        = case_tiles(x, dt, dA, B, C, D, h0, rounding_seed)
+        y, h, cycles = self.play(x.shape[2], B.shape[2], tiles, **options)
         return np.stack(y, axis=1), np.stack(h), cycles
 
 # Helpers ------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from migen import *
 
 from litex.gen import *
 
+from cores.ssm.config import RANDOM_BITS
 from cores.ssm.fp16 import *
 from cores.ssm.rounding import FINITE, INFINITE, NAN, ZERO, Round
 from cores.ssm.scale import SCALED_LAYOUT
@@ -41,28 +42,40 @@ class TwoProductSum(LiteXModule):
     multipliers. What of a*b falls below the frame only matters as a sticky bit, because u*d is normalised. Where a*b
     lies more than 35 bits above, the frame follows it instead and u*d is small enough to act as a sticky bit itself.
 
+    With ``stochastic`` the sum is rounded stochastically by ``random``, due ``random_cycle`` cycles after the operands; the
+    rest that decides is longer then, and a is normalised so that all of it lies in the frame.
+
     u is signed. d counts as positive and a*b is added or subtracted; d's sign then negates the result.
 
     Latency: 10 cycles. Throughput: one sum a cycle. Multipliers: 23 x 14 and 22 x 11 bits, one DSP48E1 each; the latter
     also adds the lower 46 bits of the sum.
     Model: :func:`model.bitexact.state_update`.
     """
-    latency = 10
+    latency      = 10
+    random_cycle = latency - Round.latency + Round.random_cycle
 
-    def __init__(self):
+    def __init__(self, stochastic=False):
         self.a      = Signal(16)
         self.b      = Signal(NORMALISED_BITS)
         self.u      = u = Record(SCALED_LAYOUT)
         self.d      = Signal(NORMALISED_BITS)
         self.kill   = Signal()
+        self.random = Signal(RANDOM_BITS)
         self.source = Signal(16)
 
         # # #
 
-        self.round = round = Round(FRAME)
+        self.round = round = Round(FRAME, RANDOM_BITS if stochastic else 0)
 
         # Cycle 1: unpack. What depends on b and u alone, synthesis makes once for all lanes. ------
-        a = Fields(self, self.a)
+        biased = Signal((6, True)) # Exponent of a, as Fields has it.
+        if stochastic:
+            self.normaliser = normaliser = Normaliser()
+            a = NormalisedFields(self, normaliser.source)
+            self.comb += normaliser.sink.eq(self.a), biased.eq(a.exponent - 9)
+        else:
+            a = Fields(self, self.a)
+            self.comb += biased.eq(a.biased)
         b = NormalisedFields(self, self.b)
         d = NormalisedFields(self, self.d)
 
@@ -86,14 +99,14 @@ class TwoProductSum(LiteXModule):
             for signal in (a.significand, b.significand, ab_zero_0, ud_zero_0, ab_sign ^ d.sign))
         distance_ad = Signal((7, True), reset_less=True) # Of the exponents; together, of the products.
         distance_bu = Signal((8, True), reset_less=True)
-        a_exponent  = Signal(5, reset_less=True)
+        a_exponent  = Signal((6, True), reset_less=True)
         d_exponent  = Signal(6, reset_less=True)
         b_exponent  = Signal((8, True), reset_less=True) # With what makes the sum with a's the exponent for Round.
         u_exponent  = Signal((8, True), reset_less=True) # Likewise, with d's.
         self.sync += [
-            distance_ad.eq(a.biased - d.exponent),
+            distance_ad.eq(biased - d.exponent),
             distance_bu.eq(b.exponent - u.exponent + 7),
-            a_exponent.eq(a.biased),
+            a_exponent.eq(biased),
             d_exponent.eq(d.exponent),
             b_exponent.eq(b.exponent - (95 + round.scale)),
             u_exponent.eq(u.exponent - (103 + round.scale)),
@@ -188,5 +201,6 @@ class TwoProductSum(LiteXModule):
             round.exponent.eq(delay(self, exponent_3, 3)),
             round.special.eq(delay(self, special, 5)),
             round.sign.eq(delay(self, sign, 5)),
+            round.random.eq(self.random),
             self.source.eq(round.source),
         ]

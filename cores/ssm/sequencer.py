@@ -22,7 +22,8 @@ class Sequencer(LiteXModule):
     the token before has left the pipeline; within a token nothing stalls. The next token follows without a gap, the
     next tile after one cycle. With an `interval` above 1 that many cycles pass from each vector to the next.
 
-    ``command`` takes one command a tile: its ``tokens`` (>= 1) and ``first_token``, the first whose y is wanted.
+    ``command`` takes one command a tile: its ``tokens`` (>= 1), ``first_token``, the first whose y is wanted, and with
+    stochastic rounding a ``seed``; token t has the key seed + t.
     The ``wait_*`` signals say, in a cycle without a vector, why: no command, state, inputs or room for y.
     """
     def __init__(self, config, interval=1):
@@ -34,7 +35,8 @@ class Sequencer(LiteXModule):
         self.d_state     = Signal(max=config.max_d_state + 1)
         self.columns     = Signal(max=columns + 1)
 
-        self.command     = command = stream.Endpoint([("tokens", 16), ("first_token", 16)])
+        seed = [("seed", 32)] if config.stochastic_rounding else []
+        self.command     = command = stream.Endpoint([("tokens", 16), ("first_token", 16), *seed])
         self.loaded      = Signal(2)
         self.finish      = Signal()
         self.finish_bank = Signal()
@@ -56,6 +58,7 @@ class Sequencer(LiteXModule):
         self.token_last  = Signal() # Last vector of a token.
         self.tile_last   = Signal() # Last vector of a tile.
         self.emit        = Signal() # y of this token is wanted.
+        self.key         = Signal(32, reset_less=True)
 
         self.wait_descriptor = Signal()
         self.wait_state      = Signal()
@@ -112,6 +115,16 @@ class Sequencer(LiteXModule):
                 token.eq(token + 1),
             )
         ]
+
+        if config.stochastic_rounding:
+            self.sync += [
+                If(self.valid & self.token_last,
+                    self.key.eq(self.key + 1),
+                ),
+                If(~running,
+                    self.key.eq(command.seed),
+                ),
+            ]
 
         if interval > 1:
             self.sync += If(self.valid, pause.eq(interval - 1)).Elif(pause != 0, pause.eq(pause - 1))

@@ -15,7 +15,7 @@ from litex.soc.interconnect.csr_eventmanager import *
 from litex.soc.integration.doc import AutoDoc, ModuleDoc
 
 from cores.ssm.config import BEAT_BYTES
-from cores.ssm.core import COMMAND_LAYOUT, SSMCore
+from cores.ssm.core import SSMCore, command_layout
 from cores.ssm.dma import DESCRIPTOR_LAYOUT, TileDMA
 from cores.ssm.memory import MemoryReader, MemoryWriter, Region
 from cores.ssm.paged import PagedReader, PagedWriter
@@ -132,6 +132,8 @@ class SSM(LiteXModule, AutoDoc):
             CSRField("tokens",      size=16, offset=0,  description="Tokens T to run, 1 or more."),
             CSRField("first_token", size=16, offset=16, description="y is written from this token on: 0 .. T."),
         ])
+        if config.stochastic_rounding:
+            self._tile_seed = CSRStorage(32, description="Seed of the tile's stochastic rounding; token t takes seed + t.")
         self._tile_push = CSRStorage(description="A write puts the descriptor into the queue.", fields=[
             CSRField("zero_state", size=1, description="Start from a state of zeros; do not read ``tile_state_in``."),
             CSRField("no_store",   size=1, description="Do not write ``tile_state_out``."),
@@ -211,7 +213,7 @@ class SSM(LiteXModule, AutoDoc):
         ]
 
         # Queue. -----------------------------------------------------------------------------------
-        self.queue = queue = ResetInserter()(stream.SyncFIFO(COMMAND_LAYOUT, config.queue_depth))
+        self.queue = queue = ResetInserter()(stream.SyncFIFO(command_layout(config), config.queue_depth))
         in_flight  = Signal(max=config.queue_depth + 1)
         push       = Signal()
         accept     = Signal()
@@ -251,6 +253,7 @@ class SSM(LiteXModule, AutoDoc):
             queue.sink.first_token.eq(tokens.first_token),
             queue.sink.zero_state.eq(flags.zero_state),
             queue.sink.no_store.eq(flags.no_store),
+            queue.sink.seed.eq(self._tile_seed.storage) if config.stochastic_rounding else [],
             queue.source.connect(core.command),
             dma.descriptor.valid.eq(accept),
             [getattr(dma.descriptor, name).eq(address[BEAT_SHIFT:]) for name, address in addresses.items()],

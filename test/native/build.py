@@ -27,6 +27,7 @@ def build(directory, config):
     subprocess.run(["gcc", *FLAGS, "-o", path,
         f"-I{directory}", f"-I{DIRECTORY}", f"-I{firmware_build.DIRECTORY}",
         *(f"-DSSM_{name.upper()}={getattr(config, name)}" for name in ("max_heads", "max_groups", "max_tokens")),
+        f"-DSSM_STOCHASTIC_ROUNDING={config.stochastic_rounding:d}",
         *(os.path.join(firmware_build.DIRECTORY, name) for name in FIRMWARE),
         *(os.path.join(DIRECTORY, name) for name in NATIVE)], check=True)
     return path

@@ -37,6 +37,7 @@ class Tile:
     x_stride  : int
     bc_stride : int
     y_stride  : int
+    seed      : int # The register; 0 where the core rounds to nearest.
 
 # Device -------------------------------------------------------------------------------------------
 

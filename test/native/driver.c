@@ -47,9 +47,9 @@ static const char *csr_names[] = {CSRS_32(CSR_NAME) CSRS_64(CSR_NAME)};
 
 static void tell(const char *event, const struct fake_tile *tile)
 {
-	printf("%s %u %u %u %u %u %u %u %u %u %u %u %u\n", event, tile->x, tile->bc, tile->y, tile->state_in,
+	printf("%s %u %u %u %u %u %u %u %u %u %u %u %u %u\n", event, tile->x, tile->bc, tile->y, tile->state_in,
 		tile->state_out, tile->tokens, tile->flags, tile->headdim, tile->d_state, tile->x_stride, tile->bc_stride,
-		tile->y_stride);
+		tile->y_stride, tile->seed);
 }
 
 static void on_push(const struct fake_tile *tile)

@@ -69,7 +69,7 @@ static void push(uint32_t flags)
 		csrs[CSR_ssm_tile_x], csrs[CSR_ssm_tile_bc], csrs[CSR_ssm_tile_y],
 		csrs[CSR_ssm_tile_state_in], csrs[CSR_ssm_tile_state_out], csrs[CSR_ssm_tile_tokens], flags,
 		csrs[CSR_ssm_headdim], csrs[CSR_ssm_d_state],
-		csrs[CSR_ssm_x_stride], csrs[CSR_ssm_bc_stride], csrs[CSR_ssm_y_stride],
+		csrs[CSR_ssm_x_stride], csrs[CSR_ssm_bc_stride], csrs[CSR_ssm_y_stride], csrs[CSR_ssm_tile_seed],
 	};
 
 	if (fake_knobs.push_errors) {

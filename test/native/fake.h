@@ -14,7 +14,7 @@
 
 struct fake_tile {
 	uint32_t x, bc, y, state_in, state_out, tokens, flags;
-	uint32_t headdim, d_state, x_stride, bc_stride, y_stride;
+	uint32_t headdim, d_state, x_stride, bc_stride, y_stride, seed;
 };
 
 /* What a test sets. */
