@@ -611,8 +611,8 @@ def selftest_handler(device, config):
     return lambda tile: compute(device, Geometry(config, 1, tile.headdim, tile.d_state))(tile)
 
 
-@pytest.mark.parametrize("config", [CONFIG, SSMConfig(lanes=32), SSMConfig(lanes=8, max_headdim=2, max_d_state=8)],
-    ids=lambda config: f"{config.lanes} lanes")
+@pytest.mark.parametrize("config", [CONFIG, SSMConfig(lanes=32), SSMConfig(lanes=8, max_headdim=2, max_d_state=8),
+    SSMConfig(lanes=4, stochastic_rounding=True)], ids=lambda config: f"{config.lanes} lanes")
 def test_selftest(start, config):
     device = start(config, config)
     device.on("done", selftest_handler(device, config))
@@ -705,7 +705,7 @@ def test_firmware_is_self_contained(tmp_path):
     undefined, defined = set(), set()
     for name in native.FIRMWARE:
         subprocess.run(["gcc", "-std=gnu99", "-Os", "-c", "-fno-builtin", f"-I{tmp_path}", f"-I{native.DIRECTORY}",
-            f"-I{DIRECTORY}", "-DSSM_MAX_HEADS=1", "-DSSM_MAX_GROUPS=1", "-DSSM_MAX_TOKENS=1",
+            f"-I{DIRECTORY}", *native.defines(CONFIG),
             f"{DIRECTORY}/{name}", "-o", str(tmp_path/"object.o")], check=True)
         symbols = subprocess.run(["nm", str(tmp_path/"object.o")], check=True, capture_output=True, text=True).stdout
         for line in symbols.splitlines():

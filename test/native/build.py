@@ -20,14 +20,19 @@ FLAGS     = ("-std=gnu99", "-O0", "-g", "-Wall", "-Wextra", "-Werror", "-fsaniti
 
 # Build --------------------------------------------------------------------------------------------
 
+def defines(config):
+    """The constants of LiteX's soc.h, as options of the compiler."""
+    names = ("max_heads", "max_groups", "max_tokens", "stochastic_rounding")
+    return [f"-DSSM_{name.upper()}={int(getattr(config, name))}" for name in names]
+
+
 def build(directory, config):
     """Build the driver with the headers of an SSMConfig; returns its path."""
     firmware_build.write_headers(directory, config)
     path = os.path.join(directory, "driver")
     subprocess.run(["gcc", *FLAGS, "-o", path,
         f"-I{directory}", f"-I{DIRECTORY}", f"-I{firmware_build.DIRECTORY}",
-        *(f"-DSSM_{name.upper()}={getattr(config, name)}" for name in ("max_heads", "max_groups", "max_tokens")),
-        f"-DSSM_STOCHASTIC_ROUNDING={config.stochastic_rounding:d}",
+        *defines(config),
         *(os.path.join(firmware_build.DIRECTORY, name) for name in FIRMWARE),
         *(os.path.join(DIRECTORY, name) for name in NATIVE)], check=True)
     return path
