@@ -10,7 +10,9 @@ from typing import Callable, NamedTuple
 import numpy as np
 import torch
 
-from model.bitexact import dot_skip, state_update
+from cores.ssm.config import SEED_STRIDE
+
+from model.bitexact import dot_skip, random_bits, state_update
 
 # Arithmetic ---------------------------------------------------------------------------------------
 
@@ -66,11 +68,7 @@ def _nearest_update(h, dA, dt, x, B, token):
 
 
 def _stochastic_update(h, dA, dt, x, B, token):
-    random   = np.random.default_rng(token)
-    exact    = dA.astype(float)*h + (dt.astype(float)*x)*B
-    _, power = np.frexp(exact)
-    step     = np.ldexp(1.0, np.maximum(power - 11, -24))
-    return (np.floor(exact/step + random.random(exact.shape))*step).astype(np.float16)
+    return state_update(h, dA, dt, x, B, random_bits(token + np.arange(len(h))*SEED_STRIDE, *h.shape[1:]))
 
 # All ----------------------------------------------------------------------------------------------
 
