@@ -3,7 +3,10 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""What cocotb runs in the simulator, for test_gen.py: generated Verilog with cocotbext-axi against the model.
+"""What cocotb runs in Icarus Verilog, for test_gen.py: generated Verilog with cocotbext-axi against the model.
+
+Run as a program with a Verilog file and a folder, it simulates the file in that folder. The environment's EXAMPLE names the
+configuration that the Verilog was made from.
 
 Tiles: one from zeros that is not stored, one whose y is wanted from token 1 on, one plain.
 """
@@ -11,22 +14,33 @@ Tiles: one from zeros that is not stored, one whose y is wanted from token 1 on,
 import itertools
 import os
 import random
+import sys
+
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]
 
 import cocotb
 import numpy as np
 
 from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
+from cocotb_tools.runner import get_runner
 from cocotbext.axi import AxiBus, AxiRam, AxiStreamBus, AxiStreamFrame, AxiStreamSink, AxiStreamSource
 
 from cases import assert_same_bits, random_case
 from cores.ssm import layout
-from cores.ssm.config import BEAT_BYTES, Geometry, SSMConfig
+from cores.ssm.config import BEAT_BYTES, SEED_STRIDE, Geometry
+from cores.ssm.gen import load_config
 from model.bitexact import ssm_block
 
 # Constants ----------------------------------------------------------------------------------------
 
+NAME, MEMORY, CONFIG = load_config(os.environ["EXAMPLE"])
+
 HEADS, HEADDIM, D_STATE, TOKENS = 3, 5, 11, 3
+
+SEED = 2**32 - 2 # Where the state is rounded stochastically.
 
 # first_token, zero_state, no_store of each head tile.
 FLAGS = [(0, 1, 1), (1, 0, 0), (0, 0, 0)]
@@ -36,10 +50,10 @@ FLAGS = [(0, 1, 1), (1, 0, 0), (0, 0, 0)]
 class Case:
     """Records to send and what must come back."""
     def __init__(self):
-        self.geometry = geometry = Geometry(SSMConfig(lanes=int(os.environ["LANES"])), HEADS, HEADDIM, D_STATE)
+        self.geometry = geometry = Geometry(CONFIG, HEADS, HEADDIM, D_STATE)
         case = random_case(np.random.default_rng(7), TOKENS, HEADS, HEADDIM, D_STATE, infinities=0.005)
         case["h0"][0] = 0
-        self.y, self.h = ssm_block(**case)
+        self.y, self.h = ssm_block(**case, seed=SEED if CONFIG.stochastic_rounding else None)
         self.x_records  = layout.pack_x(geometry, case["x"], case["dt"], case["dA"], case["D"])
         self.bc_records = layout.pack_bc(geometry, case["B"], case["C"])
         self.states     = layout.pack_state(geometry, case["h0"])
@@ -76,7 +90,7 @@ async def start(dut):
 
 # Streams ------------------------------------------------------------------------------------------
 
-@cocotb.test(timeout_time=1, timeout_unit="ms", skip=os.environ["MEMORY"] != "none")
+@cocotb.test(timeout_time=1, timeout_unit="ms", skip=MEMORY != "none")
 async def streams(dut):
     case, geometry = Case(), Case().geometry
 
@@ -94,7 +108,9 @@ async def streams(dut):
 
     for head, (first, zero_state, no_store) in enumerate(FLAGS):
         word = TOKENS | first << 16 | zero_state << 32 | no_store << 33
-        await command.send(AxiStreamFrame(word.to_bytes(5, "little")))
+        if CONFIG.stochastic_rounding:
+            word |= (SEED + head*SEED_STRIDE) % 2**32 << 34
+        await command.send(AxiStreamFrame(word.to_bytes(len(dut.s_axis_command_tdata)//8, "little")))
         if not zero_state:
             size = geometry.tile_bytes
             await state.send(AxiStreamFrame(case.states[head*size:(head + 1)*size]))
@@ -112,7 +128,7 @@ async def streams(dut):
 
 # Memory -------------------------------------------------------------------------------------------
 
-@cocotb.test(timeout_time=1, timeout_unit="ms", skip=os.environ["MEMORY"] != "axi4")
+@cocotb.test(timeout_time=1, timeout_unit="ms", skip=MEMORY != "axi4")
 async def memory(dut):
     case, geometry = Case(), Case().geometry
     sizes  = {"x": geometry.x_record_bytes, "bc": geometry.bc_record_bytes, "y": geometry.y_record_bytes}
@@ -154,3 +170,15 @@ async def memory(dut):
             assert not any(state)
         for token in range(first_token):
             assert not any(first.read(bases["y"] + (token*HEADS + head)*sizes["y"], sizes["y"]))
+
+# Main ---------------------------------------------------------------------------------------------
+
+def main(source, folder):
+    runner = get_runner("icarus")
+    runner.build(sources=[source], hdl_toplevel=NAME, build_dir=folder, always=True, timescale=("1ns", "1ps"))
+    runner.test(hdl_toplevel=NAME, test_module=Path(__file__).stem, build_dir=folder, test_dir=folder,
+        results_xml=str(Path(folder)/"results.xml"))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

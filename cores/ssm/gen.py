@@ -251,16 +251,38 @@ def header(name, memory, config, ports):
     return "".join(f"// {line}".rstrip() + "\n" for line in lines)
 
 
+def sort_blocks(source):
+    """Combinational blocks come in the order of Python's sets: sort them, so that the file is the same each time."""
+    block  = re.compile(r"^always @\(\*\) begin\n.*?^end\n", re.MULTILINE | re.DOTALL)
+    blocks = iter(sorted(block.findall(source)))
+    return block.sub(lambda _: next(blocks), source)
+
+
+def gather_initial_values(source):
+    """Move the initial values from the declarations to an initial block.
+
+    A simulator runs an always @(*) block when something it reads changes. Values in declarations are there from the
+    start and change nothing, so a block that reads nothing else would show its outputs before the first change only.
+    """
+    values      = []
+    declaration = re.compile(r"^(reg\b[^=\n;]*?)(\w+) = ([^;\n]+);$", re.MULTILINE)
+
+    def declare(match):
+        values.append(f"    {match[2]} <= {match[3]};\n")
+        return f"{match[1]}{match[2]};"
+
+    source = declaration.sub(declare, source)
+    return source.replace("endmodule\n", f"initial begin\n{''.join(values)}end\n\nendmodule\n")
+
+
 def generate(name, memory, config):
     """The Verilog of a configuration, as text."""
     top    = Top(config, memory)
     ports  = top.ports
     # An always block a signal: in blocks of several, Icarus Verilog goes round and round.
     source = str(verilog.convert(top, ios={signal for signal, _, _ in ports}, name=name, regular_comb=False))
-    # These blocks come in the order of Python's sets, and LiteX's own header bears a date: the same file each time instead.
-    block  = re.compile(r"^always @\(\*\) begin\n.*?^end\n", re.MULTILINE | re.DOTALL)
-    blocks = iter(sorted(block.findall(source)))
-    source = block.sub(lambda _: next(blocks), source)
+    source = gather_initial_values(sort_blocks(source))
+    # LiteX's own header bears a date.
     body   = "\n".join(line for line in source.splitlines() if not line.startswith("//"))
     return f"{header(name, memory, config, ports)}\n{body.strip()}\n"
 
