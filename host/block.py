@@ -30,7 +30,7 @@ class BlockResult:
 
 # Run ----------------------------------------------------------------------------------------------
 
-def run_block(device, case, mode="prefill", progress=None, seed=0):
+def run_block(device, case, mode="prefill", progress=None, seed=0, store_every=1):
     """Run a :class:`~host.case.Case` on a booted device.
 
     Parameters
@@ -39,6 +39,8 @@ def run_block(device, case, mode="prefill", progress=None, seed=0):
                many jobs as the ring holds are submitted ahead.
     progress : Called as progress(what, done, total) with bytes streamed or jobs done.
     seed     : Of the first token, on a device that rounds the state stochastically; 0 .. 2**32 - 1.
+    store_every : "decode" only: the state goes to DRAM at each so many-th token, and at the last one. The tokens between
+               are run again on chip from the stored state, by the jobs that follow; the bits are the same.
 
     Returns
     -------
@@ -50,6 +52,9 @@ def run_block(device, case, mode="prefill", progress=None, seed=0):
     """
     if mode not in MODES:
         raise ValueError(f"mode = {mode!r} is not allowed: one of {', '.join(MODES)} is.")
+    check_store_every(store_every, device.info.max_tokens)
+    if store_every > 1 and mode != "decode":
+        raise ValueError(f"store_every = {store_every} is not allowed with mode = {mode!r}: 1 is, or mode = 'decode'.")
     geometry = Geometry(device.info.config, case.heads, case.headdim, case.d_state, case.groups)
     verified = device.transport.statistics.verified_bytes
     records  = {
@@ -70,7 +75,7 @@ def run_block(device, case, mode="prefill", progress=None, seed=0):
     for name, data in records.items():
         device.write(address[name], data, progress=meter)
 
-    results = _run_jobs(device, list(_jobs(geometry, case, mode, address, seed)), progress)
+    results = _run_jobs(device, list(_jobs(geometry, case, mode, address, seed, store_every)), progress)
 
     meter = _Meter(progress, y_bytes + state_bytes, "download")
     y = unpack_y(geometry,     device.read(address["y"],     y_bytes,     meter))
@@ -78,6 +83,7 @@ def run_block(device, case, mode="prefill", progress=None, seed=0):
     cycles = sum(result.cycles for result in results)
     return BlockResult(y, h, {
         "mode"             : mode,
+        "store_every"      : store_every if mode == "decode" else None,
         "tokens"           : case.tokens,
         "cycles"           : cycles,
         "cycles_per_token" : cycles/case.tokens,
@@ -96,25 +102,39 @@ def run_block(device, case, mode="prefill", progress=None, seed=0):
     })
 
 
-def _jobs(geometry, case, mode, address, seed):
-    """The jobs of a case, in order. From the second one on they take the state the one before has left."""
-    tokens = case.tokens if mode == "prefill" else 1
+def check_store_every(store_every, max_tokens):
+    """Raise ValueError unless a job can run again as many tokens."""
+    if not isinstance(store_every, int) or not 1 <= store_every <= max_tokens:
+        raise ValueError(f"store_every = {store_every!r} is not allowed: an integer from 1 to {max_tokens} is.")
+
+
+def _jobs(geometry, case, mode, address, seed, store_every):
+    """The jobs of a case, in order. Each starts from the state that was stored last."""
+    chunk  = case.tokens if mode == "prefill" else 1
     state  = address["state"]
-    for first in range(0, case.tokens, tokens):
+    source = address.get("h0", state) # Where the stored state lies,
+    stored = 0                        # and the tokens that are in it.
+    for first in range(0, case.tokens, chunk):
+        end    = first + chunk
+        store  = end - stored >= store_every or end == case.tokens
+        flags  = JobFlag.ZERO_STATE if stored == 0 and case.h0 is None else 0
         yield Job(Opcode.SSM,
-            flags      = JobFlag.ZERO_STATE if first == 0 and case.h0 is None else 0,
-            heads      = geometry.heads,
-            headdim    = geometry.headdim,
-            d_state    = geometry.d_state,
-            groups     = geometry.groups,
-            tokens     = tokens,
-            x_address  = address["x"]  + first*geometry.heads *geometry.x_record_bytes,
-            bc_address = address["BC"] + first*geometry.groups*geometry.bc_record_bytes,
-            y_address  = address["y"]  + first*geometry.heads *geometry.y_record_bytes,
-            state_in   = address.get("h0", state) if first == 0 else state,
-            state_out  = state,
-            seed       = (seed + first) % 2**32,
+            flags       = flags if store else flags | JobFlag.NO_STORE,
+            heads       = geometry.heads,
+            headdim     = geometry.headdim,
+            d_state     = geometry.d_state,
+            groups      = geometry.groups,
+            tokens      = end - stored,
+            first_token = first - stored,
+            x_address   = address["x"]  + stored*geometry.heads *geometry.x_record_bytes,
+            bc_address  = address["BC"] + stored*geometry.groups*geometry.bc_record_bytes,
+            y_address   = address["y"]  + stored*geometry.heads *geometry.y_record_bytes,
+            state_in    = source,
+            state_out   = state,
+            seed        = (seed + stored) % 2**32,
         )
+        if store:
+            source, stored = state, end
 
 
 def _run_jobs(device, jobs, progress):

@@ -75,6 +75,13 @@ def seed(text):
     return int(text)
 
 
+def store_every(text):
+    """A number of tokens, for argparse."""
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not allowed: 1 to 65535 is.")
+    return int(text)
+
+
 def log_to_stderr(message):
     print(message, file=sys.stderr, flush=True)
 
@@ -89,6 +96,8 @@ def save_json(path, summary):
 
 def run(args):
     """Run a case."""
+    if args.store_every > 1 and args.mode != "decode":
+        raise UsageError(f"--store-every {args.store_every} is allowed with --mode decode only.")
     check_writable(args.output)
     case = load_case(args.case, requested_config(args))
     with open_device(args, args.log) as device, Progress() as progress:
@@ -96,7 +105,7 @@ def run(args):
             raise UsageError(f"--seed {args.seed} is not allowed: this device rounds the state to nearest "
                 "(see --rounding stochastic).")
         check_case({name: array for name, array in vars(case).items() if array is not None}, device.info.config)
-        result = run_block(device, case, args.mode, progress, args.seed or 0)
+        result = run_block(device, case, args.mode, progress, args.seed or 0, args.store_every)
     save_output(args.output, result.y, result.h)
     save_json(args.json, result.summary)
 
@@ -166,6 +175,9 @@ def parse_arguments(arguments):
                 help="Where to write the results: y (T,H,P) and h (H,P,N).")
             sub.add_argument("--mode",   choices=MODES, default=MODES[0],
                 help="prefill: one job for all tokens; decode: one job a token (default: %(default)s).")
+            sub.add_argument("--store-every", type=store_every, default=1, metavar="K",
+                help="With --mode decode: store the state at each K-th token only, and run the tokens since then again; "
+                     "less DRAM traffic, the same bits (default: %(default)s).")
             sub.add_argument("--seed",   type=seed,
                 help="Of the stochastic rounding of token 0; token t takes seed + t (default: 0).")
         add_device_arguments(sub)

@@ -227,7 +227,7 @@ class FakeDevice:
             "cycles_low"      : 1000*tokens,
             "lane_busy_low"   : tokens*geometry.heads*geometry.tile_words,
             "read_beats_low"  : state//16,
-            "write_beats_low" : state//16,
+            "write_beats_low" : 0 if job["flags"] & JobFlag.NO_STORE else state//16,
             "tiles"           : geometry.heads,
         }
 

@@ -334,7 +334,7 @@ def test_summary(booted):
     state   = 4*8*32*2
     written = 4*(4*(16 + 16) + 2*2*32*2) + state
     assert summary == {
-        "mode": "prefill", "tokens": 4, "cycles": 4000, "cycles_per_token": 1000, "per_token_cycles": None,
+        "mode": "prefill", "store_every": None, "tokens": 4, "cycles": 4000, "cycles_per_token": 1000, "per_token_cycles": None,
         "lane_busy_cycles": 4*4*8*32//16, "dma_read_bytes": state, "dma_write_bytes": state, "clock_hz": 100_000_000,
         "lanes": 16, "transport": "etherbone", "firmware": "1.2.3", "gateware": "0.1.0",
         "bytes_streamed": written + 4*4*16 + state, "bytes_verified": written + 68, # 68: the job.

@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Synthesises the datapath and its units by yosys for Xilinx 7-series: a table, and build/bench/area.json.
+
+The datapath is everything between tile memory, inputs and y; DMA and tile memory are not in it. Results are kept by the
+Verilog they belong to, in build/yosys/: the first run takes minutes a row.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+
+from collections import Counter
+from pathlib import Path
+
+sys.path[:0] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
+
+import environment # First: the others need it.
+
+from migen import ClockDomain, Record, Signal
+
+from litex.gen.fhdl import verilog
+
+from tqdm import tqdm
+
+from cores.ssm.accumulator import RowAccumulator
+from cores.ssm.config import LANES, RANDOM_BITS, SSMConfig
+from cores.ssm.counter_hash import CounterHash
+from cores.ssm.datapath import Datapath
+from cores.ssm.dot import AlignedProduct, DotProduct
+from cores.ssm.multiplier import Multiplier
+from cores.ssm.product_sum import FRAME, TwoProductSum
+from cores.ssm.rounding import Round
+from cores.ssm.scale import Scale
+from cores.yosys import FOLDER, SYNTHESIS, synthesise
+
+# Constants ----------------------------------------------------------------------------------------
+
+OUTPUT  = Path(__file__).resolve().parent.parent/"build"/"bench"
+COMMAND = "python bench/area.py"
+BOUNDS  = {"dsp_per_lane": 3, "lut_per_lane": 650}
+
+# LUTs of a cell, by how its name begins; the first that fits counts.
+LUTS = {"LUT": 1, "SRL": 1, "RAM64M": 4, "RAM32M": 4, "RAM64X1S": 1, "RAM32X1S": 1, "RAM128X1S": 2, "RAM256X1S": 4,
+    "RAM64X1D": 2, "RAM32X1D": 2, "RAM128X1D": 4}
+
+COLUMNS = ("logic", "shift", "RAM", "LUT", "FF", "CARRY4", "DSP48E1")
+
+# Synthesis ----------------------------------------------------------------------------------------
+
+def interface(module):
+    """The signals that a module's attributes hold."""
+    found = set()
+    for value in vars(module).values():
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, Signal):
+                found.add(item)
+            elif isinstance(item, Record):
+                found.update(item.flatten())
+    return found
+
+
+def cells(module):
+    """Cells of a module by name, from yosys or as kept from an earlier run."""
+    module.cd_sys = ClockDomain("sys")
+    source = str(verilog.convert(module, ios=interface(module) | {module.cd_sys.clk, module.cd_sys.rst}, name="top"))
+    source = "\n".join(line for line in source.splitlines() if not line.startswith("//")) # LiteX's header bears a date.
+    kept   = FOLDER/f"{hashlib.sha256((SYNTHESIS + source).encode()).hexdigest()[:16]}.json"
+    if not kept.exists():
+        counted = synthesise(source, "top")
+        part    = kept.with_suffix(f".{os.getpid()}")
+        part.write_text(json.dumps(counted))
+        part.replace(kept)
+    return Counter(json.loads(kept.read_text()))
+
+
+def resources(counted):
+    """What cells take, by COLUMNS: LUTs of logic, of shift registers, of memory and all; flip-flops; the rest as it is.
+
+    Raises
+    ------
+    ValueError : a cell of memory whose LUTs are not known.
+    """
+    luts = Counter()
+    for name, count in counted.items():
+        if name.startswith("RAM") and not name.startswith("RAMB") and name not in LUTS:
+            raise ValueError(f"{name} is not a known cell: of memories, {', '.join(n for n in LUTS if 'RAM' in n)} are.")
+        for prefix, size in LUTS.items():
+            if name.startswith(prefix):
+                luts[prefix[:3]] += size*count
+                break
+    return dict(zip(COLUMNS, (luts["LUT"], luts["SRL"], luts["RAM"], sum(luts.values()),
+        sum(count for name, count in counted.items() if name.startswith("FD")), counted["CARRY4"], counted["DSP48E1"])))
+
+# Modules ------------------------------------------------------------------------------------------
+
+def units():
+    """{name: module} of the units alone."""
+    dot = DotProduct(16)
+    return {
+        "Multiplier, 24 x 14"            : Multiplier(24, 14),
+        "Scale"                          : Scale(),
+        "TwoProductSum"                  : TwoProductSum(),
+        "TwoProductSum, stochastic"      : TwoProductSum(stochastic=True),
+        "CounterHash, 16 lanes"          : CounterHash(16, 64, 8),
+        "AlignedProduct"                 : AlignedProduct(),
+        "AlignedProduct without DSP"     : AlignedProduct(dsp=False),
+        "DotProduct, 16 lanes"           : dot,
+        "RowAccumulator, 64 x 129"       : RowAccumulator(64, 129, len(dot.source)),
+        f"Round, {FRAME} bits"           : Round(FRAME),
+        f"Round, {FRAME} bits, stochastic": Round(FRAME, RANDOM_BITS),
+    }
+
+
+def datapaths():
+    """{(lanes, stochastic): module} of the whole."""
+    kinds = [(lanes, False) for lanes in LANES] + [(16, True)]
+    return {kind: Datapath(SSMConfig(lanes=kind[0], stochastic_rounding=kind[1])) for kind in kinds}
+
+# Results ------------------------------------------------------------------------------------------
+
+def entries(measured):
+    """Entries of area.json. measured: {(lanes, stochastic): resources}. The bounds are for the default rounding."""
+    config = "datapath of 64x128 tiles, yosys synth_xilinx -family xc7"
+    result = []
+    for name, column in (("dsp_per_lane", "DSP48E1"), ("lut_per_lane", "LUT")):
+        each  = {kind: row[column]/kind[0] for kind, row in measured.items()}
+        rows  = [(name, each[SSMConfig.lanes, False], f"{config}; {SSMConfig.lanes} lanes, the default")]
+        rows += [(f"{name}_l{lanes}{'_stochastic' if stochastic else ''}", value, f"{config}; {lanes} lanes"
+            f"{', state rounded stochastically' if stochastic else ''}") for (lanes, stochastic), value in each.items()]
+        for entry_name, value, text in rows:
+            bound = BOUNDS[name] if "stochastic" not in entry_name else None
+            result.append({"name": entry_name, "value": value, "unit": f"{column} a lane", "bound": bound,
+                "ratio": None if bound is None else value/bound, "config": text, "command": COMMAND})
+    return result
+
+
+def print_table(title, rows):
+    """rows: {name: values}."""
+    print(f"{title:<34}" + "".join(f"{column:>9}" for column in COLUMNS))
+    for name, row in rows.items():
+        print(f"{name:<34}" + "".join(f"{value:>9.4g}" if isinstance(value, float) else f"{value:>9}" for value in row.values()))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
+    alone, whole = units(), datapaths()
+    with tqdm(total=len(alone) + len(whole), unit="module", disable=None) as bar:
+        def measure(modules):
+            result = {}
+            for name, module in modules.items():
+                bar.set_description(str(name))
+                result[name] = resources(cells(module))
+                bar.update()
+            return result
+        alone, whole = measure(alone), measure(whole)
+    titles = {kind: f"{kind[0]} lanes{', stochastic' if kind[1] else ''}" for kind in whole}
+    print_table("unit", alone)
+    print()
+    print_table("datapath", {titles[kind]: row for kind, row in whole.items()})
+    print()
+    print_table("datapath, a lane", {titles[kind]: {column: value/kind[0] for column, value in row.items()}
+        for kind, row in whole.items()})
+    print("\nLUT is the sum of logic, shift registers (SRL16E, SRLC32E) and memory (RAM64X1S and the like).")
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    (OUTPUT/"area.json").write_text(json.dumps(entries(whole), indent=4) + "\n")
+    print(OUTPUT/"area.json")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
