@@ -37,6 +37,24 @@ void block_init(struct block *block, uint32_t heads, uint32_t headdim, uint32_t 
 	block->tile_bytes  = headdim*d_state_padded*ELEMENT_BYTES;
 }
 
+int block_may_follow(const struct block *block, const struct block *before, uint32_t queue_depth)
+{
+	const struct region *y     = &before->y_region;
+	const struct region *state = &before->state_out_region;
+
+	if (block->heads != before->heads || block->headdim != before->headdim || block->d_state != before->d_state
+		|| block->groups != before->groups)
+		return 0;
+	if (region_overlap(y, &block->x_region) || region_overlap(y, &block->bc_region)
+		|| region_overlap(y, &block->state_in_region) || region_overlap(y, &block->state_out_region))
+		return 0;
+	if (region_overlap(state, &block->x_region) || region_overlap(state, &block->bc_region)
+		|| region_overlap(state, &block->y_region))
+		return 0;
+	return !region_overlap(state, &block->state_in_region)
+		|| (block->state_in == before->state_out && block->heads >= queue_depth);
+}
+
 uint64_t block_timeout(const struct block *block)
 {
 	uint32_t token = block->tile_bytes/MIN_LANES_BYTES

@@ -14,6 +14,12 @@
 
 #include "protocol.h"
 
+/* Bytes from first to before end. Empty (0, 0) when the block does not touch it: then it overlaps nothing. */
+struct region {
+	uint32_t first;
+	uint32_t end;
+};
+
 struct block {
 	uint32_t heads;
 	uint32_t headdim;
@@ -35,6 +41,12 @@ struct block {
 	uint32_t y;
 	uint32_t state_in;
 	uint32_t state_out;
+	/* All of the records. */
+	struct region x_region;
+	struct region bc_region;
+	struct region y_region;
+	struct region state_in_region;
+	struct region state_out_region;
 };
 
 /* Sets the geometry, from sizes of which none is 0, and the records' bytes. */
@@ -55,6 +67,18 @@ static inline int block_writes_y(const struct block *block)
 {
 	return block->first_token != block->tokens;
 }
+
+static inline int region_overlap(const struct region *a, const struct region *b)
+{
+	return a->first < b->end && b->first < a->end;
+}
+
+/*
+ * Whether the tiles of a block may be posted while those before, of another block, are not completed: the geometry is the
+ * same, and nothing is read before it is written. The core does not order a tile's loading after the storing of one before;
+ * but with as many heads as the queue holds tiles, the tile that a head continues is completed before it is posted.
+ */
+int block_may_follow(const struct block *block, const struct block *before, uint32_t queue_depth);
 
 /* Cycles after which a run of the block is surely stuck. */
 uint64_t block_timeout(const struct block *block);

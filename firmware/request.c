@@ -9,20 +9,9 @@
 
 #define ALIGNMENT 16
 
-/* Bytes from first to before end. Empty (0, 0) when the block does not touch it: then it overlaps nothing. */
-struct region {
-	uint32_t first;
-	uint32_t end;
-};
-
 static int in_range(uint32_t value, uint32_t low, uint32_t high)
 {
 	return low <= value && value <= high;
-}
-
-static int overlap(const struct region *a, const struct region *b)
-{
-	return a->first < b->end && b->first < a->end;
 }
 
 /* bytes is a product of three sizes at most, which at their maxima needs 42 bits. */
@@ -40,32 +29,39 @@ static uint32_t check_region(struct region *region, uint32_t address, uint64_t b
 	return ERROR_NONE;
 }
 
-static uint32_t check_regions(const struct block *block, uint32_t *detail)
+static uint32_t check_regions(struct block *block, uint32_t *detail)
 {
-	struct region x, bc, y = {0}, state_in = {0}, state_out = {0};
-	uint64_t      heads  = (uint64_t)block->tokens*block->heads;
-	uint64_t      groups = (uint64_t)block->tokens*block->groups;
-	uint64_t      state  = (uint64_t)block->heads*block->tile_bytes;
-	uint32_t      error;
+	struct region *x         = &block->x_region;
+	struct region *bc        = &block->bc_region;
+	struct region *y         = &block->y_region;
+	struct region *state_in  = &block->state_in_region;
+	struct region *state_out = &block->state_out_region;
+	uint64_t       heads     = (uint64_t)block->tokens*block->heads;
+	uint64_t       groups    = (uint64_t)block->tokens*block->groups;
+	uint64_t       state     = (uint64_t)block->heads*block->tile_bytes;
+	uint32_t       error;
 
-	if ((error = check_region(&x, block->x, heads*block->x_bytes, detail)))
+	*y         = (struct region){0, 0};
+	*state_in  = (struct region){0, 0};
+	*state_out = (struct region){0, 0};
+	if ((error = check_region(x, block->x, heads*block->x_bytes, detail)))
 		return error;
-	if ((error = check_region(&bc, block->bc, groups*block->bc_bytes, detail)))
+	if ((error = check_region(bc, block->bc, groups*block->bc_bytes, detail)))
 		return error;
-	if (block_writes_y(block) && (error = check_region(&y, block->y, heads*block->y_bytes, detail)))
+	if (block_writes_y(block) && (error = check_region(y, block->y, heads*block->y_bytes, detail)))
 		return error;
-	if (block_reads_state(block) && (error = check_region(&state_in, block->state_in, state, detail)))
+	if (block_reads_state(block) && (error = check_region(state_in, block->state_in, state, detail)))
 		return error;
-	if (block_writes_state(block) && (error = check_region(&state_out, block->state_out, state, detail)))
+	if (block_writes_state(block) && (error = check_region(state_out, block->state_out, state, detail)))
 		return error;
 
 	*detail = block->y;
-	if (overlap(&y, &x) || overlap(&y, &bc) || overlap(&y, &state_in) || overlap(&y, &state_out))
+	if (region_overlap(y, x) || region_overlap(y, bc) || region_overlap(y, state_in) || region_overlap(y, state_out))
 		return ERROR_OVERLAP;
 	*detail = block->state_out;
-	if (overlap(&state_out, &x) || overlap(&state_out, &bc))
+	if (region_overlap(state_out, x) || region_overlap(state_out, bc))
 		return ERROR_OVERLAP;
-	if (overlap(&state_out, &state_in) && state_out.first != state_in.first) /* In place, tile by tile, is fine. */
+	if (region_overlap(state_out, state_in) && state_out->first != state_in->first) /* In place, tile by tile, is fine. */
 		return ERROR_OVERLAP;
 	return ERROR_NONE;
 }

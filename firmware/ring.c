@@ -15,6 +15,23 @@
 
 #define REQUEST_WORDS (offsetof(struct job, result_sequence)/4)
 
+/*
+ * A job under way: while one runs, the next one is fetched and checked, and where block_may_follow() allows it, its tiles
+ * are posted behind the other's, so that the core goes on without a break.
+ */
+struct entry {
+	enum {EMPTY, FETCHED, RUNNING, ENDED} state;
+	struct job   job;
+	struct block block;
+	struct run   run;
+	uint64_t     rung_time; /* 0: while another job ran. */
+	uint32_t     error;
+	uint32_t     detail;
+	uint32_t     tiles;
+};
+
+static struct entry entries[2];
+
 static uint32_t completed;     /* Jobs completed. */
 static uint32_t rung;          /* The doorbell as last seen, */
 static uint64_t rung_time;     /* and when it was written. */
@@ -25,29 +42,95 @@ static volatile struct job *slot(uint32_t index)
 	return (volatile struct job *)dram(DRAM_BASE + RING_OFFSET + index%RING_ENTRIES*JOB_BYTES);
 }
 
-/* Copies the request: what is checked is what is run, whatever the host writes meanwhile. */
-static void fetch(uint32_t index, struct job *job)
+static struct entry *entry(uint32_t index)
 {
-	volatile uint32_t *source = (volatile uint32_t *)slot(index);
-	uint32_t          *words  = (uint32_t *)job;
-	uint32_t i;
-
-#pragma GCC unroll 16
-	for (i = 0; i < REQUEST_WORDS; i++)
-		words[i] = source[i];
+	return &entries[index%2];
 }
 
-static uint32_t run(const struct job *job, uint32_t *detail, uint32_t *tiles)
+/* Jobs rung for and not completed. A doorbell behind `completed` is a late copy of an earlier one. */
+static uint32_t pending(void)
 {
-	struct block block;
-	uint32_t     error = request_check(job, &block, detail);
+	uint32_t doorbell = mailbox_doorbell_read();
 
-	if (!error && job->opcode == OPCODE_SSM)
-		return scheduler_run(&block, job->timeout, detail, tiles); /* Empties the cache meanwhile. */
+	if ((int32_t)(doorbell - completed) <= 0)
+		return 0;
+	if (doorbell != rung) {
+		rung      = doorbell;
+		rung_time = mailbox_doorbell_cycles_read();
+	}
+	return rung - completed;
+}
+
+/* Copies the request, and checks the copy: what is checked is what is run, whatever the host writes meanwhile. */
+static void fetch(struct entry *entry, uint32_t index, uint64_t rung_time)
+{
+	volatile struct job *result = slot(index);
+	volatile uint32_t   *source = (volatile uint32_t *)result;
+	uint32_t            *words  = (uint32_t *)&entry->job;
+	uint32_t i;
+
+#pragma GCC unroll 17
+	for (i = 0; i < REQUEST_WORDS; i++)
+		words[i] = source[i];
 	dram_acquire();
-	if (!error && job->opcode == OPCODE_SELFTEST)
-		return selftest_run(job->timeout, detail, tiles);
-	return error;
+	result->status   = STATUS_RUNNING;
+	entry->rung_time = rung_time;
+	entry->tiles     = 0;
+	entry->error     = request_check(&entry->job, &entry->block, &entry->detail);
+	entry->state     = entry->error ? ENDED : FETCHED;
+}
+
+static void begin(struct entry *entry)
+{
+	const struct job *job = &entry->job;
+
+	entry->state = ENDED;
+	if (job->opcode == OPCODE_SSM) {
+		entry->error = scheduler_begin(&entry->run, &entry->block, job->timeout, &entry->detail);
+		if (!entry->error)
+			entry->state = RUNNING;
+	} else if (job->opcode == OPCODE_SELFTEST) {
+		entry->error = selftest_run(job->timeout, &entry->detail, &entry->tiles);
+	}
+}
+
+/* Keeps the next job's tiles coming. Returns whether there are more that the queue had no room for. */
+static int run_ahead(const struct entry *entry, struct entry *next)
+{
+	uint32_t jobs;
+
+	if (next->state == EMPTY) {
+		jobs = pending();
+		if (jobs > 1 && jobs <= RING_ENTRIES)
+			fetch(next, completed + 1, 0);
+	}
+	if (next->state == FETCHED && next->job.opcode == OPCODE_SSM
+		&& block_may_follow(&next->block, &entry->block, ssm_queue_depth)) {
+		scheduler_follow(&next->run, &next->block, next->job.timeout, &entry->run);
+		next->state = RUNNING;
+	}
+	return next->state == RUNNING && scheduler_post(&next->run);
+}
+
+static void run(struct entry *entry, struct entry *next)
+{
+	int done = 0;
+
+	while (!done && !entry->error) {
+		if (!scheduler_post(&entry->run) && !run_ahead(entry, next))
+			scheduler_wait();
+		entry->error = scheduler_look(&entry->run, &done, &entry->detail);
+	}
+	entry->tiles = scheduler_tiles(&entry->run);
+	entry->state = ENDED;
+	if (entry->error) {
+		ssm_reset();
+		if (next->state == RUNNING) { /* Some of it may have been stored: to run it again would be wrong. */
+			next->error  = ERROR_ABORTED;
+			next->detail = entry->job.sequence;
+			next->state  = ENDED;
+		}
+	}
 }
 
 /*
@@ -55,7 +138,7 @@ static uint32_t run(const struct job *job, uint32_t *detail, uint32_t *tiles)
  * doorbell's time is known. That is enough: of jobs rung for at once all but the first, and of those rung for while
  * another ran all, start where the job before ended, which is later than their doorbell.
  */
-static uint64_t cycles_taken(void)
+static uint64_t cycles_taken(uint64_t rung_time)
 {
 	uint64_t start = rung_time > finished_time ? rung_time : finished_time;
 
@@ -63,7 +146,8 @@ static uint64_t cycles_taken(void)
 	return finished_time - start;
 }
 
-static void answer(volatile struct job *result, uint32_t sequence, uint32_t error, uint32_t detail, uint32_t tiles)
+static void answer(volatile struct job *result, uint64_t rung_time, uint32_t sequence, uint32_t error, uint32_t detail,
+	uint32_t tiles)
 {
 	struct ssm_counters counters;
 	uint64_t            cycles;
@@ -79,7 +163,7 @@ static void answer(volatile struct job *result, uint32_t sequence, uint32_t erro
 	result->write_beats_low  = counters.write_beats;
 	result->write_beats_high = counters.write_beats >> 32;
 	result->tiles            = tiles;
-	cycles = cycles_taken(); /* Last, so that it holds all of the above. */
+	cycles = cycles_taken(rung_time); /* Last, so that it holds all of the above. */
 	result->cycles_low       = cycles;
 	result->cycles_high      = cycles >> 32;
 	result->status           = error ? STATUS_FAILED : STATUS_DONE;
@@ -87,16 +171,19 @@ static void answer(volatile struct job *result, uint32_t sequence, uint32_t erro
 
 static void __attribute__((noinline)) take(void) /* So that polling saves no registers. */
 {
-	volatile struct job *result = slot(completed);
-	struct job           job;
-	uint32_t             detail = 0;
-	uint32_t             tiles  = 0;
-	uint32_t             error;
+	struct entry *job  = entry(completed);
+	struct entry *next = entry(completed + 1);
 
-	fetch(completed, &job);
-	result->status = STATUS_RUNNING;
-	error = run(&job, &detail, &tiles);
-	answer(result, job.sequence, error, detail, tiles);
+	if (job->state == EMPTY)
+		fetch(job, completed, rung_time);
+	if (job->state == FETCHED)
+		begin(job);
+	else if (job->state == RUNNING)
+		job->run.start = finished_time;
+	if (job->state == RUNNING)
+		run(job, next);
+	answer(slot(completed), job->rung_time, job->job.sequence, job->error, job->detail, job->tiles);
+	job->state = EMPTY;
 	completed++;
 }
 
@@ -107,32 +194,30 @@ static void COLD overrun(void)
 	uint32_t i;
 
 	for (i = 0; i < RING_ENTRIES; i++)
-		answer(slot(i), slot(i)->sequence, ERROR_RING_OVERRUN, jobs, 0);
+		answer(slot(i), rung_time, slot(i)->sequence, ERROR_RING_OVERRUN, jobs, 0);
 	dram_acquire();
 	completed = rung;
 }
 
 void COLD ring_init(void)
 {
-	completed     = 0;
-	rung          = 0;
-	rung_time     = 0;
-	finished_time = cycles_now();
+	entries[0].state = EMPTY;
+	entries[1].state = EMPTY;
+	completed        = 0;
+	rung             = 0;
+	rung_time        = 0;
+	finished_time    = cycles_now();
 	mailbox_doorbell_write(0);
 	mailbox_completed_write(0);
 }
 
 void ring_poll(void)
 {
-	uint32_t doorbell = mailbox_doorbell_read();
+	int under_way = entry(completed)->state != EMPTY; /* Begun behind the job before. */
 
-	if ((int32_t)(doorbell - completed) <= 0) /* Behind: a late copy of an earlier doorbell. */
+	if (!under_way && !pending())
 		return;
-	if (doorbell != rung) {
-		rung      = doorbell;
-		rung_time = mailbox_doorbell_cycles_read();
-	}
-	if (rung - completed > RING_ENTRIES)
+	if (!under_way && rung - completed > RING_ENTRIES)
 		overrun();
 	else
 		take();

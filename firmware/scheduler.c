@@ -11,128 +11,133 @@
 /* Looks at the events between two looks at the CSRs: they are in SRAM, so waiting leaves the bus to the others. */
 #define EVENT_POLLS 256
 
-struct run {
-	const struct block *block;
-	uint64_t            start;
-	uint32_t            timeout; /* Cycles; 0: block_timeout(). */
-	uint32_t           *detail;
-};
-
-/* An error, or ERROR_NONE: go on waiting. */
-static uint32_t check(const struct run *run)
+static void start(struct run *run, const struct block *block, uint32_t timeout, uint32_t tiles_done)
 {
-	uint64_t timeout = run->timeout ? run->timeout : block_timeout(run->block);
+	/* A region that is not used still needs a legal address: x stands in. */
+	int y_used         = block_writes_y(block);
+	int state_in_used  = block_reads_state(block);
+	int state_out_used = block_writes_state(block);
 
-	*run->detail = ssm_errors_read();
-	if (*run->detail)
-		return ERROR_GATEWARE;
-	if (cycles_now() - run->start >= timeout || reboot_requested()) {
-		*run->detail = ssm_status_read();
-		return ERROR_TIMEOUT;
-	}
-	return ERROR_NONE;
+	run->block           = block;
+	run->timeout         = timeout ? timeout : block_timeout(block);
+	run->target          = tiles_done + block->heads;
+	run->heads           = block->heads;
+	run->group_heads     = block->group_heads;
+	run->x               = block->x;
+	run->bc              = block->bc;
+	run->y               = y_used         ? block->y          : block->x;
+	run->state_in        = state_in_used  ? block->state_in   : block->x;
+	run->state_out       = state_out_used ? block->state_out  : block->x;
+	run->seed            = block->seed;
+	run->y_bytes         = y_used         ? block->y_bytes    : 0;
+	run->state_in_bytes  = state_in_used  ? block->tile_bytes : 0;
+	run->state_out_bytes = state_out_used ? block->tile_bytes : 0;
 }
 
-/* Writes what all tiles of the block have in common. */
-static void configure(const struct block *block)
+/* Writes what all tiles of a block have in common, and may differ from the block's before. */
+static void begin_tiles(const struct run *run)
 {
+	ssm_tile_tokens_write(run->block->first_token << 16 | run->block->tokens);
+	ssm_tile_bc_write(run->bc);
+}
+
+uint32_t scheduler_begin(struct run *run, const struct block *block, uint32_t timeout, uint32_t *detail)
+{
+	run->start = cycles_now();
+	if (ssm_busy() && !ssm_reset()) {
+		*detail = ssm_status_read();
+		return ERROR_TIMEOUT;
+	}
+	start(run, block, timeout, ssm_tiles_done_read());
 	ssm_headdim_write(block->headdim);
 	ssm_d_state_write(block->d_state);
 	ssm_x_stride_write(block->heads*block->x_bytes);
 	ssm_bc_stride_write(block->groups*block->bc_bytes);
 	ssm_y_stride_write(block->heads*block->y_bytes);
-	ssm_tile_tokens_write(block->first_token << 16 | block->tokens);
+	begin_tiles(run);
+	return ERROR_NONE;
 }
 
-static uint32_t post(const struct run *run)
+void scheduler_follow(struct run *run, const struct block *block, uint32_t timeout, const struct run *before)
+{
+	start(run, block, timeout, before->target);
+	begin_tiles(run);
+}
+
+int scheduler_post(struct run *run)
 {
 	const struct block *block = run->block;
-	/* A region that is not used still needs a legal address: x stands in. */
-	int      y_used          = block_writes_y(block);
-	int      state_in_used   = block_reads_state(block);
-	int      state_out_used  = block_writes_state(block);
-	uint32_t y_bytes         = y_used         ? block->y_bytes    : 0;
-	uint32_t state_in_bytes  = state_in_used  ? block->tile_bytes : 0;
-	uint32_t state_out_bytes = state_out_used ? block->tile_bytes : 0;
-	uint32_t x               = block->x;
-	uint32_t bc              = block->bc;
-	uint32_t y               = y_used         ? block->y          : x;
-	uint32_t state_in        = state_in_used  ? block->state_in   : x;
-	uint32_t state_out       = state_out_used ? block->state_out  : x;
-	uint32_t seed            = block->seed;
-	uint32_t heads           = block->heads;
-	uint32_t group_heads     = block->group_heads;
-	uint32_t room            = 0;
-	uint32_t error;
+	uint32_t            room  = run->heads ? ssm_queue_free() : 0;
 
-	ssm_tile_bc_write(bc);
-	for (;;) {
-		while (!room) {
-			room = ssm_queue_free();
-			if (!room && (error = check(run)))
-				return error;
-		}
-		room--;
-		ssm_tile_x_write(x);
-		ssm_tile_y_write(y);
-		ssm_tile_state_in_write(state_in);
-		ssm_tile_state_out_write(state_out);
-		ssm_seed(seed);
-		if (!--heads) {
+	for (; room && run->heads; room--) {
+		ssm_tile_x_write(run->x);
+		ssm_tile_y_write(run->y);
+		ssm_tile_state_in_write(run->state_in);
+		ssm_tile_state_out_write(run->state_out);
+		ssm_seed(run->seed);
+		if (!--run->heads) {
 			ssm_tile_push_write(block->flags | SSM_TILE_INTERRUPT);
-			return ERROR_NONE;
+			break;
 		}
 		ssm_tile_push_write(block->flags);
-		x         += block->x_bytes;
-		y         += y_bytes;
-		state_in  += state_in_bytes;
-		state_out += state_out_bytes;
-		seed      += SEED_STRIDE;
-		if (!--group_heads) {
-			group_heads = block->group_heads;
-			bc += block->bc_bytes;
-			ssm_tile_bc_write(bc);
+		run->x         += block->x_bytes;
+		run->y         += run->y_bytes;
+		run->state_in  += run->state_in_bytes;
+		run->state_out += run->state_out_bytes;
+		run->seed      += SEED_STRIDE;
+		if (!--run->group_heads) {
+			run->group_heads = block->group_heads;
+			run->bc         += block->bc_bytes;
+			ssm_tile_bc_write(run->bc);
 		}
 	}
+	return run->heads != 0;
 }
 
-static uint32_t wait(const struct run *run, uint32_t tiles_done)
+void scheduler_wait(void)
 {
-	uint32_t error, polls;
+	uint32_t polls;
 
-	do {
-		for (polls = EVENT_POLLS; polls && !ssm_events; polls--);
-		if (ssm_tiles_done_read() == tiles_done) {
-			*run->detail = ssm_errors_read();
-			return *run->detail ? ERROR_GATEWARE : ERROR_NONE;
-		}
-		error = check(run);
-	} while (!error);
-	return error;
+	for (polls = EVENT_POLLS; polls && !ssm_events; polls--);
+	ssm_events_clear();
+}
+
+uint32_t scheduler_look(const struct run *run, int *completed, uint32_t *detail)
+{
+	*completed = (int32_t)(ssm_tiles_done_read() - run->target) >= 0;
+	*detail    = ssm_errors_read();
+	if (*detail)
+		return ERROR_GATEWARE;
+	if (!*completed && (cycles_now() - run->start >= run->timeout || reboot_requested())) {
+		*detail = ssm_status_read();
+		return ERROR_TIMEOUT;
+	}
+	return ERROR_NONE;
+}
+
+uint32_t scheduler_tiles(const struct run *run)
+{
+	uint32_t missing = run->target - ssm_tiles_done_read();
+
+	return (int32_t)missing > 0 ? run->block->heads - missing : run->block->heads;
 }
 
 uint32_t scheduler_run(const struct block *block, uint32_t timeout, uint32_t *detail, uint32_t *tiles)
 {
-	struct run run = {block, cycles_now(), timeout, detail};
-	uint32_t   tiles_before;
+	struct run run;
 	uint32_t   error;
+	int        completed = 0;
 
-	if (ssm_busy() && !ssm_reset()) {
-		*detail = ssm_status_read();
-		return ERROR_TIMEOUT;
+	error = scheduler_begin(&run, block, timeout, detail);
+	if (error)
+		return error;
+	while (!error && !completed) {
+		if (!scheduler_post(&run))
+			scheduler_wait();
+		error = scheduler_look(&run, &completed, detail);
 	}
-	ssm_events_clear();
-	tiles_before = ssm_tiles_done_read();
-	configure(block);
-	error = post(&run);
-	dram_acquire();
-	if (!error)
-		error = wait(&run, tiles_before + block->heads);
-	if (error) {
-		*tiles += ssm_tiles_done_read() - tiles_before;
+	*tiles += scheduler_tiles(&run);
+	if (error)
 		ssm_reset();
-	} else {
-		*tiles += block->heads;
-	}
 	return error;
 }

@@ -11,12 +11,47 @@
 
 #include "block.h"
 
+/* A block under way. */
+struct run {
+	const struct block *block;
+	uint64_t start;       /* When its time began to run, */
+	uint64_t timeout;     /* and the cycles it may take. */
+	uint32_t target;      /* ssm_tiles_done when it is completed. */
+	uint32_t heads;       /* Tiles still to be posted; of the next one: */
+	uint32_t group_heads; /* heads of its group still to be posted, */
+	uint32_t x;           /* addresses and seed, */
+	uint32_t bc;
+	uint32_t y;
+	uint32_t state_in;
+	uint32_t state_out;
+	uint32_t seed;
+	uint32_t y_bytes;     /* and the bytes to the one after it. */
+	uint32_t state_in_bytes;
+	uint32_t state_out_bytes;
+};
+
 /*
- * Runs a block for at most `timeout` cycles (0: block_timeout()). Posts descriptors as long as the queue has room, so
- * the core loads and stores tiles while it computes others, and calls dram_acquire() while the core works. Returns an
- * ERROR code, its detail (the core's error bits, or its status at the time-out), and adds the tiles completed. After an
- * error the core is reset.
+ * Begins a block on an idle core; it may take `timeout` cycles (0: block_timeout()). Returns an ERROR code and its detail,
+ * which is the core's status.
  */
+uint32_t scheduler_begin(struct run *run, const struct block *block, uint32_t timeout, uint32_t *detail);
+
+/* Begins a block behind another one all of whose tiles are posted; see block_may_follow(). Its time begins when set. */
+void scheduler_follow(struct run *run, const struct block *block, uint32_t timeout, const struct run *before);
+
+/* Posts the tiles the queue has room for. Returns whether there are more. */
+int scheduler_post(struct run *run);
+
+/* Waits a while for the core, at most some thousand cycles. */
+void scheduler_wait(void);
+
+/* How a run fares: an ERROR code, its detail (the core's error bits, or its status at the time-out), or its completion. */
+uint32_t scheduler_look(const struct run *run, int *completed, uint32_t *detail);
+
+/* Tiles completed of it; not after a reset. */
+uint32_t scheduler_tiles(const struct run *run);
+
+/* All of the above for one block: ends when it is completed, or with an error and the core reset. Adds its tiles. */
 uint32_t scheduler_run(const struct block *block, uint32_t timeout, uint32_t *detail, uint32_t *tiles);
 
 #endif

@@ -9,6 +9,7 @@
 #define RESET_TIMEOUT 100000 /* Cycles; what is outstanding at the DRAM takes a thousand at most. */
 
 volatile uint32_t ssm_events;
+uint32_t          ssm_queue_depth;
 
 static struct ssm_counters taken;
 
@@ -23,6 +24,7 @@ static void counters_read(struct ssm_counters *counters)
 void COLD ssm_init(void)
 {
 	ssm_reset();
+	ssm_queue_depth = 1 << (ssm_capabilities_read() >> 28);
 	ssm_ev_enable_write(SSM_EVENT_DONE | SSM_EVENT_ERROR);
 	irq_setmask(1 << SSM_INTERRUPT);
 	irq_setie(1);

@@ -26,6 +26,9 @@ struct ssm_counters {
 	uint64_t write_beats;
 };
 
+/* Descriptors that can be in flight. */
+extern uint32_t ssm_queue_depth;
+
 /* Events since ssm_events_clear(); set by the interrupt. */
 extern volatile uint32_t ssm_events;
 

@@ -156,6 +156,7 @@ class Error(IntEnum):
     TIMEOUT           = 14 # The accelerator did not finish in time; it was reset.
     GATEWARE          = 15 # The accelerator raised an error; error_detail holds its error bits.
     SELFTEST_MISMATCH = 16 # error_detail holds the index of the failing vector.
+    ABORTED           = 17 # Begun behind a job that failed, and reset with it; error_detail holds that job's sequence.
 
 # C Header -----------------------------------------------------------------------------------------
 

@@ -546,6 +546,161 @@ def test_indices_wrap(device):
         assert result["status"]          == Status.DONE
         assert result["result_sequence"] == index % 2**32
 
+# Jobs Back to Back --------------------------------------------------------------------------------
+
+def chain(heads, tokens=1, distance=0x8000, **words):
+    """Two jobs, each with inputs and outputs of its own; the second one's state is the first one's, in place."""
+    jobs = [small_job(heads=heads, tokens=tokens) | words for _ in range(2)]
+    for region in ("x_address", "bc_address", "y_address"):
+        jobs[1][region] += distance
+    for job in jobs:
+        job["state_out"] = job["state_in"]
+    return jobs
+
+
+def run_chain(device, jobs):
+    """Rings for all jobs at once. Returns, for each tile pushed, how many were completed by then."""
+    for index, job in enumerate(jobs):
+        device.post(index, sequence=index, **job)
+    done, seen = [], []
+    device.on("done", lambda tile: done.append(tile))
+    device.on("push", lambda tile: seen.append(len(done)))
+    device.ring(len(jobs))
+    for index in range(len(jobs)):
+        assert device.poll() == index + 1
+    return seen
+
+
+@pytest.mark.parametrize("heads", [8, 24])
+def test_next_job_follows(device, heads):
+    """Its tiles are pushed while the last ones of the job before are in flight, none before its state is there."""
+    device.set(tile_cycles=2000)
+    seen = run_chain(device, chain(heads))
+    assert all(device.result(index)["status"] == Status.DONE for index in range(2))
+    assert min(seen[heads:]) < heads
+    assert all(done > head for head, done in enumerate(seen[heads:])) # The head's tile of the job before.
+    tiles = device.tiles
+    assert [tile.x for tile in tiles[heads:]] == [tile.x + 0x8000 for tile in tiles[:heads]]
+    assert [tile.state_in for tile in tiles[heads:]] == [tile.state_out for tile in tiles[:heads]]
+
+
+@pytest.mark.parametrize("change", [
+    dict(heads=4),                                        # Fewer heads than the queue holds: their state may not be there.
+    dict(heads=8, second=dict(headdim=4)),                # Another geometry.
+    dict(heads=8, second=dict(d_state=15)),
+    dict(heads=8, second=dict(heads=9)),
+    dict(heads=8, second=dict(groups=2, bc_address=DATA_BASE + 0x40000)),
+    dict(heads=8, read="x_address",  written="y_address"), # What the first one writes, the second one reads.
+    dict(heads=8, read="bc_address", written="y_address"),
+    dict(heads=8, read="x_address",  written="state_out"),
+    dict(heads=8, read="state_in",   written="y_address"),
+])
+def test_next_job_waits(device, change):
+    """Where the next one depends on the job before, or is of another kind, it begins when that one is completed."""
+    heads     = change["heads"]
+    jobs      = chain(heads)
+    jobs[1]  |= change.get("second", {})
+    if "read" in change:
+        jobs[1] |= dict(flags=JobFlag.NO_STORE)
+        jobs[1][change["read"]] = jobs[0][change["written"]]
+    device.set(tile_cycles=2000)
+    seen = run_chain(device, jobs)
+    assert all(device.result(index)["status"] == Status.DONE for index in range(2))
+    assert min(seen[heads:]) == heads
+
+
+def test_few_heads_follow_where_nothing_is_stored(device):
+    """Replayed tokens: the stored state is only read."""
+    device.set(tile_cycles=2000)
+    seen = run_chain(device, chain(4, flags=JobFlag.NO_STORE))
+    assert min(seen[4:]) < 4
+
+
+def test_full_ring_back_to_back(device):
+    """Each job is answered in its turn; together they take the time of their tiles."""
+    device.set(tile_cycles=500)
+    jobs = [chain(8, distance=0x1000*index)[1] for index in range(RING_ENTRIES)]
+    run_chain(device, jobs)
+    results = [device.result(index) for index in range(RING_ENTRIES)]
+    assert [result["result_sequence"] for result in results] == list(range(RING_ENTRIES))
+    assert all(result["status"] == Status.DONE and result["tiles"] == 8 for result in results)
+    total = sum(result["cycles_low"] for result in results)
+    assert 8*500*RING_ENTRIES <= total < 8*500*RING_ENTRIES + 3000
+    assert sum(result["lane_busy_low"] for result in results) == 8*1000*RING_ENTRIES
+
+
+def test_a_failing_job_takes_the_one_behind_along(device):
+    """What had begun is not begun again: its state may be half stored. The third job runs."""
+    jobs = chain(8) + chain(8)[1:]
+    for index, job in enumerate(jobs):
+        device.post(index, sequence=70 + index, timeout=4000 if index == 0 else 0, **job)
+    device.set(hang=1, tile_cycles=100)
+    device.ring(3)
+    assert device.poll() == 1
+    device.set(hang=0)
+    assert device.poll() == 2
+    assert device.poll() == 3
+    errors = [Error(device.result(index)["error"]) for index in range(3)]
+    # With a full queue nothing of the second job was pushed: it had begun all the same.
+    assert errors == [Error.TIMEOUT, Error.ABORTED, Error.NONE]
+    assert device.result(1)["error_detail"] == 70
+    assert [device.result(index)["tiles"] for index in range(3)] == [0, 0, 8]
+
+
+def test_a_failing_job_leaves_others_alone(device):
+    """One that had not begun runs as if nothing had happened."""
+    jobs = chain(4)
+    for index, job in enumerate(jobs):
+        device.post(index, timeout=4000 if index == 0 else 0, **job)
+    device.set(hang=1)
+    device.ring(2)
+    assert device.poll() == 1
+    device.set(hang=0)
+    assert device.poll() == 2
+    assert [Error(device.result(index)["error"]) for index in range(2)] == [Error.TIMEOUT, Error.NONE]
+
+
+def test_bad_job_behind_a_running_one(device):
+    """It is answered with its own error, and only in its turn."""
+    jobs = chain(8) + chain(8)
+    jobs[1]["headdim"] = 0
+    for index, job in enumerate(jobs):
+        device.post(index, **job)
+    device.ring(4)
+    for index in range(4):
+        assert device.poll() == index + 1
+    assert [Error(device.result(index)["error"]) for index in range(4)] == [Error.NONE, Error.BAD_HEADDIM, Error.NONE,
+        Error.NONE]
+
+
+def test_other_opcodes_in_between(device):
+    device.on("done", selftest_handler(device, CONFIG))
+    for index, words in enumerate((small_job(heads=8), dict(opcode=Opcode.NOP), small_job(heads=8),
+        dict(opcode=Opcode.SELFTEST), small_job(heads=8))):
+        device.post(index, **words)
+    device.ring(5)
+    for index in range(5):
+        assert device.poll() == index + 1
+        assert device.result(index)["status"] == Status.DONE
+
+
+def test_restart_with_a_job_behind(device):
+    """The host asks for the boot ROM in mid-run: a new start knows nothing of the jobs."""
+    for index, job in enumerate(chain(8)):
+        device.post(index, **job)
+    device.set(hang=1)
+    device.on("push", lambda tile: device.csr("mailbox_boot", 0xffffffff))
+    device.ring(2)
+    assert device.poll() == 1
+    assert Error(device.result(0)["error"]) == Error.TIMEOUT
+    device.set(hang=0)
+    device.csr("mailbox_boot", 0)
+    device.on("push", lambda tile: None)
+    device.command("start")
+    device.rung = 0
+    assert device.poll() == 0
+    assert_done(device, **small_job())
+
 # Time-outs and Gateware Errors --------------------------------------------------------------------
 
 def test_timeout(device):
