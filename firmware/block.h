@@ -28,7 +28,8 @@ struct block {
 	uint32_t group_heads; /* Heads that share a group. */
 	uint32_t tokens;
 	uint32_t first_token;
-	uint32_t flags;       /* JOB_ZERO_STATE, JOB_NO_STORE. */
+	uint32_t flags;       /* JOB_ZERO_STATE, JOB_NO_STORE, JOB_RESIDENT. */
+	uint32_t tile;        /* Place on chip of the first head's tile. */
 	uint32_t seed;        /* Of stochastic rounding. */
 	/* Bytes of a record. */
 	uint32_t x_bytes;
@@ -55,7 +56,7 @@ void block_init(struct block *block, uint32_t heads, uint32_t headdim, uint32_t 
 /* Whether the block touches these regions at all: an address of one it does not touch means nothing. */
 static inline int block_reads_state(const struct block *block)
 {
-	return !(block->flags & JOB_ZERO_STATE);
+	return !(block->flags & (JOB_ZERO_STATE | JOB_RESIDENT));
 }
 
 static inline int block_writes_state(const struct block *block)

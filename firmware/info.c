@@ -49,6 +49,7 @@ void info_init(void)
 	info.capabilities     = CAPABILITY_SSM | CAPABILITY_SELFTEST;
 	if (SSM_STOCHASTIC_ROUNDING)
 		info.capabilities |= CAPABILITY_STOCHASTIC_ROUNDING;
+	info.resident_tiles   = SSM_RESIDENT_TILES;
 	info.boot_count       = former_boots() + 1;
 }
 

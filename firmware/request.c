@@ -9,6 +9,12 @@
 
 #define ALIGNMENT 16
 
+#if SSM_RESIDENT_TILES
+#define SSM_FLAGS (JOB_ZERO_STATE | JOB_NO_STORE | JOB_RESIDENT)
+#else
+#define SSM_FLAGS (JOB_ZERO_STATE | JOB_NO_STORE)
+#endif
+
 static int in_range(uint32_t value, uint32_t low, uint32_t high)
 {
 	return low <= value && value <= high;
@@ -91,7 +97,13 @@ static uint32_t check_block(const struct job *job, struct block *block, uint32_t
 		return ERROR_BAD_FIRST_TOKEN;
 	block->tokens      = job->tokens;
 	block->first_token = job->first_token;
+#if SSM_RESIDENT_TILES
+	*detail = job->tile;
+	if (job->flags & JOB_RESIDENT && (job->tile >= SSM_RESIDENT_TILES || job->heads > SSM_RESIDENT_TILES - job->tile))
+		return ERROR_BAD_TILE;
+#endif
 	block->flags       = job->flags;
+	block->tile        = job->tile;
 	block->seed        = job->seed;
 	block->x           = job->x_address;
 	block->bc          = job->bc_address;
@@ -112,7 +124,7 @@ uint32_t request_check(const struct job *job, struct block *block, uint32_t *det
 	if (job->opcode > OPCODE_SELFTEST)
 		return ERROR_BAD_OPCODE;
 	*detail = job->flags;
-	if (job->flags & ~(job->opcode == OPCODE_SSM ? JOB_ZERO_STATE | JOB_NO_STORE : 0))
+	if (job->flags & ~(job->opcode == OPCODE_SSM ? SSM_FLAGS : 0))
 		return ERROR_BAD_FLAGS;
 	if (job->opcode == OPCODE_SSM && (error = check_block(job, block, detail)))
 		return error;

@@ -11,6 +11,17 @@
 /* Looks at the events between two looks at the CSRs: they are in SRAM, so waiting leaves the bus to the others. */
 #define EVENT_POLLS 256
 
+/* In the flags of a descriptor: where the first head's tile lies on chip. */
+static uint32_t first_place(const struct block *block)
+{
+#if SSM_RESIDENT_TILES
+	return block->tile%SSM_RESIDENT_TILES << SSM_TILE_PLACE;
+#else
+	(void)block;
+	return 0;
+#endif
+}
+
 static void start(struct run *run, const struct block *block, uint32_t timeout, uint32_t tiles_done)
 {
 	/* A region that is not used still needs a legal address: x stands in. */
@@ -29,6 +40,7 @@ static void start(struct run *run, const struct block *block, uint32_t timeout, 
 	run->state_in        = state_in_used  ? block->state_in   : block->x;
 	run->state_out       = state_out_used ? block->state_out  : block->x;
 	run->seed            = block->seed;
+	run->flags           = block->flags | first_place(block);
 	run->y_bytes         = y_used         ? block->y_bytes    : 0;
 	run->state_in_bytes  = state_in_used  ? block->tile_bytes : 0;
 	run->state_out_bytes = state_out_used ? block->tile_bytes : 0;
@@ -64,6 +76,14 @@ void scheduler_follow(struct run *run, const struct block *block, uint32_t timeo
 	begin_tiles(run);
 }
 
+/* More heads than tiles on chip begin again at the first one: none of these can stay. */
+static void next_place(struct run *run)
+{
+	run->flags += 1 << SSM_TILE_PLACE;
+	if (run->flags >> SSM_TILE_PLACE == SSM_RESIDENT_TILES)
+		run->flags &= (1 << SSM_TILE_PLACE) - 1;
+}
+
 int scheduler_post(struct run *run)
 {
 	const struct block *block = run->block;
@@ -76,10 +96,12 @@ int scheduler_post(struct run *run)
 		ssm_tile_state_out_write(run->state_out);
 		ssm_seed(run->seed);
 		if (!--run->heads) {
-			ssm_tile_push_write(block->flags | SSM_TILE_INTERRUPT);
+			ssm_tile_push_write(run->flags | SSM_TILE_INTERRUPT);
 			break;
 		}
-		ssm_tile_push_write(block->flags);
+		ssm_tile_push_write(run->flags);
+		if (SSM_RESIDENT_TILES)
+			next_place(run);
 		run->x         += block->x_bytes;
 		run->y         += run->y_bytes;
 		run->state_in  += run->state_in_bytes;

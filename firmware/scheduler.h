@@ -25,6 +25,7 @@ struct run {
 	uint32_t state_in;
 	uint32_t state_out;
 	uint32_t seed;
+	uint32_t flags;
 	uint32_t y_bytes;     /* and the bytes to the one after it. */
 	uint32_t state_in_bytes;
 	uint32_t state_out_bytes;

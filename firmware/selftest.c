@@ -90,6 +90,7 @@ uint32_t selftest_run(uint32_t timeout, uint32_t *detail, uint32_t *tiles)
 		block.first_token = 0;
 		block.flags       = vector->flags;
 		block.seed        = 0;
+		block.tile        = 0;
 		block.x           = place_input(&scratch, &vector->x);
 		block.bc          = place_input(&scratch, &vector->bc);
 		block.state_in    = place_input(&scratch, &vector->state_in);

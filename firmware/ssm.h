@@ -11,10 +11,12 @@
 
 #include "platform.h"
 
-/* Flags written with a descriptor. The first two are the job's. */
+/* Flags written with a descriptor. All but the interrupt are the job's. */
 #define SSM_TILE_ZERO_STATE JOB_ZERO_STATE
 #define SSM_TILE_NO_STORE   JOB_NO_STORE
+#define SSM_TILE_RESIDENT   JOB_RESIDENT
 #define SSM_TILE_INTERRUPT  4u
+#define SSM_TILE_PLACE      8  /* The lowest bit of where the tile lies on chip. */
 
 /* Sources of the interrupt. */
 #define SSM_EVENT_DONE  1u

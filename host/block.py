@@ -35,8 +35,8 @@ def run_block(device, case, mode="prefill", progress=None, seed=0, store_every=1
 
     Parameters
     ----------
-    mode     : "prefill": one job for all tokens. "decode": one job a token, the state kept in the device's DRAM; as
-               many jobs as the ring holds are submitted ahead.
+    mode     : "prefill": one job for all tokens. "decode": one job a token, as many as the ring holds submitted ahead; the
+               state is kept in the device's DRAM, or on chip where the device was built to hold as many tiles.
     progress : Called as progress(what, done, total) with bytes streamed or jobs done.
     seed     : Of the first token, on a device that rounds the state stochastically; 0 .. 2**32 - 1.
     store_every : "decode" only: the state goes to DRAM at each so many-th token, and at the last one. The tokens between
@@ -114,12 +114,19 @@ def _jobs(geometry, case, mode, address, seed, store_every):
     state  = address["state"]
     source = address.get("h0", state) # Where the stored state lies,
     stored = 0                        # and the tokens that are in it.
+    keep   = mode == "decode" and store_every == 1 and geometry.heads <= geometry.config.resident_tiles # On chip.
     for first in range(0, case.tokens, chunk):
         end    = first + chunk
-        store  = end - stored >= store_every or end == case.tokens
-        flags  = JobFlag.ZERO_STATE if stored == 0 and case.h0 is None else 0
+        store  = end == case.tokens or (end - stored >= store_every and not keep)
+        flags  = JobFlag(0)
+        if keep and first > 0:
+            flags |= JobFlag.RESIDENT
+        elif stored == 0 and case.h0 is None:
+            flags |= JobFlag.ZERO_STATE
+        if not store:
+            flags |= JobFlag.NO_STORE
         yield Job(Opcode.SSM,
-            flags       = flags if store else flags | JobFlag.NO_STORE,
+            flags       = flags,
             heads       = geometry.heads,
             headdim     = geometry.headdim,
             d_state     = geometry.d_state,
@@ -134,7 +141,9 @@ def _jobs(geometry, case, mode, address, seed, store_every):
             seed        = (seed + stored) % 2**32,
         )
         if store:
-            source, stored = state, end
+            source = state
+        if store or keep:
+            stored = end
 
 
 def _run_jobs(device, jobs, progress):

@@ -37,6 +37,9 @@ def add_device_arguments(parser):
              f"(default: {SSMConfig().lanes} in the simulation, any on a board).")
     group.add_argument("--rounding",  choices=ROUNDINGS,
         help="How the state is rounded; of a board, what it must do (default: nearest in the simulation, any on a board).")
+    group.add_argument("--resident-tiles", type=int, metavar="TILES",
+        help="Head tiles kept on chip, 2 to 256, or 0; of a board, what it must have (default: 0 in the simulation, any on a "
+             "board).")
     group.add_argument("--ip",        default=DEFAULT_IP, help="Address of the board (default: %(default)s).")
     group.add_argument("--udp-port",  type=int, default=DEFAULT_PORT, metavar="PORT",
         help="UDP port of its Etherbone (default: %(default)s).")
@@ -56,7 +59,8 @@ def add_device_arguments(parser):
 def requested_config(args):
     """What is known of the gateware before it has been asked: of a simulation all, of a board the protocol's limits."""
     if args.transport == "sim":
-        return SSMConfig(lanes=args.lanes or SSMConfig().lanes, stochastic_rounding=args.rounding == "stochastic")
+        return SSMConfig(lanes=args.lanes or SSMConfig().lanes, resident_tiles=args.resident_tiles or 0,
+            stochastic_rounding=args.rounding == "stochastic")
     return SSMConfig(max_headdim=256, max_d_state=512, max_heads=65535, max_groups=65535)
 
 # Device -------------------------------------------------------------------------------------------
@@ -76,6 +80,9 @@ def open_device(args, log=lambda message: None):
     with context as device:
         if args.lanes is not None and device.info.lanes != args.lanes:
             raise UsageError(f"--lanes {args.lanes} is not what the device has: {device.info.lanes}.")
+        if args.resident_tiles not in (None, device.info.resident_tiles):
+            raise UsageError(f"--resident-tiles {args.resident_tiles} is not what the device has: "
+                f"{device.info.resident_tiles}.")
         rounding = ROUNDINGS[device.info.config.stochastic_rounding]
         if args.rounding not in (None, rounding):
             raise UsageError(f"--rounding {args.rounding} is not what the device does: {rounding}.")

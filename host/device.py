@@ -44,7 +44,7 @@ class Info(namedtuple("Info", INFO_WORDS)):
         """What the gateware can run, as an SSMConfig."""
         return SSMConfig(lanes=self.lanes, max_headdim=self.max_headdim, max_d_state=self.max_d_state,
             max_heads=self.max_heads, max_groups=self.max_groups, max_tokens=self.max_tokens,
-            stochastic_rounding=bool(self.capabilities & Capability.STOCHASTIC_ROUNDING))
+            resident_tiles=self.resident_tiles, stochastic_rounding=bool(self.capabilities & Capability.STOCHASTIC_ROUNDING))
 
     def check(self):
         """Raise VersionMismatch unless this host can talk to that firmware."""
@@ -84,6 +84,7 @@ class Job:
     state_out   : int = 0
     first_token : int = 0
     timeout     : int = 0
+    tile        : int = 0
     seed        : int = 0
 
     def words(self, sequence):

@@ -64,6 +64,7 @@ INFO_WORDS = (
     "ring_entries",
     "job_bytes",
     "capabilities",     # Capability flags.
+    "resident_tiles",   # Head tiles that can stay on chip; 0: none can.
     "boot_count",       # Counts starts of the firmware since the DRAM was last undefined; for diagnosis.
 )
 INFO_BYTES = 4*len(INFO_WORDS)
@@ -97,6 +98,7 @@ JOB_WORDS = (
     "state_out",       # H head tiles (not written with JobFlag.NO_STORE); may equal state_in.
     "first_token",     # y is written from this token on: 0 .. tokens; earlier tokens only advance the state.
     "timeout",         # Cycles this job may take; 0: the firmware's own estimate.
+    "tile",            # Where on chip head 0's tile lies or comes to lie; head h's is `tile` + h.
     "seed",            # Of stochastic rounding: token t of head h takes seed + t + h*SEED_STRIDE.
     # Result: written by the firmware.
     "result_sequence",
@@ -113,7 +115,6 @@ JOB_WORDS = (
     "write_beats_high",
     "tiles",           # Head tiles completed.
     "reserved0",
-    "reserved1",
 )
 assert 4*len(JOB_WORDS) == JOB_BYTES
 
@@ -129,6 +130,7 @@ class Opcode(IntEnum):
 class JobFlag(IntFlag):
     ZERO_STATE = 1 << 0 # Start from a state of zeros.
     NO_STORE   = 1 << 1 # Do not store the state.
+    RESIDENT   = 1 << 3 # Take the state as a job before has left it on chip (state_in is not read).
 
 
 class Status(IntEnum):
@@ -157,6 +159,7 @@ class Error(IntEnum):
     GATEWARE          = 15 # The accelerator raised an error; error_detail holds its error bits.
     SELFTEST_MISMATCH = 16 # error_detail holds the index of the failing vector.
     ABORTED           = 17 # Begun behind a job that failed, and reset with it; error_detail holds that job's sequence.
+    BAD_TILE          = 18 # With RESIDENT: there are not as many tiles on chip.
 
 # C Header -----------------------------------------------------------------------------------------
 

@@ -39,6 +39,8 @@ def add_config_arguments(parser, lanes=SSMConfig.lanes, lanes_default=None):
         help="Largest head dimension (default: %(default)s).")
     group.add_argument("--max-d-state", type=int, default=default.max_d_state, metavar="N",
         help="Largest state size (default: %(default)s).")
+    group.add_argument("--resident-tiles", type=int, default=0, metavar="TILES",
+        help="Head tiles kept on chip, 2 to 256, for layers whose state stays there (default: %(default)s, none).")
     group.add_argument("--stochastic-rounding", action="store_true",
         help="Round the state stochastically, by the seed of each job (default: to nearest even).")
 
@@ -47,6 +49,6 @@ def config_from_arguments(parser, args, **defaults):
     """The SSMConfig that the options choose; ends the program when it is not allowed."""
     try:
         return SSMConfig(lanes=args.lanes, max_headdim=args.max_headdim, max_d_state=args.max_d_state,
-            stochastic_rounding=args.stochastic_rounding, **defaults)
+            resident_tiles=args.resident_tiles, stochastic_rounding=args.stochastic_rounding, **defaults)
     except ValueError as error:
         parser.error(str(error))

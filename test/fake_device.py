@@ -73,6 +73,7 @@ class FakeDevice:
         self.config   = config
         self.ram      = np.frombuffer(random.Random(1).randbytes(ram_size), np.uint32).copy() # Undefined, as DRAM is.
         self.csrs     = dict.fromkeys(CSRS, 0)
+        self.on_chip  = {} # Place: state.
         self.deaf     = deaf
         self.fail     = fail or {}
         self.boots    = 0
@@ -165,6 +166,7 @@ class FakeDevice:
             "data_base"   : RAM_BASE + DATA_OFFSET,  "data_size"   : self.ram.nbytes - DATA_OFFSET,
             "ring_base"   : RAM_BASE + RING_OFFSET,  "ring_entries": RING_ENTRIES,
             "job_bytes"   : JOB_BYTES,               "boot_count"  : self.boots,
+            "resident_tiles": self.config.resident_tiles,
             "capabilities": Capability.SSM | Capability.SELFTEST |
                 (Capability.STOCHASTIC_ROUNDING if self.config.stochastic_rounding else 0),
         }
@@ -216,9 +218,13 @@ class FakeDevice:
         x, dt, dA, D = unpack_x(geometry, self.load(job["x_address"], tokens*geometry.heads*geometry.x_record_bytes))
         B, C = unpack_bc(geometry, self.load(job["bc_address"], tokens*geometry.groups*geometry.bc_record_bytes))
         h0   = None
-        if not job["flags"] & JobFlag.ZERO_STATE:
+        if job["flags"] & JobFlag.RESIDENT:
+            h0 = np.stack([self.on_chip[job["tile"] + head] for head in range(geometry.heads)])
+        elif not job["flags"] & JobFlag.ZERO_STATE:
             h0 = unpack_state(geometry, self.load(job["state_in"], state))
         y, h = ssm_block(x, dt, dA, B, C, D, h0, job["seed"] if self.config.stochastic_rounding else None)
+        if self.config.resident_tiles:
+            self.on_chip |= {(job["tile"] + head) % self.config.resident_tiles: h[head] for head in range(geometry.heads)}
         skip = job["first_token"]
         self.store(job["y_address"] + skip*geometry.heads*geometry.y_record_bytes, pack_y(geometry, y[skip:]))
         if not job["flags"] & JobFlag.NO_STORE:
@@ -226,7 +232,7 @@ class FakeDevice:
         return {
             "cycles_low"      : 1000*tokens,
             "lane_busy_low"   : tokens*geometry.heads*geometry.tile_words,
-            "read_beats_low"  : state//16,
+            "read_beats_low"  : 0 if job["flags"] & (JobFlag.ZERO_STATE | JobFlag.RESIDENT) else state//16,
             "write_beats_low" : 0 if job["flags"] & JobFlag.NO_STORE else state//16,
             "tiles"           : geometry.heads,
         }

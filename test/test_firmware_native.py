@@ -116,6 +116,7 @@ def compute(device, geometry):
     """A handler of "done" that computes a tile as the gateware would, by the bit-accurate model."""
     head = Geometry(geometry.config, 1, geometry.headdim, geometry.d_state)
     P, N = geometry.headdim, geometry.d_state
+    on_chip = {} # Place: state (1, P, N).
 
     def records(address, stride, size, tokens):
         data = [np.frombuffer(device.read(address + t*stride, size), "<f2") for t in range(tokens)]
@@ -126,11 +127,15 @@ def compute(device, geometry):
         x  = records(tile.x,  tile.x_stride,  head.x_record_bytes,  tokens)
         bc = records(tile.bc, tile.bc_stride, head.bc_record_bytes, tokens)
         h0 = None
-        if not tile.flags & JobFlag.ZERO_STATE:
+        place = tile.flags >> 8
+        if tile.flags & JobFlag.RESIDENT:
+            h0 = on_chip[place]
+        elif not tile.flags & JobFlag.ZERO_STATE:
             h0 = unpack_state(head, device.read(tile.state_in, head.tile_bytes))
         y, h = ssm_block(x[:, None, 8:8 + P], x[:, :1], x[:, 1:2], bc[:, None, :N],
             bc[:, None, head.d_state_padded:head.d_state_padded + N], x[0, 2:3], h0,
             tile.seed if geometry.config.stochastic_rounding else None)
+        on_chip[place] = h
         for t in range(first_token, tokens):
             device.write(tile.y + t*tile.y_stride, vectors.pack_y(head, y[t:t + 1]))
         if not tile.flags & JobFlag.NO_STORE:
@@ -264,6 +269,41 @@ def test_seeds(start):
     assert {tile.seed for tile in device.tiles} == {0}
 
 
+RESIDENT = SSMConfig(lanes=8, resident_tiles=6)
+
+
+def test_resident(start):
+    """Loaded once, run token by token on chip, stored once: the model's bits, and each head in its place."""
+    geometry = Geometry(RESIDENT, 3, 5, 9)
+    device   = start(RESIDENT, RESIDENT)
+    assert device.info()["resident_tiles"] == 6
+    case     = random_case(np.random.default_rng(5), 4, 3, 5, 9, 1)
+    job      = small_job(3, 5, 9, 1, 4, RESIDENT, tile=2)
+    x, bc, y = (job[name] for name in ("x_address", "bc_address", "y_address"))
+    device.on("done", compute(device, geometry))
+    device.write(job["state_in"], pack_state(geometry, case["h0"]))
+    device.write(x,  pack_x(geometry, case["x"], case["dt"], case["dA"], case["D"]))
+    device.write(bc, pack_bc(geometry, case["B"], case["C"]))
+    for t in range(4):
+        flags = (JobFlag.RESIDENT if t > 0 else 0) | (JobFlag.NO_STORE if t < 3 else 0)
+        assert_done(device, **job | dict(tokens=1, flags=flags, x_address=x + t*3*geometry.x_record_bytes,
+            bc_address=bc + t*geometry.bc_record_bytes, y_address=y + t*3*geometry.y_record_bytes))
+    expected_y, h = ssm_block(**case)
+    assert unpack_y(geometry, device.read(y, 12*geometry.y_record_bytes)).tobytes() == expected_y.tobytes()
+    assert unpack_state(geometry, device.read(job["state_out"], 3*geometry.tile_bytes)).tobytes() == h.tobytes()
+    assert [tile.flags >> 8 for tile in device.tiles] == [2, 3, 4] # Of the last job.
+
+
+@pytest.mark.parametrize("tile, heads", [(0, 7), (5, 2), (6, 1), (2**32 - 1, 2)])
+def test_resident_out_of_range(start, tile, heads):
+    device = start(RESIDENT, RESIDENT)
+    words  = small_job(heads, 5, 9, 1, 1, RESIDENT, tile=tile)
+    assert_fails(device, Error.BAD_TILE, tile, **words | dict(flags=JobFlag.RESIDENT))
+    # What is not to stay may be anywhere, the places taken in turn.
+    assert_done(device, **words)
+    assert [tile.flags >> 8 for tile in device.tiles] == [(tile + head) % 6 for head in range(heads)]
+
+
 def test_posts_ahead(device):
     """The queue is kept full, and never overflows."""
     depths = []
@@ -302,6 +342,7 @@ def test_without_interrupt(device):
     (Error.BAD_OPCODE,      "opcode",      max(Opcode) + 1),
     (Error.BAD_OPCODE,      "opcode",      0xffffffff),
     (Error.BAD_FLAGS,       "flags",       4),
+    (Error.BAD_FLAGS,       "flags",       JobFlag.RESIDENT), # Not in this gateware.
     (Error.BAD_FLAGS,       "flags",       0x80000000),
     (Error.BAD_HEADS,       "heads",       0),
     (Error.BAD_HEADS,       "heads",       CONFIG.max_heads + 1),

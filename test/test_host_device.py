@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from cores.ssm.config import SSMConfig
+from cores.ssm.config import Geometry, SSMConfig
 
 from fake_device import CSR_BASE, RAM_BASE, EtherboneServer, FakeDevice, UARTBoneServer, fake_firmware
 
@@ -92,6 +92,21 @@ def test_seed(connect, firmware):
             result = run_block(device, case, mode, seed=2**32 - 1)
             assert result.summary["rounding"] == "stochastic"
             assert result.y.tobytes() == y.tobytes() and result.h.tobytes() == h.tobytes()
+
+def test_state_on_chip(connect, firmware):
+    """Decoding leaves the state on chip where there is room, and stores it at the end."""
+    for tiles in (8, 3):
+        with FakeDevice(config=SSMConfig(lanes=8, resident_tiles=tiles)) as fake, connect(fake) as device:
+            device.boot(firmware)
+            assert device.info.config.resident_tiles == tiles
+            case   = random_case(config=device.info.config)
+            state  = 4*Geometry(device.info.config, 4, 5, 20).tile_bytes
+            result = run_block(device, case, "decode")
+            assert_as_model(result, case)
+            moved  = 1 if tiles >= case.heads else case.tokens
+            assert result.summary["dma_read_bytes"] == result.summary["dma_write_bytes"] == moved*state
+            assert_as_model(run_block(device, case, "decode", store_every=2), case)
+            assert_as_model(run_block(device, case), case)
 
 # Boot ---------------------------------------------------------------------------------------------
 
@@ -334,10 +349,11 @@ def test_summary(booted):
     state   = 4*8*32*2
     written = 4*(4*(16 + 16) + 2*2*32*2) + state
     assert summary == {
-        "mode": "prefill", "store_every": None, "tokens": 4, "cycles": 4000, "cycles_per_token": 1000, "per_token_cycles": None,
+        "mode": "prefill", "store_every": None, "tokens": 4, "cycles": 4000, "cycles_per_token": 1000,
+        "per_token_cycles": None,
         "lane_busy_cycles": 4*4*8*32//16, "dma_read_bytes": state, "dma_write_bytes": state, "clock_hz": 100_000_000,
         "lanes": 16, "transport": "etherbone", "firmware": "1.2.3", "gateware": "0.1.0",
-        "bytes_streamed": written + 4*4*16 + state, "bytes_verified": written + 68, # 68: the job.
+        "bytes_streamed": written + 4*4*16 + state, "bytes_verified": written + 72, # 72: the job.
         "rounding": "nearest",
     }
 

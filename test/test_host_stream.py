@@ -134,6 +134,12 @@ def test_rounding_of_a_board_is_checked(bench):
     assert not bench.output.exists()
 
 
+def test_resident_tiles_of_a_board_are_checked(bench):
+    code, _, stderr = bench.run("info", "--resident-tiles", 24)
+    assert code == 2
+    assert_one_line(stderr, "--resident-tiles 24 is not what the device has: 0.")
+
+
 def test_lanes_of_a_board_are_checked(bench):
     assert bench.run("info", "--lanes", 16)[0] == 0
     code, _, stderr = bench.run("info", "--lanes", 8)

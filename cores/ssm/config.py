@@ -55,6 +55,7 @@ class SSMConfig:
     max_tokens  : Largest T, the tokens of a job.
     queue_depth : Tile descriptors the gateware holds (a power of two).
     pipelined   : False: the stages run one after the other, for comparison only; the bits are the same.
+    resident_tiles : Head tiles kept on chip (2 to 256), for layers whose state stays there; 0: two, to work on in turn.
     stochastic_rounding : How the state is rounded: False, to nearest even; True, stochastically, by a seed.
 
     Raises
@@ -69,6 +70,7 @@ class SSMConfig:
     max_tokens  : int = 65535
     queue_depth : int = 8
     pipelined   : bool = True
+    resident_tiles : int = 0
     stochastic_rounding : bool = False
 
     def __post_init__(self):
@@ -84,6 +86,8 @@ class SSMConfig:
                 f"a multiple of {self.d_state_multiple} is.")
         if self.queue_depth not in (2, 4, 8, 16, 32):
             raise ValueError(f"queue_depth = {self.queue_depth!r} is not allowed: one of 2, 4, 8, 16, 32 is.")
+        if self.resident_tiles != 0:
+            check_range("resident_tiles", self.resident_tiles, 2, 256)
         for name in ("pipelined", "stochastic_rounding"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} = {getattr(self, name)!r} is not allowed: True or False is.")

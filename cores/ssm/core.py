@@ -15,6 +15,7 @@ from cores.ssm.config import BEAT_ELEMENTS
 from cores.ssm.datapath import Datapath
 from cores.ssm.fp16 import delay
 from cores.ssm.inputs import InputBuffer
+from cores.ssm.resident import ResidentTiles
 from cores.ssm.sequencer import Sequencer
 from cores.ssm.tile import TileBanks
 
@@ -28,6 +29,11 @@ def command_layout(config):
         ("zero_state",   1), # Start from zeros; nothing is taken from state_sink.
         ("no_store",     1), # Nothing is given to state_source.
     ]
+    if config.resident_tiles:
+        layout += [
+            ("resident", 1),                                 # Take the state as it is on chip; nothing from state_sink.
+            ("tile", bits_for(config.resident_tiles - 1)),   # Where on chip it lies, or comes to lie.
+        ]
     if config.stochastic_rounding:
         layout += [("seed", 32)] # Of the tile's random bits: token t has those of seed + t.
     return layout
@@ -131,9 +137,9 @@ class SSMCore(LiteXModule):
         x_cycle        = 2                                   # x is there; the datapath's cycle 0.
         y_cycle        = x_cycle + datapath.y_cycle
         self.sequencer = sequencer = Sequencer(config, interval=1 if config.pipelined else y_cycle)
-        self.tiles     = tiles     = TileBanks(config)
+        self.tiles     = tiles     = ResidentTiles(config) if config.resident_tiles else TileBanks(config)
         self.run_fifo   = run_fifo   = stream.SyncFIFO(sequencer.command.description.payload_layout, 4)
-        self.load_fifo  = load_fifo  = stream.SyncFIFO([("zero", 1)], 4)
+        self.load_fifo  = load_fifo  = stream.SyncFIFO(tiles.load.description.payload_layout, 4)
         self.store_fifo = store_fifo = stream.SyncFIFO([("skip", 1)], 4)
         fifos = (run_fifo, load_fifo, store_fifo)
         room  = run_fifo.sink.ready & load_fifo.sink.ready & store_fifo.sink.ready
@@ -145,6 +151,11 @@ class SSMCore(LiteXModule):
             run_fifo.sink.seed.eq(self.command.seed) if config.stochastic_rounding else [],
             load_fifo.sink.zero.eq(self.command.zero_state),
             store_fifo.sink.skip.eq(self.command.no_store),
+            [
+                load_fifo.sink.resident.eq(self.command.resident),
+                load_fifo.sink.tile.eq(self.command.tile),
+                load_fifo.sink.skip.eq(self.command.no_store),
+            ] if config.resident_tiles else [],
             run_fifo.source.connect(sequencer.command),
             load_fifo.source.connect(tiles.load),
             store_fifo.source.connect(tiles.store),
@@ -204,6 +215,7 @@ class SSMCore(LiteXModule):
             datapath.dA.eq(inputs.dA),
             datapath.D.eq(inputs.D),
 
+            tiles.read_valid.eq(valid[state_read]) if config.resident_tiles else [],
             tiles.read_bank.eq(delay(self, vector.bank, state_read)),
             tiles.read_address.eq(delay(self, vector.address, state_read)),
             datapath.state.eq(tiles.state),

@@ -29,6 +29,8 @@ class Tile:
     first_token : int  = 0     # y is emitted from this token on.
     no_store    : bool = False # The new state does not leave the core.
     seed        : int  = 0     # Of stochastic rounding.
+    resident    : bool = False # The state is taken as it lies on chip, at
+    tile        : int  = 0     # this place.
 
 
 def case_tiles(x, dt, dA, B, C, D, h0=None, seed=0):
@@ -97,7 +99,7 @@ class CorePlayer:
             bc_records = layout.pack_bc(geometry, tile.B[:, None], tile.C[:, None])
             records    = [np.frombuffer(data, np.uint8).reshape(len(tile.x), -1) for data in (x_records, bc_records)]
             inputs.append(np.concatenate(records, axis=1).tobytes())
-            if tile.h0 is not None:
+            if tile.h0 is not None and not tile.resident:
                 states.append(layout.pack_state(geometry, tile.h0[None]))
         stored     = [tile for tile in tiles if not tile.no_store]
         y_counts   = [len(tile.x) - tile.first_token for tile in tiles]
@@ -107,7 +109,8 @@ class CorePlayer:
 
         self.compiled.poke(headdim=headdim, d_state=d_state)
         self.compiled.step(3)
-        seeds = {"seed": [tile.seed for tile in tiles]} if self.config.stochastic_rounding else {}
+        options = (["seed"] if self.config.stochastic_rounding else []) + \
+            (["resident", "tile"] if self.config.resident_tiles else [])
         out, cycles = self.compiled.streams(
             sinks = {
                 "command": {
@@ -115,7 +118,7 @@ class CorePlayer:
                     "first_token": [tile.first_token for tile in tiles],
                     "zero_state" : [tile.h0 is None  for tile in tiles],
                     "no_store"   : [tile.no_store    for tile in tiles],
-                    **seeds,
+                    **{name: [getattr(tile, name) for tile in tiles] for name in options},
                 },
                 "state_sink": {"data": _beats(states)},
                 "input_sink": {"data": _beats(inputs)},

@@ -109,7 +109,7 @@ class SSM(LiteXModule, AutoDoc):
         self._errors = CSRStatus(description="Errors since the last reset.", fields=[
             CSRField("queue_overflow", size=1, description="``tile_push`` was written with the queue full."),
             CSRField("bad_geometry",   size=1, description="""headdim or d_state is 0 or above its maximum, tokens is 0,
-                or first_token is above tokens."""),
+                first_token is above tokens, or tile is not one of those on chip."""),
             CSRField("misaligned",     size=1, description="An address or stride is not a multiple of 16."),
             CSRField("out_of_range",   size=1, description="An address is outside the memory region."),
         ])
@@ -132,12 +132,19 @@ class SSM(LiteXModule, AutoDoc):
             CSRField("tokens",      size=16, offset=0,  description="Tokens T to run, 1 or more."),
             CSRField("first_token", size=16, offset=16, description="y is written from this token on: 0 .. T."),
         ])
+        on_chip = []
+        if config.resident_tiles:
+            on_chip = [
+                CSRField("resident", size=1, offset=3, description="Take the state as it lies on chip; do not read it."),
+                CSRField("tile",     size=8, offset=8, description="Where on chip the state lies, or comes to lie."),
+            ]
         if config.stochastic_rounding:
             self._tile_seed = CSRStorage(32, description="Seed of the tile's stochastic rounding; token t takes seed + t.")
         self._tile_push = CSRStorage(description="A write puts the descriptor into the queue.", fields=[
             CSRField("zero_state", size=1, description="Start from a state of zeros; do not read ``tile_state_in``."),
             CSRField("no_store",   size=1, description="Do not write ``tile_state_out``."),
             CSRField("interrupt",  size=1, description="Raise ``done`` when this tile is completed."),
+            *on_chip,
         ])
 
         # Events.
@@ -229,7 +236,12 @@ class SSM(LiteXModule, AutoDoc):
         tokens     = self._tile_tokens.fields
         flags      = self._tile_push.fields
         used       = {name: 1 for name in addresses}
-        used["state_in"], used["state_out"] = ~flags.zero_state, ~flags.no_store
+        fetched    = ~flags.zero_state
+        tile_legal = 1
+        if config.resident_tiles:
+            fetched    = fetched & ~flags.resident
+            tile_legal = flags.tile < config.resident_tiles
+        used["state_in"], used["state_out"] = fetched, ~flags.no_store
         self.comb += [
             queue.reset.eq(resetting),
             push.eq(self._tile_push.re & ~resetting),
@@ -238,7 +250,7 @@ class SSM(LiteXModule, AutoDoc):
                 errors[1].eq(
                     (self._headdim.storage == 0) | (self._headdim.storage > config.max_headdim) |
                     (self._d_state.storage == 0) | (self._d_state.storage > config.max_d_state) |
-                    (tokens.tokens == 0) | (tokens.first_token > tokens.tokens)),
+                    (tokens.tokens == 0) | (tokens.first_token > tokens.tokens) | ~tile_legal),
                 errors[2].eq(
                     Cat(*[stride[:BEAT_SHIFT] for stride in strides],
                         *[address[:BEAT_SHIFT] & Replicate(used[name], BEAT_SHIFT)
@@ -254,12 +266,16 @@ class SSM(LiteXModule, AutoDoc):
             queue.sink.zero_state.eq(flags.zero_state),
             queue.sink.no_store.eq(flags.no_store),
             queue.sink.seed.eq(self._tile_seed.storage) if config.stochastic_rounding else [],
+            [
+                queue.sink.resident.eq(flags.resident),
+                queue.sink.tile.eq(flags.tile),
+            ] if config.resident_tiles else [],
             queue.source.connect(core.command),
             dma.descriptor.valid.eq(accept),
             [getattr(dma.descriptor, name).eq(address[BEAT_SHIFT:]) for name, address in addresses.items()],
             dma.descriptor.tokens.eq(tokens.tokens),
             dma.descriptor.first_token.eq(tokens.first_token),
-            dma.descriptor.zero_state.eq(flags.zero_state),
+            dma.descriptor.zero_state.eq(~fetched),
             dma.descriptor.no_store.eq(flags.no_store),
             dma.descriptor.interrupt.eq(flags.interrupt),
         ]

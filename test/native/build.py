@@ -22,7 +22,7 @@ FLAGS     = ("-std=gnu99", "-O0", "-g", "-Wall", "-Wextra", "-Werror", "-fsaniti
 
 def defines(config):
     """The constants of LiteX's soc.h, as options of the compiler."""
-    names = ("max_heads", "max_groups", "max_tokens", "stochastic_rounding")
+    names = ("max_heads", "max_groups", "max_tokens", "resident_tiles", "stochastic_rounding")
     return [f"-DSSM_{name.upper()}={int(getattr(config, name))}" for name in names]
 
 
