@@ -46,11 +46,49 @@ static void start(struct run *run, const struct block *block, uint32_t timeout, 
 	run->state_out_bytes = state_out_used ? block->tile_bytes : 0;
 }
 
-/* Writes what all tiles of a block have in common, and may differ from the block's before. */
+/* Writes what the first tile needs; later ones what differs from the tile before. */
 static void begin_tiles(const struct run *run)
 {
 	ssm_tile_tokens_write(run->block->first_token << 16 | run->block->tokens);
+	ssm_tile_x_write(run->x);
 	ssm_tile_bc_write(run->bc);
+	ssm_tile_y_write(run->y);
+	ssm_tile_state_in_write(run->state_in);
+	ssm_tile_state_out_write(run->state_out);
+	ssm_seed(run->seed);
+}
+
+static void next_tile(struct run *run)
+{
+	const struct block *block = run->block;
+
+	run->x += block->x_bytes;
+	ssm_tile_x_write(run->x);
+	if (run->y_bytes) {
+		run->y += run->y_bytes;
+		ssm_tile_y_write(run->y);
+	}
+	if (run->state_in_bytes) {
+		run->state_in += run->state_in_bytes;
+		ssm_tile_state_in_write(run->state_in);
+	}
+	if (run->state_out_bytes) {
+		run->state_out += run->state_out_bytes;
+		ssm_tile_state_out_write(run->state_out);
+	}
+	if (!--run->group_heads) {
+		run->group_heads = block->group_heads;
+		run->bc         += block->bc_bytes;
+		ssm_tile_bc_write(run->bc);
+	}
+	run->seed += SEED_STRIDE;
+	ssm_seed(run->seed);
+	if (SSM_RESIDENT_TILES) {
+		/* More heads than tiles on chip begin again at the first one: none of these can stay. */
+		run->flags += 1 << SSM_TILE_PLACE;
+		if (run->flags >> SSM_TILE_PLACE == SSM_RESIDENT_TILES)
+			run->flags &= (1 << SSM_TILE_PLACE) - 1;
+	}
 }
 
 uint32_t scheduler_begin(struct run *run, const struct block *block, uint32_t timeout, uint32_t *detail)
@@ -76,42 +114,18 @@ void scheduler_follow(struct run *run, const struct block *block, uint32_t timeo
 	begin_tiles(run);
 }
 
-/* More heads than tiles on chip begin again at the first one: none of these can stay. */
-static void next_place(struct run *run)
-{
-	run->flags += 1 << SSM_TILE_PLACE;
-	if (run->flags >> SSM_TILE_PLACE == SSM_RESIDENT_TILES)
-		run->flags &= (1 << SSM_TILE_PLACE) - 1;
-}
-
 int scheduler_post(struct run *run)
 {
-	const struct block *block = run->block;
-	uint32_t            room  = run->heads ? ssm_queue_free() : 0;
+	uint32_t room = run->heads ? ssm_queue_free() : 0;
 
-	for (; room && run->heads; room--) {
-		ssm_tile_x_write(run->x);
-		ssm_tile_y_write(run->y);
-		ssm_tile_state_in_write(run->state_in);
-		ssm_tile_state_out_write(run->state_out);
-		ssm_seed(run->seed);
+	while (room && run->heads) {
+		room--;
 		if (!--run->heads) {
 			ssm_tile_push_write(run->flags | SSM_TILE_INTERRUPT);
 			break;
 		}
 		ssm_tile_push_write(run->flags);
-		if (SSM_RESIDENT_TILES)
-			next_place(run);
-		run->x         += block->x_bytes;
-		run->y         += run->y_bytes;
-		run->state_in  += run->state_in_bytes;
-		run->state_out += run->state_out_bytes;
-		run->seed      += SEED_STRIDE;
-		if (!--run->group_heads) {
-			run->group_heads = block->group_heads;
-			run->bc         += block->bc_bytes;
-			ssm_tile_bc_write(run->bc);
-		}
+		next_tile(run);
 	}
 	return run->heads != 0;
 }
