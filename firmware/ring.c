@@ -15,6 +15,9 @@
 
 #define REQUEST_WORDS (offsetof(struct job, result_sequence)/4)
 
+/* Times the queue is looked at for room, between two looks at how the job fares. An event calls for one at once. */
+#define POSTS 64
+
 /*
  * A job under way: while one runs, the next one is fetched and checked, and where block_may_follow() allows it, its tiles
  * are posted behind the other's, so that the core goes on without a break.
@@ -94,8 +97,8 @@ static void begin(struct entry *entry)
 	}
 }
 
-/* Keeps the next job's tiles coming. Returns whether there are more that the queue had no room for. */
-static int run_ahead(const struct entry *entry, struct entry *next)
+/* Takes the next job, if there is one, while the core has enough to do. */
+static void look_ahead(struct entry *next)
 {
 	uint32_t jobs;
 
@@ -104,6 +107,11 @@ static int run_ahead(const struct entry *entry, struct entry *next)
 		if (jobs > 1 && jobs <= RING_ENTRIES)
 			fetch(next, completed + 1, 0);
 	}
+}
+
+/* Keeps the next job's tiles coming. Returns whether there are more that the queue had no room for. */
+static int run_ahead(const struct entry *entry, struct entry *next)
+{
 	if (next->state == FETCHED && next->job.opcode == OPCODE_SSM
 		&& block_may_follow(&next->block, &entry->block, ssm_queue_depth)) {
 		scheduler_follow(&next->run, &next->block, next->job.timeout, &entry->run);
@@ -114,11 +122,18 @@ static int run_ahead(const struct entry *entry, struct entry *next)
 
 static void run(struct entry *entry, struct entry *next)
 {
-	int done = 0;
+	uint32_t posts = 0;
+	int      done  = 0;
+	int      more;
 
 	while (!done && !entry->error) {
-		if (!scheduler_post(&entry->run) && !run_ahead(entry, next))
+		more = scheduler_post(&entry->run);
+		look_ahead(next);
+		if (!more && !run_ahead(entry, next))
 			scheduler_wait();
+		else if (++posts % POSTS && !ssm_events)
+			continue;
+		ssm_events_clear();
 		entry->error = scheduler_look(&entry->run, &done, &entry->detail);
 	}
 	entry->tiles = scheduler_tiles(&entry->run);

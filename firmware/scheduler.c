@@ -135,7 +135,6 @@ void scheduler_wait(void)
 	uint32_t polls;
 
 	for (polls = EVENT_POLLS; polls && !ssm_events; polls--);
-	ssm_events_clear();
 }
 
 uint32_t scheduler_look(const struct run *run, int *completed, uint32_t *detail)
@@ -170,6 +169,7 @@ uint32_t scheduler_run(const struct block *block, uint32_t timeout, uint32_t *de
 	while (!error && !completed) {
 		if (!scheduler_post(&run))
 			scheduler_wait();
+		ssm_events_clear();
 		error = scheduler_look(&run, &completed, detail);
 	}
 	*tiles += scheduler_tiles(&run);
