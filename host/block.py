@@ -152,12 +152,10 @@ def _run_jobs(device, jobs, progress):
     results = []
     ahead   = device.info.ring_entries
     try:
-        for job in jobs:
-            if len(indices) - len(results) == ahead:
-                results.append(device.wait(indices[len(results)]))
-                _report(progress, "jobs", len(results), len(jobs))
-            indices.append(device.submit(job))
         while len(results) < len(jobs):
+            under_way = len(indices) - len(results)
+            if under_way <= ahead//2: # Half a ring at a time, so that the device need not wait for each doorbell.
+                indices += device.submit_all(jobs[len(indices):len(indices) + ahead - under_way])
             results.append(device.wait(indices[len(results)]))
             _report(progress, "jobs", len(results), len(jobs))
     except DeviceError:

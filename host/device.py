@@ -269,15 +269,24 @@ class Device:
 
     def submit(self, job):
         """Hand a :class:`Job` to the firmware. Waits only while the ring is full. Returns the job's index."""
-        while (self._rung - self._collected) % 2**32 >= RING_ENTRIES:
-            self._collect()
-        index = self._rung
-        # Words are written more than once where the link loses answers, so never those the firmware writes.
-        self.transport.write_words(self._slot(index), job.words(index))
-        self._jobs[index] = job
-        self._rung        = (index + 1) % 2**32
-        self._ring()
-        return index
+        return self.submit_all([job])[0]
+
+    def submit_all(self, jobs):
+        """Hand over several jobs, ringing once for as many as the ring has room for. Returns their indices."""
+        indices = []
+        while len(indices) < len(jobs):
+            while (self._rung - self._collected) % 2**32 >= RING_ENTRIES:
+                self._collect()
+            room = RING_ENTRIES - (self._rung - self._collected) % 2**32
+            for job in jobs[len(indices):len(indices) + room]:
+                index = self._rung
+                # Words are written more than once where the link loses answers, so never those the firmware writes.
+                self.transport.write_words(self._slot(index), job.words(index))
+                self._jobs[index] = job
+                self._rung        = (index + 1) % 2**32
+                indices.append(index)
+            self._ring()
+        return indices
 
     def wait(self, index, timeout=None):
         """The :class:`Result` of a submitted job; it can be asked for once.
