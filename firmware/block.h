@@ -77,7 +77,7 @@ static inline int region_overlap(const struct region *a, const struct region *b)
 /*
  * Whether the tiles of a block may be posted while those before, of another block, are not completed: the geometry is the
  * same, and nothing is read before it is written. The core does not order a tile's loading after the storing of one before;
- * but with as many heads as the queue holds tiles, the tile that a head continues is completed before it is posted.
+ * but with as many heads as the queue holds tiles, the tile that a head continues is completed before its own gets in.
  */
 int block_may_follow(const struct block *block, const struct block *before, uint32_t queue_depth);
 

@@ -11,84 +11,12 @@
 /* Looks at the events between two looks at the CSRs: they are in SRAM, so waiting leaves the bus to the others. */
 #define EVENT_POLLS 256
 
-/* In the flags of a descriptor: where the first head's tile lies on chip. */
-static uint32_t first_place(const struct block *block)
-{
-#if SSM_RESIDENT_TILES
-	return block->tile%SSM_RESIDENT_TILES << SSM_TILE_PLACE;
-#else
-	(void)block;
-	return 0;
-#endif
-}
-
 static void start(struct run *run, const struct block *block, uint32_t timeout, uint32_t tiles_done)
 {
-	/* A region that is not used still needs a legal address: x stands in. */
-	int y_used         = block_writes_y(block);
-	int state_in_used  = block_reads_state(block);
-	int state_out_used = block_writes_state(block);
-
-	run->block           = block;
-	run->timeout         = timeout ? timeout : block_timeout(block);
-	run->target          = tiles_done + block->heads;
-	run->heads           = block->heads;
-	run->group_heads     = block->group_heads;
-	run->x               = block->x;
-	run->bc              = block->bc;
-	run->y               = y_used         ? block->y          : block->x;
-	run->state_in        = state_in_used  ? block->state_in   : block->x;
-	run->state_out       = state_out_used ? block->state_out  : block->x;
-	run->seed            = block->seed;
-	run->flags           = block->flags | first_place(block);
-	run->y_bytes         = y_used         ? block->y_bytes    : 0;
-	run->state_in_bytes  = state_in_used  ? block->tile_bytes : 0;
-	run->state_out_bytes = state_out_used ? block->tile_bytes : 0;
-}
-
-/* Writes what the first tile needs; later ones what differs from the tile before. */
-static void begin_tiles(const struct run *run)
-{
-	ssm_tile_tokens_write(run->block->first_token << 16 | run->block->tokens);
-	ssm_tile_x_write(run->x);
-	ssm_tile_bc_write(run->bc);
-	ssm_tile_y_write(run->y);
-	ssm_tile_state_in_write(run->state_in);
-	ssm_tile_state_out_write(run->state_out);
-	ssm_seed(run->seed);
-}
-
-static void next_tile(struct run *run)
-{
-	const struct block *block = run->block;
-
-	run->x += block->x_bytes;
-	ssm_tile_x_write(run->x);
-	if (run->y_bytes) {
-		run->y += run->y_bytes;
-		ssm_tile_y_write(run->y);
-	}
-	if (run->state_in_bytes) {
-		run->state_in += run->state_in_bytes;
-		ssm_tile_state_in_write(run->state_in);
-	}
-	if (run->state_out_bytes) {
-		run->state_out += run->state_out_bytes;
-		ssm_tile_state_out_write(run->state_out);
-	}
-	if (!--run->group_heads) {
-		run->group_heads = block->group_heads;
-		run->bc         += block->bc_bytes;
-		ssm_tile_bc_write(run->bc);
-	}
-	run->seed += SEED_STRIDE;
-	ssm_seed(run->seed);
-	if (SSM_RESIDENT_TILES) {
-		/* More heads than tiles on chip begin again at the first one: none of these can stay. */
-		run->flags += 1 << SSM_TILE_PLACE;
-		if (run->flags >> SSM_TILE_PLACE == SSM_RESIDENT_TILES)
-			run->flags &= (1 << SSM_TILE_PLACE) - 1;
-	}
+	run->block   = block;
+	run->timeout = timeout ? timeout : block_timeout(block);
+	run->target  = tiles_done + block->heads;
+	run->posted  = 0;
 }
 
 uint32_t scheduler_begin(struct run *run, const struct block *block, uint32_t timeout, uint32_t *detail)
@@ -104,30 +32,38 @@ uint32_t scheduler_begin(struct run *run, const struct block *block, uint32_t ti
 	ssm_x_stride_write(block->heads*block->x_bytes);
 	ssm_bc_stride_write(block->groups*block->bc_bytes);
 	ssm_y_stride_write(block->heads*block->y_bytes);
-	begin_tiles(run);
+	ssm_x_step_write(block->x_bytes);
+	ssm_bc_step_write(block->bc_bytes);
+	ssm_y_step_write(block->y_bytes);
+	ssm_state_step_write(block->tile_bytes);
+	ssm_tile_heads_write(block->group_heads << 16 | block->heads);
 	return ERROR_NONE;
 }
 
 void scheduler_follow(struct run *run, const struct block *block, uint32_t timeout, const struct run *before)
 {
 	start(run, block, timeout, before->target);
-	begin_tiles(run);
 }
 
 int scheduler_post(struct run *run)
 {
-	uint32_t room = run->heads ? ssm_queue_free() : 0;
+	const struct block *block = run->block;
 
-	while (room && run->heads) {
-		room--;
-		if (!--run->heads) {
-			ssm_tile_push_write(run->flags | SSM_TILE_INTERRUPT);
-			break;
-		}
-		ssm_tile_push_write(run->flags);
-		next_tile(run);
-	}
-	return run->heads != 0;
+	if (run->posted)
+		return 0;
+	if (!ssm_queue_free())
+		return 1;
+	ssm_tile_tokens_write(block->first_token << 16 | block->tokens);
+	ssm_tile_x_write(block->x);
+	ssm_tile_bc_write(block->bc);
+	/* A region that is not used still needs a legal address: x stands in, of larger records. */
+	ssm_tile_y_write(block_writes_y(block) ? block->y : block->x);
+	ssm_tile_state_in_write(block->state_in);
+	ssm_tile_state_out_write(block->state_out);
+	ssm_seed(block->seed);
+	ssm_tile_push_write(block->flags | SSM_TILE_INTERRUPT | ssm_place(block->tile));
+	run->posted = 1;
+	return 0;
 }
 
 void scheduler_wait(void)

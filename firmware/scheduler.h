@@ -17,18 +17,7 @@ struct run {
 	uint64_t start;       /* When its time began to run, */
 	uint64_t timeout;     /* and the cycles it may take. */
 	uint32_t target;      /* ssm_tiles_done when it is completed. */
-	uint32_t heads;       /* Tiles still to be posted; of the next one: */
-	uint32_t group_heads; /* heads of its group still to be posted, */
-	uint32_t x;           /* addresses and seed, */
-	uint32_t bc;
-	uint32_t y;
-	uint32_t state_in;
-	uint32_t state_out;
-	uint32_t seed;
-	uint32_t flags;
-	uint32_t y_bytes;     /* and the bytes to the one after it. */
-	uint32_t state_in_bytes;
-	uint32_t state_out_bytes;
+	int      posted;
 };
 
 /*
@@ -37,10 +26,10 @@ struct run {
  */
 uint32_t scheduler_begin(struct run *run, const struct block *block, uint32_t timeout, uint32_t *detail);
 
-/* Begins a block behind another one all of whose tiles are posted; see block_may_follow(). Its time begins when set. */
+/* Begins a block behind another one that is posted; see block_may_follow(). Its time begins when set. */
 void scheduler_follow(struct run *run, const struct block *block, uint32_t timeout, const struct run *before);
 
-/* Posts the tiles the queue has room for. Returns whether there are more. */
+/* Posts the tiles of all heads, if no others wait for room in the queue. Returns whether it is still to be done. */
 int scheduler_post(struct run *run);
 
 /* Waits a while for the core, at most some thousand cycles. */

@@ -16,7 +16,6 @@
 #define SSM_TILE_NO_STORE   JOB_NO_STORE
 #define SSM_TILE_RESIDENT   JOB_RESIDENT
 #define SSM_TILE_INTERRUPT  4u
-#define SSM_TILE_PLACE      8  /* The lowest bit of where the tile lies on chip. */
 
 /* Sources of the interrupt. */
 #define SSM_EVENT_DONE  1u
@@ -57,6 +56,17 @@ static inline void ssm_seed(uint32_t seed)
 	ssm_tile_seed_write(seed);
 #else
 	(void)seed;
+#endif
+}
+
+/* In the flags of a descriptor: where the first head's tile lies on chip. Too many heads begin again at the first place. */
+static inline uint32_t ssm_place(uint32_t tile)
+{
+#if SSM_RESIDENT_TILES
+	return tile%SSM_RESIDENT_TILES << 8;
+#else
+	(void)tile;
+	return 0;
 #endif
 }
 

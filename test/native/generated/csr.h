@@ -16,7 +16,8 @@
 	CSR(ssm_version) CSR(ssm_capabilities) CSR(ssm_control) CSR(ssm_headdim) CSR(ssm_d_state) \
 	CSR(ssm_x_stride) CSR(ssm_bc_stride) CSR(ssm_y_stride) \
 	CSR(ssm_tile_x) CSR(ssm_tile_bc) CSR(ssm_tile_y) CSR(ssm_tile_state_in) CSR(ssm_tile_state_out) \
-	CSR(ssm_tile_tokens) CSR(ssm_tile_seed) CSR(ssm_tile_push) CSR(ssm_status) CSR(ssm_tiles_done) CSR(ssm_errors) \
+	CSR(ssm_x_step) CSR(ssm_bc_step) CSR(ssm_y_step) CSR(ssm_state_step) \
+	CSR(ssm_tile_heads) CSR(ssm_tile_tokens) CSR(ssm_tile_seed) CSR(ssm_tile_push) CSR(ssm_status) CSR(ssm_tiles_done) CSR(ssm_errors) \
 	CSR(ssm_counters_latch) CSR(ssm_ev_pending) CSR(ssm_ev_enable)
 #define CSRS_64(CSR) \
 	CSR(mailbox_cycles) CSR(mailbox_doorbell_cycles) \
