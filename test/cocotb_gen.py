@@ -109,7 +109,7 @@ async def streams(dut):
     for head, (first, zero_state, no_store) in enumerate(FLAGS):
         word = TOKENS | first << 16 | zero_state << 32 | no_store << 33
         if CONFIG.stochastic_rounding:
-            word |= (SEED + head*SEED_STRIDE) % 2**32 << 34
+            word |= (SEED + head*SEED_STRIDE) % 2**32 << 35
         await command.send(AxiStreamFrame(word.to_bytes(len(dut.s_axis_command_tdata)//8, "little")))
         if not zero_state:
             size = geometry.tile_bytes

@@ -14,7 +14,7 @@ import exact
 
 from core_player import CorePlayer, random_tile
 
-from cores.ssm.config import LANES, SSMConfig
+from cores.ssm.config import BC_SLOTS, LANES, SSMConfig
 from cores.ssm.core import SSMCore
 from cores.ssm.datapath import Datapath
 
@@ -72,10 +72,16 @@ def random_geometry(rng, config, most_elements=4096):
 
 def random_tiles(rng, headdim, d_state, count):
     tiles = []
-    for _ in range(count):
-        tokens = int(rng.choice([1, 1, 2, 5]))
+    for number in range(count):
+        tokens = int(rng.choice([1, 1, 2, 4, 5]))
+        same   = number > 0 and len(tiles[-1].x) <= BC_SLOTS and rng.random() < 0.5
+        if same:
+            tokens = len(tiles[-1].x)
         tiles.append(random_tile(rng, headdim, d_state, tokens, with_h0=rng.random() < 0.6,
-            first_token=int(rng.choice([0, 0, tokens, rng.integers(0, tokens + 1)])), no_store=rng.random() < 0.3))
+            first_token=int(rng.choice([0, 0, tokens, rng.integers(0, tokens + 1)])), no_store=rng.random() < 0.3,
+            same_bc=bool(same)))
+        if same:
+            tiles[-1].B, tiles[-1].C = tiles[-2].B, tiles[-2].C
     return tiles
 
 

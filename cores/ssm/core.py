@@ -28,6 +28,7 @@ def command_layout(config):
         ("first_token", 16), # y is emitted from this token on.
         ("zero_state",   1), # Start from zeros; nothing is taken from state_sink.
         ("no_store",     1), # Nothing is given to state_source.
+        ("same_bc",      1), # B and C are those of the tile before, of as many tokens (4 at most); only x records come.
     ]
     if config.resident_tiles:
         layout += [
@@ -81,7 +82,7 @@ class SSMCore(LiteXModule):
     ============ ====== ================================================================
     command      sink   one a tile, see command_layout
     state_sink   sink   head tiles, except those that start from zeros
-    input_sink   sink   for each tile, for each token: its x record, then its BC record
+    input_sink   sink   for each tile, for each token: its x record, then (without same_bc) its BC record
     state_source source head tiles, except those not stored; last ends a tile
     y_source     source y records, for tokens from first_token on; last ends a record
     ============ ====== ================================================================
@@ -141,14 +142,17 @@ class SSMCore(LiteXModule):
         self.run_fifo   = run_fifo   = stream.SyncFIFO(sequencer.command.description.payload_layout, 4)
         self.load_fifo  = load_fifo  = stream.SyncFIFO(tiles.load.description.payload_layout, 4)
         self.store_fifo = store_fifo = stream.SyncFIFO([("skip", 1)], 4)
-        fifos = (run_fifo, load_fifo, store_fifo)
-        room  = run_fifo.sink.ready & load_fifo.sink.ready & store_fifo.sink.ready
+        self.input_fifo = input_fifo = stream.SyncFIFO([("tokens", 16), ("same_bc", 1)], 4)
+        fifos = (run_fifo, load_fifo, store_fifo, input_fifo)
+        room  = run_fifo.sink.ready & load_fifo.sink.ready & store_fifo.sink.ready & input_fifo.sink.ready
         self.comb += [
             self.command.ready.eq(room),
             [fifo.sink.valid.eq(self.command.valid & room) for fifo in fifos],
             run_fifo.sink.tokens.eq(self.command.tokens),
             run_fifo.sink.first_token.eq(self.command.first_token),
             run_fifo.sink.seed.eq(self.command.seed) if config.stochastic_rounding else [],
+            input_fifo.sink.tokens.eq(self.command.tokens),
+            input_fifo.sink.same_bc.eq(self.command.same_bc),
             load_fifo.sink.zero.eq(self.command.zero_state),
             store_fifo.sink.skip.eq(self.command.no_store),
             [
@@ -169,6 +173,7 @@ class SSMCore(LiteXModule):
             tiles.words.eq(tile_words),
             self.stored.eq(tiles.stored),
             self.input_sink.connect(inputs.sink),
+            input_fifo.source.connect(inputs.tile),
             inputs.x_beats.eq(self.row_beats),
             inputs.bc_beats.eq(self.bc_beats),
             sequencer.headdim.eq(self.headdim),

@@ -29,6 +29,7 @@ DESCRIPTOR_LAYOUT = [
     ("first_token", 16),
     ("zero_state",   1),
     ("no_store",     1),
+    ("same_bc",      1),
     ("interrupt",    1),
 ]
 
@@ -80,13 +81,13 @@ class StateAddresses(LiteXModule):
 # Input Addresses ----------------------------------------------------------------------------------
 
 class InputAddresses(LiteXModule):
-    """Addresses of a tile's inputs: for each token its x record, then its BC record."""
+    """Addresses of a tile's inputs: for each token its x record, then, but for ``same_bc``, its BC record."""
     def __init__(self, length_bits):
         self.x_beats   = Signal(length_bits)
         self.bc_beats  = Signal(length_bits)
         self.x_stride  = Signal(ADDRESS_BITS)
         self.bc_stride = Signal(ADDRESS_BITS)
-        self.sink      = sink = stream.Endpoint(fields("x", "bc", "tokens"))
+        self.sink      = sink = stream.Endpoint(fields("x", "bc", "tokens", "same_bc"))
         self.source    = stream.Endpoint([("address", ADDRESS_BITS)])
 
         # # #
@@ -95,6 +96,7 @@ class InputAddresses(LiteXModule):
         x      = Signal(ADDRESS_BITS)
         bc     = Signal(ADDRESS_BITS)
         tokens = Signal(16)
+        same   = Signal()
         self.comb += burst.source.connect(self.source)
         self.fsm = fsm = FSM(reset_state="IDLE")
         fsm.act("IDLE",
@@ -102,6 +104,7 @@ class InputAddresses(LiteXModule):
             NextValue(x,      sink.x),
             NextValue(bc,     sink.bc),
             NextValue(tokens, sink.tokens),
+            NextValue(same,   sink.same_bc),
             If(sink.valid, NextState("X"))
         )
         fsm.act("X",
@@ -110,7 +113,12 @@ class InputAddresses(LiteXModule):
             burst.sink.beats.eq(self.x_beats),
             If(burst.sink.ready,
                 NextValue(x, x + self.x_stride),
-                NextState("BC")
+                If(same,
+                    NextValue(tokens, tokens - 1),
+                    If(tokens == 1, NextState("IDLE"))
+                ).Else(
+                    NextState("BC")
+                )
             )
         )
         fsm.act("BC",

@@ -131,7 +131,7 @@ class Top(LiteXModule):
         beat = [("data", 8*BEAT_BYTES)]
         self.add_stream("s_axis_command", core.command,      command_layout(config), "One a tile, see below.")
         self.add_stream("s_axis_state",   core.state_sink,   beat, "Head tiles, but of commands with zero_state or resident.")
-        self.add_stream("s_axis_input",   core.input_sink,   beat, "For each tile, each token: its x, its BC record.")
+        self.add_stream("s_axis_input",   core.input_sink,   beat, "For each tile, each token: its x, then, without same_bc, its BC record.")
         self.add_stream("m_axis_state",   core.state_source, beat, "Head tiles, but of commands with no_store.")
         self.add_stream("m_axis_y",       core.y_source,     beat, "y records, of tokens from first_token on.")
         self.comb += self.port("done", 1, "out", "A pulse a tile: its state has left, its y left or waits.").eq(core.stored)
@@ -157,7 +157,7 @@ class Top(LiteXModule):
             core.command.valid.eq(descriptor.valid & both),
             [getattr(dma.descriptor, name).eq(getattr(descriptor, name)[shift:]) for name in ADDRESSES],
             [getattr(dma.descriptor, name).eq(getattr(descriptor, name))
-                for name in ("tokens", "first_token", "no_store")],
+                for name in ("tokens", "first_token", "no_store", "same_bc")],
             dma.descriptor.zero_state.eq(descriptor.zero_state | (descriptor.resident if config.resident_tiles else 0)),
             [getattr(core.command, name).eq(getattr(descriptor, name)) for name, _ in command_layout(config)],
             dma.state_source.connect(core.state_sink),
@@ -206,6 +206,7 @@ def field_table(layout):
         "first_token": "y is emitted from this token on, 0 to T.",
         "zero_state" : "Start from a state of zeros.",
         "no_store"   : "Do not give the new state back.",
+        "same_bc"    : "B and C are those of the tile before, of as many tokens, 4 at most; they do not come again.",
         "resident"   : "Take the state as it lies on chip; nothing is fetched.",
         "tile"       : "Where on chip the state lies, or comes to lie.",
         "seed"       : "Of stochastic rounding; token t takes seed + t.",

@@ -11,7 +11,7 @@ from litex.gen import *
 
 from litex.soc.interconnect import stream
 
-from cores.ssm.config import SEED_STRIDE
+from cores.ssm.config import BC_SLOTS, SEED_STRIDE
 from cores.ssm.core import command_layout
 from cores.ssm.memory import ADDRESS_BITS
 
@@ -35,7 +35,8 @@ class HeadRepeater(LiteXModule):
         steps --------------------------------^
 
     From head to head x, y and the state's addresses go on by their step, the BC record's with each group; the place on
-    chip by one, and round; the seed by SEED_STRIDE. ``interrupt`` comes with the last head. ``push`` takes what is at the
+    chip by one, and round; the seed by SEED_STRIDE. Where the core can hold the B and C of all tokens, the heads of a group
+    after its first use them from there (``same_bc``). ``interrupt`` comes with the last head. ``push`` takes what is at the
     inputs, unless tiles wait (``posting``), or ``refuse`` is set with it. ``stop``, with a tile, ends the block there.
     """
     def __init__(self, config):
@@ -71,6 +72,7 @@ class HeadRepeater(LiteXModule):
             tile.y.eq(tile.y + self.y_step),
             tile.state_in.eq(tile.state_in   + self.state_step),
             tile.state_out.eq(tile.state_out + self.state_step),
+            tile.same_bc.eq((in_group != 1) & (tile.tokens <= BC_SLOTS)),
             in_group.eq(in_group - 1),
             If(in_group == 1,
                 in_group.eq(self.group_heads),

@@ -11,6 +11,7 @@ from litex.gen import *
 
 from litex.soc.interconnect import stream
 
+from cores.ssm.config import BC_SLOTS
 from cores.ssm.fp16 import NORMALISED_BITS, Normaliser
 
 # Constants ----------------------------------------------------------------------------------------
@@ -23,7 +24,9 @@ class InputBuffer(LiteXModule):
     """Two slots, each the inputs of one token and head: dt, dA, D, x (P), B and C (N).
 
     The sink takes beats of 8 elements: the x record, then the BC record of a token (see
-    :class:`cores.ssm.config.Geometry`), token after token. B is normalised on its way in, for the state update.
+    :class:`cores.ssm.config.Geometry`), token after token. B is normalised on its way in, for the state update. ``tile``
+    says how many tokens a tile has, and whether their B and C are those of the tile before: then these do not come again.
+    For that B and C have slots of their own, BC_SLOTS of them, taken in turn.
 
     ::
 
@@ -45,6 +48,8 @@ class InputBuffer(LiteXModule):
         self.sink      = sink = stream.Endpoint([("data", 128)])
         self.x_beats   = Signal(max=config.max_headdim//8 + 2) # Geometry: beats of x, and of B (C likewise).
         self.bc_beats  = Signal(max=config.max_d_state//8 + 1)
+
+        self.tile      = tile = stream.Endpoint([("tokens", 16), ("same_bc", 1)])
 
         self.full      = Signal(2)
         self.take      = Signal()
@@ -99,27 +104,46 @@ class InputBuffer(LiteXModule):
         blocked       = Signal()
         taken         = Signal()
         self.comb += [
-            blocked.eq((occupied >> fill_slot)[0]),
+            blocked.eq((occupied >> fill_slot)[0] | ~tile.valid),
             granule.ready.eq(~blocked),
             taken.eq(granule.valid & granule.ready),
         ]
 
-        def record(state, write, beats, next_state, *at_end):
+        def record(state, write, beats, *at_end):
             fsm.act(state,
                 write.eq(taken),
                 If(taken,
                     NextValue(index, index + 1),
                     If(index == (Cat(0, beats) - 1)[:len(index)],
                         NextValue(index, 0),
-                        NextState(next_state),
                         *at_end
                     )
                 )
             )
-        record("SCALARS", write_scalars, Constant(1, 1), "X")
-        record("X",       write_x,       self.x_beats,   "B")
-        record("B",       write_B,       self.bc_beats,  "C")
-        record("C",       write_C,       self.bc_beats,  "SCALARS", filled.eq(1))
+        end = (NextState("SCALARS"), filled.eq(1))
+        record("SCALARS", write_scalars, Constant(1, 1), NextState("X"))
+        record("X",       write_x,       self.x_beats,   If(tile.same_bc, *end).Else(NextState("B")))
+        record("B",       write_B,       self.bc_beats,  NextState("C"))
+        record("C",       write_C,       self.bc_beats,  *end)
+
+        # Slots of B and C. A new one is never that of the token before, which may still be in use; earlier ones are not. --
+        token    = Signal(16)
+        bc_first = Signal(max=BC_SLOTS) # Of the tile's first token,
+        bc_last  = Signal(max=BC_SLOTS) # of the last new one,
+        bc_fill  = Signal(max=BC_SLOTS) # of this token,
+        bc_slots = Array([Signal(max=BC_SLOTS) for _ in range(2)]) # and of the token in each slot.
+        self.comb += [
+            bc_fill.eq(Mux(tile.same_bc, bc_first + token[:len(bc_first)], bc_last + 1)),
+            tile.ready.eq(filled & (token == (tile.tokens - 1)[:16])),
+        ]
+        self.sync += If(filled,
+            bc_slots[fill_slot].eq(bc_fill),
+            token.eq(Mux(tile.ready, 0, token + 1)),
+            If(~tile.same_bc,
+                bc_last.eq(bc_fill),
+                If(token == 0, bc_first.eq(bc_fill)),
+            )
+        )
 
         # Scalars and x. ---------------------------------------------------------------------------
         scalars = Array([Signal(48, reset_less=True) for _ in range(2)])
@@ -153,20 +177,21 @@ class InputBuffer(LiteXModule):
             self.comb += normaliser.sink.eq(granule.data[16*n:16*(n + 1)])
             normalised.append(normaliser.source)
         group_bits = log2_int(lanes//GRANULE)
+        bases      = [n*columns for n in range(BC_SLOTS)]
         for name, data, write, slot, column in (
             ("B", Cat(*normalised), write_B, self.B_slot, self.B_column),
             ("C", granule.data,     write_C, self.C_slot, self.C_column)):
             outputs = []
             for group in range(lanes//GRANULE):
-                memory     = Memory(len(data), 2*columns)
+                memory     = Memory(len(data), BC_SLOTS*columns)
                 write_port = memory.get_port(write_capable=True)
                 read_port  = memory.get_port()
                 self.specials += memory, write_port, read_port
                 self.comb += [
-                    write_port.adr.eq(index[group_bits:] + Mux(fill_slot, columns, 0)),
+                    write_port.adr.eq(index[group_bits:] + Array(bases)[bc_fill]),
                     write_port.dat_w.eq(data),
                     write_port.we.eq(write & (index[:group_bits] == group if group_bits else 1)),
-                    read_port.adr.eq(column + Mux(slot, columns, 0)),
+                    read_port.adr.eq(column + Array(bases)[bc_slots[slot]]),
                 ]
                 outputs.append(read_port.dat_r)
             self.comb += getattr(self, name).eq(Cat(*outputs))

@@ -29,6 +29,7 @@ class Tile:
     first_token : int  = 0     # y is emitted from this token on.
     no_store    : bool = False # The new state does not leave the core.
     seed        : int  = 0     # Of stochastic rounding.
+    same_bc     : bool = False # B and C are those of the tile before, and do not go in again.
     resident    : bool = False # The state is taken as it lies on chip, at
     tile        : int  = 0     # this place.
 
@@ -98,7 +99,7 @@ class CorePlayer:
             x_records  = layout.pack_x(geometry, tile.x[:, None], tile.dt[:, None], tile.dA[:, None], tile.D[None])
             bc_records = layout.pack_bc(geometry, tile.B[:, None], tile.C[:, None])
             records    = [np.frombuffer(data, np.uint8).reshape(len(tile.x), -1) for data in (x_records, bc_records)]
-            inputs.append(np.concatenate(records, axis=1).tobytes())
+            inputs.append(np.concatenate(records[:1] if tile.same_bc else records, axis=1).tobytes())
             if tile.h0 is not None and not tile.resident:
                 states.append(layout.pack_state(geometry, tile.h0[None]))
         stored     = [tile for tile in tiles if not tile.no_store]
@@ -118,6 +119,7 @@ class CorePlayer:
                     "first_token": [tile.first_token for tile in tiles],
                     "zero_state" : [tile.h0 is None  for tile in tiles],
                     "no_store"   : [tile.no_store    for tile in tiles],
+                    "same_bc"    : [tile.same_bc     for tile in tiles],
                     **{name: [getattr(tile, name) for tile in tiles] for name in options},
                 },
                 "state_sink": {"data": _beats(states)},

@@ -294,7 +294,7 @@ class SSM(LiteXModule, AutoDoc):
             queue.source.connect(core.command),
             dma.descriptor.valid.eq(accept),
             [getattr(dma.descriptor, name).eq(getattr(tile, name)) for name in
-                (*ADDRESSES, "tokens", "first_token", "no_store", "interrupt")],
+                (*ADDRESSES, "tokens", "first_token", "no_store", "same_bc", "interrupt")],
             dma.descriptor.zero_state.eq(~tile_read),
         ]
 
