@@ -5,14 +5,15 @@
 
 PYTHON = .venv/bin/python
 
-.PHONY: help setup demo test test-slow bench-accuracy clean
+.PHONY: help setup demo test test-slow bench bench-accuracy clean
 
 help:
 	@echo "make demo       One Mamba-2 130M layer through the simulated SoC, compared with PyTorch."
 	@echo "make test       The tests, without those that take minutes each."
 	@echo "make test-slow  Those."
+	@echo "make bench      The simulated SoC against its bounds, as JSON and a page in build/bench/."
 	@echo "make bench-accuracy"
-	@echo "                Errors and drift of the core's arithmetic, as JSON and a page in build/bench/."
+	@echo "                Errors, drift and area of the core's arithmetic, likewise."
 	@echo "make setup      Installs what the above need; they do it themselves."
 	@echo "make clean      Removes what was built."
 
@@ -28,7 +29,11 @@ test: setup
 test-slow: setup
 	$(PYTHON) -m pytest -q -m slow
 
+bench: setup
+	$(PYTHON) bench/bench.py
+
 bench-accuracy: setup
+	$(PYTHON) bench/area.py
 	$(PYTHON) bench/accuracy.py
 
 clean:

@@ -1,0 +1,109 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""The benchmark: its bounds, its runs, and the form of its results; nothing is simulated here."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from bench import bench
+
+# Helpers ------------------------------------------------------------------------------------------
+
+class FakeDevice:
+    """Counts as the gateware does: each latch shows 1,000 cycles more."""
+    def __init__(self):
+        self.latches = 0
+
+    def write_csr(self, name, value):
+        assert (name, value) == ("ssm_counters_latch", 1)
+        self.latches += 1
+
+    def read_csr(self, name):
+        assert name.removeprefix("ssm_counters_") in bench.COUNTERS
+        return 1000*self.latches
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """All runs, with made-up results."""
+    def run_block(device, case, mode, progress, store_every):
+        tokens = case.tokens
+        return type("Result", (), {"summary": {"cycles_per_token": 20_000, "dma_read_bytes": 100_000*tokens,
+            "dma_write_bytes": 50_000*tokens,
+            "per_token_cycles": list(range(tokens)) if mode == "decode" else None}})
+    monkeypatch.setattr(bench, "run_block", run_block)
+    runs = bench.the_figures() + bench.the_sweep()
+    for run in runs:
+        bench.measure(run, FakeDevice())
+    return runs
+
+# Bounds -------------------------------------------------------------------------------------------
+
+def test_bounds():
+    bounds = {run.name: (run.bound, run.most) for run in bench.the_figures()}
+    assert bounds == {
+        "prefill_t64_l16"  : (12_288, 12_900),
+        "prefill_t64_l32"  : ( 6_144,  6_600),
+        "onchip_t1_l32"    : ( 6_144,  7_000),
+        "decode_l16"       : (49_152, 55_000),
+        "decode_store4_l32": (30_720, 34_500),
+    }
+    bounds = {run.name: run.bound for run in bench.the_sweep()}
+    assert bounds["chunk_t1_l4"]  == 49_152 # Both: 4 lanes take as long as the DRAM.
+    assert bounds["chunk_t1_l32"] == 49_152
+    assert bounds["chunk_t64_l8"] == 24_576
+    assert bounds["decode_2.7B"]  == 80*2048
+    assert len(bounds) == len(bench.the_sweep())
+
+
+def test_decoded_tokens_that_count():
+    """At least eight, after warm-up, for the figures that are means of tokens."""
+    for run in bench.the_figures():
+        if run.mode == "decode":
+            first, end = run.measured
+            assert first >= 3 and end - first >= 8 and end < run.tokens and (end - first) % run.store_every == 0
+
+# Results ------------------------------------------------------------------------------------------
+
+def test_measure(measured):
+    runs = {run.name: run for run in measured}
+    assert runs["prefill_t64_l16"].cycles == 20_000
+    assert runs["onchip_t1_l32"].cycles   == np.arange(3, 12).mean()
+    assert runs["decode_l16"].read_bytes  == 100_000
+    causes = runs["decode_l16"].causes
+    assert causes["wait_state"] == 1000/14 and sum(causes.values()) == pytest.approx(20_000)
+
+
+def test_entries(measured):
+    entries = [bench.entry(run) for run in measured]
+    entries += bench.processor_entries([{"device": "cpu", "threads": 2, "dtype": "float32", "how": "as written", "us": 90.0}])
+    assert len({entry["name"] for entry in entries}) == len(entries)
+    for entry in json.loads(json.dumps(entries, allow_nan=False)):
+        assert {"name", "value", "unit", "bound", "ratio", "config", "command"} <= set(entry)
+        assert entry["bound"] is None or entry["ratio"] == entry["value"]/entry["bound"]
+
+
+def test_page(measured):
+    processors = [{"device": "cpu", "threads": 1, "dtype": "float32", "how": how, "us": us}
+        for how, us in (("as written", 190.0), ("tuned", 90.0))]
+    page = bench.results_page(measured, processors)
+    assert all(run.name in page for run in measured)
+    assert page.count("<svg") == page.count("</svg>") == 4
+    assert not re.search(r"<(link|script|img)|url\((?!#)|@import", page) # Nothing is loaded from elsewhere.
+
+
+def test_processors(monkeypatch):
+    """Both ways to write the block compute the same."""
+    import torch
+    generator = torch.Generator().manual_seed(1)
+    draw = lambda *shape: torch.rand(shape, generator=generator, dtype=torch.float64)
+    h, rest = draw(3, 4, 5), (draw(3, 4), draw(3), draw(3), draw(5), draw(5), draw(3))
+    written = bench.as_written(h, *rest)
+    tuned   = bench.tuned(h.clone(), *rest)
+    assert all(torch.allclose(*pair) for pair in zip(written, tuned))
