@@ -338,6 +338,26 @@ def test_counters(bench, duty):
     assert not any(bench.counters().values())
 
 
+@pytest.mark.parametrize("duty", [256, 50])
+def test_load_compute_and_store_overlap(duty):
+    """Many tiles take as long as the slowest of loading, computing and storing them, not the sum."""
+    bench    = compiled_bench("native")
+    rng      = np.random.default_rng(33)
+    geometry = Geometry(bench.config, 40, 20, 24)
+
+    def cycles(with_h0, no_store):
+        bench.start(rng, duty)
+        bench.run_heads(bench.place(rng, geometry, 1, random_values, with_h0=with_h0, no_store=no_store), 1)
+        bench.check_memory()
+        return bench.counters()["cycles"]
+
+    everything = cycles(True, False)
+    alone      = cycles(True, True), cycles(False, False), cycles(False, True) # Load, store, neither; each computes.
+    assert everything <= 1.1*max(alone) + 300
+    if duty == 256: # The lanes bind, and hide nearly all of it.
+        assert everything <= 1.15*40*(geometry.tile_words + 1) + 300
+
+
 def test_counters_name_the_wait(bench):
     """Memory at a standstill: the lanes wait for the tile; with no state to load, for inputs. No tile, no count."""
     rng = np.random.default_rng(12)

@@ -81,13 +81,26 @@ def test_lanes(tmp_path, lanes):
     assert summary["lanes"] == lanes
 
 
-@pytest.mark.parametrize("mode", ["prefill", "decode"])
-def test_stochastic_rounding(tmp_path, mode):
-    """The seed gets through to every head and token."""
-    case    = random_case(np.random.default_rng(6), 4, 3, 20, 40, 1)
-    summary = run_case(tmp_path, case, "--lanes", 8, "--rounding", "stochastic", "--mode", mode, "--seed", 2**32 - 3,
-        seed=2**32 - 3)
+@pytest.mark.parametrize("tokens, heads, mode", [(4, 3, "prefill"), (6, 3, "decode"), (6, 1, "decode"), (3, 5, "decode")])
+def test_stochastic_rounding_and_state_on_chip(tmp_path, tokens, heads, mode):
+    """The seed gets through to every head and token; decoding moves the state once in and once out, where four heads fit."""
+    case    = random_case(np.random.default_rng(6), tokens, heads, 20, 40, 1)
+    summary = run_case(tmp_path, case, "--lanes", 8, "--rounding", "stochastic", "--resident-tiles", 4, "--mode", mode,
+        "--seed", 2**32 - 3, seed=2**32 - 3)
     assert summary["rounding"] == "stochastic"
+    moves   = tokens if mode == "decode" and heads > 4 else 1
+    records = 2*tokens*heads*24 # y: 24 of 20 elements.
+    assert summary["dma_write_bytes"] == 2*moves*heads*20*40 + records
+
+
+@pytest.mark.parametrize("store_every", [2, 4, 100])
+def test_store_every(tmp_path, store_every):
+    """Tokens run again on chip give the same bits; the state is written less often."""
+    tokens, heads = 9, 5
+    case    = random_case(np.random.default_rng(7), tokens, heads, 16, 32, 1)
+    summary = run_case(tmp_path, case, "--mode", "decode", "--store-every", store_every)
+    stores  = -(-tokens//store_every)
+    assert summary["dma_write_bytes"] == 2*stores*heads*16*32 + 2*tokens*heads*16
 
 
 def test_not_a_number(tmp_path):
