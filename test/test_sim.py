@@ -191,13 +191,16 @@ def test_a_killed_parent_leaves_nothing(transport, signal_number):
     process = subprocess.Popen([sys.executable, str(ROOT/"targets"/"sim.py"), "--transport", transport],
         stdout=subprocess.PIPE, text=True)
     with process:
-        for line in process.stdout:
-            if match := re.search(r"SoC runs, process (\d+)", line):
-                leftovers = Leftovers(int(match.group(1)))
-            if "Run a case" in line:
-                break
-        process.send_signal(signal_number)
-        process.communicate(timeout=10)
+        try:
+            for line in process.stdout:
+                if match := re.search(r"SoC runs, process (\d+)", line):
+                    leftovers = Leftovers(int(match.group(1)))
+                if "Run a case" in line:
+                    break
+            process.send_signal(signal_number)
+            process.communicate(timeout=10)
+        finally:
+            process.kill() # Else a test that fails would wait for it.
     assert process.returncode == (0 if signal_number == signal.SIGINT else -signal_number)
     assert wait_until(leftovers.gone)
 
