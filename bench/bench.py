@@ -44,7 +44,6 @@ from host.connect import add_device_arguments, open_device
 OUTPUT    = Path(__file__).resolve().parent.parent/"build"/"bench"
 COMMAND   = "make bench"
 SEED      = 2024
-COUNTERS  = ("lane_busy", "wait_state", "wait_input", "wait_output", "wait_descriptor")
 PROTOTYPE = {"laptop CPU (i7-1165G7)": 477, "GPU (RTX 4070 Ti SUPER)": 202, "prototype, in simulation": 149} # us, published.
 SHAPES    = {"130M": 24, "370M": 32, "780M": 48, "1.3B": 64, "2.7B": 80} # Heads of 64 x 128.
 
@@ -66,7 +65,7 @@ class Run:
     cycles      : float = None
     read_bytes  : float = None
     write_bytes : float = None
-    causes      : dict  = field(default_factory=dict) # Cycles of COUNTERS; the rest is "idle".
+    causes      : dict  = field(default_factory=dict) # Cycles by what the lanes did, or waited for.
 
 
 def lane_bound(heads, lanes):
@@ -115,19 +114,13 @@ def make_case(run):
 
 def measure(run, device, progress=None):
     """Fill in what a run takes."""
-    def counters():
-        device.write_csr("ssm_counters_latch", 1)
-        return {name: device.read_csr(f"ssm_counters_{name}") for name in COUNTERS}
-
-    case    = make_case(run)
-    before  = counters()
-    summary = run_block(device, case, run.mode, progress, store_every=run.store_every).summary
-    after   = counters()
+    summary = run_block(device, make_case(run), run.mode, progress, store_every=run.store_every).summary
     each    = summary["per_token_cycles"]
     run.cycles      = statistics.mean(each[slice(*run.measured)]) if each else summary["cycles_per_token"]
     run.read_bytes  = summary["dma_read_bytes"]/run.tokens
     run.write_bytes = summary["dma_write_bytes"]/run.tokens
-    run.causes      = {name: (after[name] - before[name])/run.tokens for name in COUNTERS}
+    run.causes      = {"lane_busy": summary["lane_busy_cycles"]/run.tokens}
+    run.causes     |= {f"wait_{name}": cycles/run.tokens for name, cycles in summary["wait_cycles"].items()}
     run.causes["other"] = max(summary["cycles_per_token"] - sum(run.causes.values()), 0)
 
 

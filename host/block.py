@@ -75,7 +75,10 @@ def run_block(device, case, mode="prefill", progress=None, seed=0, store_every=1
     for name, data in records.items():
         device.write(address[name], data, progress=meter)
 
+    before  = device.counters()
     results = _run_jobs(device, list(_jobs(geometry, case, mode, address, seed, store_every)), progress)
+
+    after   = device.counters()
 
     meter = _Meter(progress, y_bytes + state_bytes, "download")
     y = unpack_y(geometry,     device.read(address["y"],     y_bytes,     meter))
@@ -91,6 +94,8 @@ def run_block(device, case, mode="prefill", progress=None, seed=0, store_every=1
         "lane_busy_cycles" : sum(result.lane_busy for result in results),
         "dma_read_bytes"   : BEAT_BYTES*sum(result.read_beats  for result in results),
         "dma_write_bytes"  : BEAT_BYTES*sum(result.write_beats for result in results),
+        "wait_cycles"      : {name.removeprefix("wait_"): (after[name] - before[name]) % 2**64
+            for name in before if name.startswith("wait_")},
         "clock_hz"         : device.info.clock_hz,
         "lanes"            : device.info.lanes,
         "rounding"         : "stochastic" if geometry.config.stochastic_rounding else "nearest",

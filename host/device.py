@@ -30,6 +30,9 @@ from soc.protocol import (FIRMWARE_OFFSET, FIRMWARE_SIZE, INFO_MAGIC, INFO_OFFSE
 
 # Constants ----------------------------------------------------------------------------------------
 
+COUNTERS  = ("cycles", "lane_busy", "wait_state", "wait_input", "wait_output", "wait_descriptor", "read_beats",
+    "write_beats")
+
 REBOOT    = 0xffff_ffff # In mailbox_boot: back to the boot ROM, which clears it.
 PATIENCE  = 10.0 # Seconds the host waits for anything, besides the time the device needs by its own clock, which is
 BOOT_TIME = 1.0  # at most so many seconds from reset to the boot ROM, or from there to a ready firmware.
@@ -162,6 +165,11 @@ class Device:
         """Write a CSR of 32 bits. It need not read as it was written, so nothing is verified."""
         address, _ = self.csr.registers[name]
         self.transport.write_words(address, [value], readback=False)
+
+    def counters(self):
+        """The accelerator's counters, of one moment: {name: value}. See cores/ssm/ssm.py for what they count."""
+        self.write_csr("ssm_counters_latch", 1)
+        return {name: self.read_csr(f"ssm_counters_{name}") for name in COUNTERS}
 
     def allocate(self, size, what="memory"):
         """Bus address of `size` bytes of the data region, aligned to a beat. :meth:`free` gives all back.

@@ -38,6 +38,7 @@ EXIT_USAGE       = 2
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED  = 143
 
+WAITS  = {"state": "a head tile", "input": "inputs", "output": "room for y", "descriptor": "a descriptor"} # Of the lanes.
 MAXIMA = ("max_heads", "max_headdim", "max_d_state", "max_groups", "max_tokens")
 
 # Output -------------------------------------------------------------------------------------------
@@ -118,6 +119,7 @@ def run(args):
           f"{summary['clock_hz']/1e6:g} MHz")
     print(f"  lanes      {summary['lanes']}, busy in {summary['lane_busy_cycles']} cycles; the state is rounded "
           f"{'to nearest' if summary['rounding'] == 'nearest' else 'stochastically'}")
+    print("  waits      " + ", ".join(f"{cycles} cycles for {WAITS[name]}" for name, cycles in summary["wait_cycles"].items()))
     print(f"  DRAM       {summary['dma_read_bytes']} bytes read, {summary['dma_write_bytes']} written")
     print(f"  results in {args.output}")
 

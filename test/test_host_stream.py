@@ -106,6 +106,7 @@ def test_run(bench, link, mode):
     assert (summary["cycles"], summary["cycles_per_token"], summary["clock_hz"]) == (4000, 1000, 100_000_000)
     assert f"4 tokens of 4 heads x 5 x 20, {mode}, by {link}" in stdout
     assert "4000: 1000.0 a token, 10.0 us at 100 MHz" in stdout
+    assert "0 cycles for a head tile, 0 cycles for inputs" in stdout
 
 
 def test_info_and_selftest(bench):
