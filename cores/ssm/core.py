@@ -5,6 +5,9 @@
 
 """The SSM core: streams in, streams out, no bus."""
 
+from functools import reduce
+from operator import and_
+
 from migen import *
 
 from litex.gen import *
@@ -144,7 +147,7 @@ class SSMCore(LiteXModule):
         self.store_fifo = store_fifo = stream.SyncFIFO([("skip", 1)], 4)
         self.input_fifo = input_fifo = stream.SyncFIFO([("tokens", 16), ("same_bc", 1)], 4)
         fifos = (run_fifo, load_fifo, store_fifo, input_fifo)
-        room  = run_fifo.sink.ready & load_fifo.sink.ready & store_fifo.sink.ready & input_fifo.sink.ready
+        room  = reduce(and_, (fifo.sink.ready for fifo in fifos))
         self.comb += [
             self.command.ready.eq(room),
             [fifo.sink.valid.eq(self.command.valid & room) for fifo in fifos],
@@ -220,7 +223,7 @@ class SSMCore(LiteXModule):
             datapath.dA.eq(inputs.dA),
             datapath.D.eq(inputs.D),
 
-            tiles.read_valid.eq(valid[state_read]) if config.resident_tiles else [],
+            tiles.read_valid.eq(valid[state_read]),
             tiles.read_bank.eq(delay(self, vector.bank, state_read)),
             tiles.read_address.eq(delay(self, vector.address, state_read)),
             datapath.state.eq(tiles.state),
