@@ -31,6 +31,7 @@ test-slow: setup
 
 bench: setup
 	$(PYTHON) bench/bench.py
+	$(PYTHON) bench/dram.py
 
 bench-accuracy: setup
 	$(PYTHON) bench/area.py

@@ -31,7 +31,9 @@ import torch
 
 from tqdm import tqdm
 
+from bench.cases import random_case
 from bench.page import BLACK, BLUE, GREEN, GREY, ORANGE, RED, figure, heading, page, paragraph, pyplot, table
+from bench.simulator import measure_simulator
 
 from cores.ssm.config import BEAT_BYTES, LANES
 
@@ -43,7 +45,6 @@ from host.connect import add_device_arguments, open_device
 
 OUTPUT    = Path(__file__).resolve().parent.parent/"build"/"bench"
 COMMAND   = "make bench"
-SEED      = 2024
 PROTOTYPE = {"laptop CPU (i7-1165G7)": 477, "GPU (RTX 4070 Ti SUPER)": 202, "prototype, in simulation": 149} # us, published.
 SHAPES    = {"130M": 24, "370M": 32, "780M": 48, "1.3B": 64, "2.7B": 80} # Heads of 64 x 128.
 
@@ -103,18 +104,9 @@ def the_sweep():
     return runs
 
 
-def make_case(run):
-    """Any values: no time depends on them."""
-    random = np.random.default_rng(SEED)
-    draw   = lambda *shape: random.standard_normal(shape).astype(np.float16)
-    tokens, heads = run.tokens, run.heads
-    return Case(x=draw(tokens, heads, 64), dt=abs(draw(tokens, heads)), dA=random.random((tokens, heads)).astype(np.float16),
-        B=draw(tokens, 1, 128), C=draw(tokens, 1, 128), D=draw(heads))
-
-
 def measure(run, device, progress=None):
     """Fill in what a run takes."""
-    summary = run_block(device, make_case(run), run.mode, progress, store_every=run.store_every).summary
+    summary = run_block(device, random_case(run.tokens, run.heads), run.mode, progress, store_every=run.store_every).summary
     each    = summary["per_token_cycles"]
     run.cycles      = statistics.mean(each[slice(*run.measured)]) if each else summary["cycles_per_token"]
     run.read_bytes  = summary["dma_read_bytes"]/run.tokens
@@ -124,13 +116,22 @@ def measure(run, device, progress=None):
     run.causes["other"] = max(summary["cycles_per_token"] - sum(run.causes.values()), 0)
 
 
+def measure_cpu(device):
+    """Cycles that a job takes the CPU, whatever its size: those of a job that takes the core next to nothing."""
+    random = np.random.default_rng(1)
+    draw   = lambda *shape: random.standard_normal(shape).astype(np.float16)
+    case   = Case(x=draw(14, 1, 1), dt=draw(14, 1), dA=draw(14, 1), B=draw(14, 1, 8), C=draw(14, 1, 8), D=draw(1))
+    return statistics.mean(run_block(device, case, "decode").summary["per_token_cycles"][4:12])
+
+
 def measure_all(runs):
-    """Runs, by the gateware they need: each is simulated once."""
+    """Runs, by the gateware they need: each is simulated once. Returns the CPU's cycles a job."""
     groups = {}
     for run in runs:
         groups.setdefault((run.lanes, run.resident), []).append(run)
     parser = argparse.ArgumentParser()
     add_device_arguments(parser)
+    cpu = None
     with tqdm(total=len(runs), unit="run", disable=None) as bar:
         for (lanes, resident), members in groups.items():
             options = parser.parse_args(["--lanes", str(lanes), "--resident-tiles", str(resident)])
@@ -141,6 +142,8 @@ def measure_all(runs):
                     bar.set_description(run.name)
                     measure(run, device)
                     bar.update()
+                cpu = cpu or measure_cpu(device)
+    return cpu
 
 # CPU and GPU --------------------------------------------------------------------------------------
 
@@ -206,6 +209,15 @@ def entry(run):
         config += f", state stored every {run.store_every} tokens"
     return {"name": run.name, "value": run.cycles, "unit": "cycles a token", "bound": run.bound, "ratio": run.cycles/run.bound,
         "most": run.most, "config": config, "command": COMMAND}
+
+
+def cpu_entry(cycles, runs):
+    """The CPU's cycles a job; the ratio is their share of a decoded token, behind whose tiles they hide."""
+    token = next(run for run in runs if run.name == "decode_l16")
+    wait  = token.causes["wait_descriptor"]
+    return {"name": "cpu_job", "value": cycles, "unit": "cycles of the CPU a job", "bound": token.cycles,
+        "ratio": cycles/token.cycles, "config": f"decode_l16: of {token.cycles:.0f} cycles a token the lanes wait {wait:.0f} "
+        "for a descriptor", "command": COMMAND}
 
 
 def processor_entries(rows):
@@ -295,7 +307,7 @@ def plot_scaling(runs):
 
 # Page ---------------------------------------------------------------------------------------------
 
-def results_page(runs, processors):
+def results_page(runs, processors, cpu, rates):
     def row(run):
         missed = "missed" if run.most and run.cycles > run.most else ""
         return missed, [run.name, f"{run.cycles:.0f}", f"{run.bound:.0f}", f"{run.cycles/run.bound:.3f}",
@@ -313,8 +325,13 @@ def results_page(runs, processors):
         paragraph(f"This machine's CPU: {cpu_name()}, {torch.get_num_threads()} threads; medians of wall time.{gpu}"),
         heading("Where the cycles went"),
         plot_causes([run for run in runs if run.most]),
+        paragraph(f"A job takes the CPU {cpu:.0f} cycles; they pass while the tiles of the job before move and are computed on."),
         heading("Scaling"),
         plot_scaling(runs) if any(run.name.startswith("chunk") for run in runs) else paragraph("Not measured: --quick."),
+        heading("Speed of the simulation"),
+        table(["", "million cycles a second", "of litex_sim's"],
+            [[what, f"{1e-6*rate:.3f}", f"{rate/rates['litex_sim']:.2f}"] for what, rate in rates.items()]),
+        paragraph("By the processor's time, one after the other; litex_sim with the same CPU and DRAM, in its BIOS."),
     )))
 
 # Main ---------------------------------------------------------------------------------------------
@@ -325,16 +342,20 @@ def main():
     options    = parser.parse_args()
     runs       = the_figures() + ([] if options.quick else the_sweep())
     processors = measure_processors()
-    measure_all(runs)
+    cpu        = measure_all(runs)
+    rates, simulator = measure_simulator()
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    entries = [entry(run) for run in runs] + processor_entries(processors)
+    entries = [entry(run) for run in runs] + [cpu_entry(cpu, runs)] + simulator + processor_entries(processors)
     (OUTPUT/"results.json").write_text(json.dumps(entries, indent=4) + "\n")
-    (OUTPUT/"results.html").write_text(results_page(runs, processors))
+    (OUTPUT/"results.html").write_text(results_page(runs, processors, cpu, rates))
     print(f"{'run':<24}{'cycles a token':>15}{'bound':>9}{'ratio':>8}{'at most':>9}")
     for run in runs:
         print(f"{run.name:<24}{run.cycles:>15.0f}{run.bound:>9.0f}{run.cycles/run.bound:>8.3f}"
             f"{f'{run.most:.0f}' if run.most else '':>9}")
     best = min(processors, key=lambda row: row["us"])
+    print(f"CPU: {cpu:.0f} cycles a job, of which the lanes see "
+        f"{next(run for run in runs if run.name == 'decode_l16').causes['wait_descriptor']:.0f} a decoded token")
+    print("Simulation: " + ", ".join(f"{what} {1e-6*rate:.3f} million cycles/s" for what, rate in rates.items()))
     print(f"PyTorch here: {best['us']:.0f} us a block at best ({best['device']}, {best['dtype']}, {best['how']})")
     print(f"{OUTPUT/'results.json'}, {OUTPUT/'results.html'}")
 

@@ -84,6 +84,8 @@ def run_block(device, case, mode="prefill", progress=None, seed=0, store_every=1
     y = unpack_y(geometry,     device.read(address["y"],     y_bytes,     meter))
     h = unpack_state(geometry, device.read(address["state"], state_bytes, meter))
     cycles = sum(result.cycles for result in results)
+    moved  = sum(result.read_beats + result.write_beats for result in results)
+    busy   = (after["port_cycles"] - before["port_cycles"]) % 2**64
     return BlockResult(y, h, {
         "mode"             : mode,
         "store_every"      : store_every if mode == "decode" else None,
@@ -94,6 +96,8 @@ def run_block(device, case, mode="prefill", progress=None, seed=0, store_every=1
         "lane_busy_cycles" : sum(result.lane_busy for result in results),
         "dma_read_bytes"   : BEAT_BYTES*sum(result.read_beats  for result in results),
         "dma_write_bytes"  : BEAT_BYTES*sum(result.write_beats for result in results),
+        "port_cycles"      : busy,
+        "dram_share"       : moved/busy if busy else 0.0,
         "wait_cycles"      : {name.removeprefix("wait_"): (after[name] - before[name]) % 2**64
             for name in before if name.startswith("wait_")},
         "clock_hz"         : device.info.clock_hz,

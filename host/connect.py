@@ -99,7 +99,7 @@ def _simulated_device(config, args, log):
             simulation.__enter__()
         except (OSError, RuntimeError, ValueError) as error:
             raise HostError(f"The simulation did not start: {error}") from error
-        with _simulated_transport(simulation) as transport:
+        with simulated_transport(simulation) as transport:
             device = Device(transport, CSRMap.from_csv(simulation.csr_csv), args.timeout_scale or SIM_TIMEOUT_SCALE)
             _boot(device, args.firmware or simulation.firmware, args.reload, log)
             yield device
@@ -107,7 +107,7 @@ def _simulated_device(config, args, log):
         simulation.close()
 
 
-def _simulated_transport(simulation):
+def simulated_transport(simulation):
     if simulation.transport_kind == "etherbone":
         return Etherbone(sock=simulation.open_socket(), timeout=SIM_TIMEOUT, alive=simulation.alive)
     host, port = simulation.endpoint

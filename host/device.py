@@ -31,7 +31,7 @@ from soc.protocol import (FIRMWARE_OFFSET, FIRMWARE_SIZE, INFO_MAGIC, INFO_OFFSE
 # Constants ----------------------------------------------------------------------------------------
 
 COUNTERS  = ("cycles", "lane_busy", "wait_state", "wait_input", "wait_output", "wait_descriptor", "read_beats",
-    "write_beats")
+    "write_beats", "port_cycles")
 
 REBOOT    = 0xffff_ffff # In mailbox_boot: back to the boot ROM, which clears it.
 PATIENCE  = 10.0 # Seconds the host waits for anything, besides the time the device needs by its own clock, which is

@@ -120,7 +120,8 @@ def run(args):
     print(f"  lanes      {summary['lanes']}, busy in {summary['lane_busy_cycles']} cycles; the state is rounded "
           f"{'to nearest' if summary['rounding'] == 'nearest' else 'stochastically'}")
     print("  waits      " + ", ".join(f"{cycles} cycles for {WAITS[name]}" for name, cycles in summary["wait_cycles"].items()))
-    print(f"  DRAM       {summary['dma_read_bytes']} bytes read, {summary['dma_write_bytes']} written")
+    print(f"  DRAM       {summary['dma_read_bytes']} bytes read, {summary['dma_write_bytes']} written, in "
+          f"{summary['port_cycles']} cycles with something to move: {summary['dram_share']:.0%} of a beat a cycle")
     print(f"  results in {args.output}")
 
 

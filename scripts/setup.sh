@@ -19,8 +19,11 @@ cd "$(dirname "$0")/.."
 TOOLS=(
     "verilator               verilator"               # Simulation.
     "g++                     g++"                     # Compiles what Verilator writes, and the firmware's native tests.
+    "clang                   clang++"                 # Compiles the simulated SoC, which then runs faster.
     "make                    make"
     "zlib1g-dev              /usr/include/zlib.h"     # Waves of the simulation.
+    "libevent-dev            /usr/include/event.h"    # litex_sim, with which make bench compares the simulation.
+    "libjson-c-dev           /usr/include/json-c/json.h"
     "ccache                  ccache"                  # Builds of similar models.
     "gcc-riscv64-unknown-elf riscv64-unknown-elf-gcc" # BIOS and firmware.
     "iproute2                ip"                      # Network of the simulation.

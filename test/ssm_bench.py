@@ -34,7 +34,7 @@ REGION_ORIGIN = MEMORY_ORIGIN + MEMORY_BYTES//2
 REGION_BYTES  = MEMORY_BYTES//2
 PAGE_BEATS    = 8
 
-COUNTERS = ("cycles", "lane_busy", "read_beats", "write_beats", "wait_state", "wait_input", "wait_output",
+COUNTERS = ("cycles", "lane_busy", "read_beats", "write_beats", "port_cycles", "wait_state", "wait_input", "wait_output",
     "wait_descriptor")
 
 # Module -------------------------------------------------------------------------------------------

@@ -11,7 +11,9 @@ import re
 import numpy as np
 import pytest
 
-from bench import bench
+from bench import bench, dram
+
+from soc.dram import controller_settings
 
 # Helpers ------------------------------------------------------------------------------------------
 
@@ -70,6 +72,7 @@ def test_measure(measured):
 def test_entries(measured):
     entries = [bench.entry(run) for run in measured]
     entries += bench.processor_entries([{"device": "cpu", "threads": 2, "dtype": "float32", "how": "as written", "us": 90.0}])
+    entries += [bench.cpu_entry(2500.0, measured)]
     assert len({entry["name"] for entry in entries}) == len(entries)
     for entry in json.loads(json.dumps(entries, allow_nan=False)):
         assert {"name", "value", "unit", "bound", "ratio", "config", "command"} <= set(entry)
@@ -79,7 +82,7 @@ def test_entries(measured):
 def test_page(measured):
     processors = [{"device": "cpu", "threads": 1, "dtype": "float32", "how": how, "us": us}
         for how, us in (("as written", 190.0), ("tuned", 90.0))]
-    page = bench.results_page(measured, processors)
+    page = bench.results_page(measured, processors, 2500.0, {"litex_sim": 6e5, "decode": 3e5})
     assert all(run.name in page for run in measured)
     assert page.count("<svg") == page.count("</svg>") == 4
     assert not re.search(r"<(link|script|img)|url\((?!#)|@import", page) # Nothing is loaded from elsewhere.
@@ -94,3 +97,24 @@ def test_processors(monkeypatch):
     written = bench.as_written(h, *rest)
     tuned   = bench.tuned(h.clone(), *rest)
     assert all(torch.allclose(*pair) for pair in zip(written, tuned))
+
+# DRAM ---------------------------------------------------------------------------------------------
+
+def test_dram_settings():
+    """The settings that are chosen keep the DRAM busy; each other setup differs from them in what its name says."""
+    setups = dram.setups()
+    assert len({setup.name for setup in setups}) == len(setups) and setups[0].changes == {}
+    for setup in setups[1:]:
+        assert setup.ports != 2 or any(getattr(controller_settings(), name) != value for name, value in setup.changes.items())
+    cycles = dram.measure(setups[0]).cycles
+    assert all(dram.bound(work) <= cycles[work] <= 1.08*dram.bound(work) for work in dram.WORK)
+
+
+def test_dram_page():
+    setups = dram.setups()
+    for setup in setups:
+        setup.cycles = dict(read=25_000, write=26_000, both=60_000)
+    page    = dram.dram_page(setups)
+    entries = dram.entries(setups)
+    assert all(setup.name in page for setup in setups) and "<svg" in page
+    assert {entry["ratio"] for entry in entries if entry["name"].startswith("dram_both")} == {60_000/(2*24*1024)}

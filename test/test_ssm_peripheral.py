@@ -327,6 +327,8 @@ def test_counters(bench, duty):
         tiles += 4
     counters = bench.counters()
     assert {name: counters[name] for name in expected} == expected
+    beats = counters["read_beats"] + counters["write_beats"]
+    assert beats/6 <= counters["port_cycles"] <= counters["cycles"]
     # Every cycle is a vector's, a named wait's, or the one between the tiles.
     assert counters["cycles"] == tiles + counters["lane_busy"] + sum(
         counters[name] for name in counters if name.startswith("wait_"))

@@ -9,7 +9,7 @@ from migen import *
 
 from litex.gen import *
 
-from cores.ssm.fp16 import Fields, delay
+from cores.ssm.fp16 import Fields, delay, delay_together, shift_left
 from cores.ssm.multiplier import Multiplier
 
 # Constants ----------------------------------------------------------------------------------------
@@ -108,14 +108,13 @@ class AlignedProduct(LiteXModule):
             near  = multiplier.source
             wait += multiplier.latency - 2
             self.latency += multiplier.latency - 2
-        far       = delay(self, shift_1[4:6], 3 + wait)
-        special_4 = delay(self, special_1.raw_bits(), 3 + wait)
+        far, special_4 = delay_together(self, (shift_1[4:6], special_1.raw_bits()), 3 + wait)
 
         # Cycle 5: shift the rest of the way, and add.
         wide    = Signal(PRODUCT_BITS + 2)
         aligned = Signal((PRODUCT_BITS, True))
         self.comb += [
-            Case(far, {n: wide.eq(near << 16*n) for n in range(4)}),
+            Case(far, {n: wide.eq(shift_left(near, 16*n, len(wide))) for n in range(4)}),
             aligned.eq(wide[2:]),
         ]
         if addend_bits:
@@ -182,9 +181,8 @@ class DotProduct(LiteXModule):
             )
             self.add_module(name=f"product{lane}", module=product)
             self.comb += [
-                product.a.eq(delay(self, self.a[lane], early)),
-                product.b.eq(delay(self, self.b[lane], early)),
-                product.kill.eq(delay(self, self.kill[lane], early)),
+                Cat(product.a, product.b, product.kill).eq(
+                    Cat(*delay_together(self, (self.a[lane], self.b[lane], self.kill[lane]), early))),
             ]
             if place:
                 self.comb += [

@@ -38,6 +38,23 @@ def delay(module, signal, cycles, reset_less=True):
     return signal
 
 
+def delay_together(module, signals, cycles):
+    """Unsigned signals, `cycles` clock cycles later; they travel in one register, at which simulators are faster."""
+    together = Signal(sum(len(signal) for signal in signals))
+    module.comb += together.eq(Cat(*signals))
+    together = delay(module, together, cycles)
+    ends     = [sum(len(signal) for signal in signals[:n]) for n in range(len(signals) + 1)]
+    return [together[first:end] for first, end in zip(ends, ends[1:])]
+
+
+def shift_left(value, amount, width):
+    """The Signal `value` shifted left by a constant, to `width` bits: a concatenation, at which simulators are faster."""
+    sign = value[-1] if value.signed else Constant(0, 1)
+    bits = ([Constant(0, amount)] if amount else []) + [value[:width - amount]]
+    fill = width - amount - len(value)
+    return Cat(*bits, *([Replicate(sign, fill)] if fill > 0 else []))
+
+
 class Fields:
     """A binary16 taken apart: ``sign``, ``biased`` (its exponent plus 1: 1 .. 30), ``significand`` (11 bits), ``zero``,
     ``inf``, ``nan``.

@@ -163,10 +163,9 @@ class TwoProductSum(LiteXModule):
                 Mux(above_2, delay(self, a_exponent, 1), delay(self, d_exponent, 1)) +
                 Mux(above_2, delay(self, b_exponent, 1), delay(self, u_exponent, 1))),
         ]
-        far = delay(self, shift[4:6], 3)
+        far, subtract_4 = delay_together(self, (shift[4:6], subtract), 3)
 
         # Cycle 5: shift the rest of the way, and add. To subtract: complement and carry. ----------
-        subtract_4 = delay(self, subtract, 3)
         wide       = Signal(28 + FRAME)
         sticky     = Signal()
         ud_4       = Signal((34, True), reset_less=True)
@@ -176,7 +175,7 @@ class TwoProductSum(LiteXModule):
         carry      = Signal(reset_less=True)
         frame      = Signal(FRAME)
         self.comb += [
-            Case(far, {n: wide.eq(near << 16*n) for n in range(4)}),
+            Case(far, {n: wide.eq(shift_left(near, 16*n, len(wide))) for n in range(4)}),
             sticky.eq(wide[:28] != 0),
             frame.eq(wide[28:] ^ Replicate(subtract_4, FRAME)),
         ]
@@ -199,8 +198,7 @@ class TwoProductSum(LiteXModule):
             round.sink.eq(total),
             round.carry.eq(delay(self, carry, 1)),
             round.exponent.eq(delay(self, exponent_3, 3)),
-            round.special.eq(delay(self, special, 5)),
-            round.sign.eq(delay(self, sign, 5)),
+            Cat(round.special, round.sign).eq(Cat(*delay_together(self, (special, sign), 5))),
             round.random.eq(self.random),
             self.source.eq(round.source),
         ]

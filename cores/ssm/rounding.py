@@ -10,7 +10,7 @@ from migen import *
 from litex.gen import *
 
 from cores.ssm.config import ceil_multiple
-from cores.ssm.fp16 import INFINITY16, NAN16, delay
+from cores.ssm.fp16 import INFINITY16, NAN16, delay, delay_together
 
 # Round --------------------------------------------------------------------------------------------
 
@@ -163,7 +163,7 @@ class Round(LiteXModule):
         sign_3, one_3 = (delay(self, signal, 1) for signal in (sign_2, sign_2 ^ carry_2))
 
         # Cycle 4: round; a carry runs into the exponent. ------------------------------------------
-        special, sign = (delay(self, signal, 3) for signal in (self.special, self.sign))
+        special, sign = delay_together(self, (self.special, self.sign), 3)
         zero    = Signal()
         rounded = Signal(15)
         self.comb += zero.eq((kept_3 == 0) & exact_3 & ~one_3)

@@ -329,11 +329,14 @@ class SSM(LiteXModule, AutoDoc):
         # Counters. --------------------------------------------------------------------------------
         vectors = core.sequencer
         idle    = ~(in_flight != 0)
+        ports   = Signal(4) # Masters with something to do: a beat asked for or under way.
+        self.comb += ports.eq(Cat(*[~master.idle | master.sink.valid for master in readers + writers]))
         self.counters = Counters({
             "cycles"         : (in_flight != 0,        "Cycles with tiles in flight."),
             "lane_busy"      : (vectors.valid,         "Cycles in which the lanes took a vector."),
             "read_beats"     : (state_reader.beat + input_reader.beat, "Beats of 16 bytes read from memory."),
             "write_beats"    : (state_writer.beat + y_writer.beat,     "Beats of 16 bytes written to memory."),
+            "port_cycles"    : (ports != 0, "Cycles in which a memory port had a beat waiting or under way."),
             "wait_state"     : (vectors.wait_state,    "Cycles in which the lanes waited for a head tile."),
             "wait_input"     : (vectors.wait_input,    "Cycles in which the lanes waited for inputs."),
             "wait_output"    : (vectors.wait_output,   "Cycles in which the lanes waited for room for y."),

@@ -34,6 +34,7 @@ VERILATOR_FLAGS = (
     "-Wno-fatal", "-Wno-lint", "-Wno-style", "-Wno-COMBDLY",
 )
 OPTIMIZATION = ("OPT_FAST=-O2", "OPT_SLOW=-O0", "OPT_GLOBAL=-O2") # -O3 and -march=native were measured to be no faster.
+CLANG        = ("CXX=clang++", "LINK=clang++", "CFG_CXXFLAGS_NO_UNUSED=-faligned-new") # Its models are a tenth faster than g++'s.
 
 # Errors -------------------------------------------------------------------------------------------
 
@@ -116,8 +117,9 @@ def _build_model(verilog, gateware_dir, trace, log):
     main  = Path(__file__).with_name("main.cpp")
     flags = ["--trace-fst", "-CFLAGS", "-DTRACE"] if trace else []
     ccache = ["OBJCACHE=ccache"] if shutil.which("ccache") else []
+    clang  = CLANG if shutil.which("clang++") else ()
     _run(["verilator", *VERILATOR_FLAGS, *flags, *verilog, str(main)], gateware_dir, log)
-    _run(["make", "-C", "obj_dir", "-f", "Vsim.mk", f"-j{os.cpu_count()}", *OPTIMIZATION, *ccache, "Vsim"],
+    _run(["make", "-C", "obj_dir", "-f", "Vsim.mk", f"-j{os.cpu_count()}", *OPTIMIZATION, *clang, *ccache, "Vsim"],
         gateware_dir, log)
 
 def _prune_software(software_dir, log):

@@ -1,0 +1,157 @@
+#!/usr/bin/env python3
+
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Speed of the simulated SoC beside LiteX's own litex_sim with the same CPU and DRAM, one after the other in one run.
+
+Both are single-threaded; a rate is cycles a second of the processor's time, so that other programs do not disturb it.
+"""
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import time
+
+from pathlib import Path
+
+sys.path[:0] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
+
+import environment # First: the others need it.
+
+from migen import *
+
+from litex.build.sim.config import SimConfig
+from litex.soc.integration.builder import Builder
+from litex.tools import litex_sim
+
+from bench.cases import random_case
+
+from cores.ssm.config import SSMConfig
+
+from host.block import run_block
+from host.connect import SIM_TIMEOUT_SCALE, simulated_transport
+from host.csr import CSRMap
+from host.device import Device
+
+from targets.simulation.build import BuildError, ROOT, locked, output_to, sources_hash
+from targets.simulation.simulation import Simulation, SimulationError
+
+# Constants ----------------------------------------------------------------------------------------
+
+CYCLES  = 3_000_000
+TIMEOUT = 300.0 # Seconds for so many cycles.
+LEAST   = 0.5   # The simulated SoC is to be at least so many times as fast as litex_sim.
+WORK    = {
+    "waiting for jobs" : lambda device: time.sleep(4),
+    "decode"           : lambda device: run_block(device, random_case(16), "decode"),
+    "prefill"          : lambda device: run_block(device, random_case(64), "prefill"),
+}
+
+# litex_sim ----------------------------------------------------------------------------------------
+
+class PlainSoC(litex_sim.SimSoC):
+    """litex_sim --cpu-type vexriscv --with-sdram --sdram-module MT41K128M16 --sdram-data-width 16, which ends by itself."""
+    def __init__(self):
+        litex_sim.SimSoC.__init__(self, cpu_type="vexriscv", with_sdram=True, sdram_module="MT41K128M16",
+            sdram_data_width=16, uart_name="sim", integrated_rom_size=0x20000, integrated_sram_size=0x2000)
+        cycles = Signal(64)
+        self.sync += [
+            cycles.eq(cycles + 1),
+            If(cycles == CYCLES, Finish()),
+        ]
+
+
+def build_plain():
+    """Build litex_sim as its own command does, and return the folder of its model."""
+    folder = ROOT/"build"/"litex_sim"/sources_hash(["bench/simulator.py"])
+    with locked(folder.with_suffix(".lock")):
+        if not (folder/"complete").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            path, cwd = os.environ["PATH"], os.getcwd()
+            os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{path}"
+            try:
+                with output_to(folder/"build.log"):
+                    config = SimConfig()
+                    config.add_clocker("sys_clk", freq_hz=int(1e6))
+                    config.add_module("serial2console", "serial")
+                    Builder(PlainSoC(), output_dir=str(folder)).build(sim_config=config, opt_level="O3", run=False)
+                    subprocess.run(["bash", "build_sim.sh"], cwd=folder/"gateware", check=True)
+            except (OSError, subprocess.CalledProcessError, SystemExit) as error:
+                raise BuildError(f"litex_sim does not build ({error}): its output is in {folder/'build.log'}. "
+                    "It needs the Debian packages libevent-dev and libjson-c-dev.") from None
+            finally:
+                os.environ["PATH"] = path
+                os.chdir(cwd)
+            (folder/"complete").touch()
+    return folder/"gateware"
+
+# Measuring ----------------------------------------------------------------------------------------
+
+def children_seconds():
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def plain_rate():
+    """Cycles a second of litex_sim in its BIOS."""
+    folder = build_plain()
+    start  = children_seconds()
+    subprocess.run([folder/"obj_dir"/"Vsim"], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, timeout=TIMEOUT, check=True)
+    return CYCLES/(children_seconds() - start)
+
+
+def process_seconds(pid):
+    """Time on the processor of a running process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13]))/os.sysconf("SC_CLK_TCK")
+
+
+def simulated_rates(config):
+    """Cycles a second of the simulated SoC: {what it does: rate}."""
+    rates = {}
+    with Simulation(config) as simulation, simulated_transport(simulation) as transport:
+        device = Device(transport, CSRMap.from_csv(simulation.csr_csv), SIM_TIMEOUT_SCALE)
+        device.boot(simulation.firmware)
+
+        def now():
+            device.write_csr("mailbox_latch", 1)
+            return device.read_csr("mailbox_cycles"), process_seconds(simulation.process.pid)
+
+        for mode, work in WORK.items():
+            start = now()
+            work(device)
+            cycles, seconds = (after - before for after, before in zip(now(), start))
+            rates[mode] = cycles/seconds
+    return rates
+
+
+def measure_simulator(config=SSMConfig()):
+    """Entries of results.json, and {what: cycles a second}."""
+    rates   = {"litex_sim": plain_rate()} | simulated_rates(config)
+    slowest = min(rates, key=rates.get)
+    return rates, [{"name": "simulator_speed", "value": rates[slowest]/rates["litex_sim"], "unit": "of litex_sim's cycles a second",
+        "bound": 1.0, "ratio": rates[slowest]/rates["litex_sim"], "least": LEAST,
+        "config": f"{config.lanes} lanes, {slowest}; litex_sim with VexRiscv and MT41K128M16 of 16 bits, in its BIOS",
+        "command": "python bench/simulator.py"}]
+
+# Main ---------------------------------------------------------------------------------------------
+
+def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    try:
+        rates, (entry,) = measure_simulator()
+    except (BuildError, SimulationError) as error:
+        sys.exit(f"simulator.py: error: {error}")
+    for what, rate in rates.items():
+        print(f"{what:<20}{1e-6*rate:>8.3f} million cycles/s{rate/rates['litex_sim']:>8.2f}")
+    print(f"At its slowest the simulated SoC is {entry['value']:.2f} as fast as litex_sim; {LEAST} is wanted.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
