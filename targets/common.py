@@ -9,6 +9,7 @@ from cores.ssm.config import LANES, SSMConfig
 
 from soc.accelerator import add_ssm
 from soc.boot import add_boot
+from soc.checksum import add_checksum
 from soc.mailbox import add_mailbox
 
 # Constants ----------------------------------------------------------------------------------------
@@ -21,10 +22,11 @@ ETHERBONE_BUFFER_DEPTH = 256
 # System -------------------------------------------------------------------------------------------
 
 def add_system(soc, config):
-    """Add mailbox, boot ROM and the accelerator of an :class:`~cores.ssm.config.SSMConfig` to a SoC with LiteDRAM."""
+    """Add mailbox, boot ROM, checksum unit and the accelerator of an SSMConfig to a SoC with LiteDRAM."""
     add_mailbox(soc)
     add_boot(soc)
     add_ssm(soc, config)
+    add_checksum(soc)
     soc.add_constant("ETHERBONE_BUFFER_DEPTH", ETHERBONE_BUFFER_DEPTH) # For the host.
 
 # Command Line -------------------------------------------------------------------------------------
