@@ -75,6 +75,7 @@ class Job:
     """What a job asks for (see soc.protocol.JOB_WORDS)."""
     opcode      : int
     flags       : int = 0
+    timeout     : int = 0
     heads       : int = 0
     headdim     : int = 0
     d_state     : int = 0
@@ -86,7 +87,6 @@ class Job:
     state_in    : int = 0
     state_out   : int = 0
     first_token : int = 0
-    timeout     : int = 0
     tile        : int = 0
     seed        : int = 0
 

@@ -10,13 +10,13 @@ firmware's build stamps ``PROTOCOL_VERSION`` into its info block, which the host
 
 DRAM, from the start of main RAM::
 
-    0x0000_0000  firmware: image, data, stack            FIRMWARE_SIZE
-    0x0010_0000  info block (written by the firmware)    INFO_BYTES
-    0x0010_0800  SHA-256 of the firmware's image         (written by the host that loaded it)
-    0x0010_1000  job ring   (written by both)            RING_ENTRIES x JOB_BYTES
+    0x0000_0000  firmware: image, data, stack             FIRMWARE_SIZE
+    0x0010_0000  info block (written by the firmware)     INFO_BYTES
+    0x0010_0800  SHA-256 of the firmware's image          (written by the host that loaded it)
+    0x0010_1000  job ring   (written by both)             RING_ENTRIES x JOB_BYTES
     0x0010_2000  tables of CRCs (written by the firmware) TABLE_SIZE
-    0x0011_0000  manifest of what is loaded (written by the host, see host/manifest.py)  MANIFEST_SIZE
-    0x0020_0000  data: tiles, records, weights           to the end of main RAM
+    0x0011_0000  manifest of what is loaded               MANIFEST_SIZE (written by the host, see host/manifest.py)
+    0x0020_0000  data: tiles, records, weights            to the end of main RAM
 
 A job, host to firmware and back::
 

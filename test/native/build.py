@@ -13,7 +13,7 @@ from firmware import build as firmware_build
 # Constants ----------------------------------------------------------------------------------------
 
 DIRECTORY = os.path.dirname(os.path.abspath(__file__))
-FIRMWARE  = ("block.c", "info.c", "request.c", "ring.c", "scheduler.c", "selftest.c", "ssm.c")
+FIRMWARE  = ("block.c", "checksum.c", "info.c", "request.c", "ring.c", "scheduler.c", "selftest.c", "ssm.c")
 NATIVE    = ("driver.c", "fake.c")
 FLAGS     = ("-std=gnu99", "-O0", "-g", "-Wall", "-Wextra", "-Werror", "-fsanitize=address,undefined",
     "-fno-sanitize-recover=all")
