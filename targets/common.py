@@ -47,6 +47,13 @@ def add_config_arguments(parser, lanes=SSMConfig.lanes, lanes_default=None):
         help="Round the state stochastically, by the seed of each job (default: to nearest even).")
 
 
+def add_protect_argument(parser):
+    """Add the option --protect."""
+    parser.add_argument("--protect", action="store_true",
+        help="Etherbone writes only what jobs need: data, ring, manifest, doorbell; a firmware is loaded by UARTBone "
+        "(docs/security.md; default: Etherbone writes everything).")
+
+
 def config_from_arguments(parser, args, **defaults):
     """The SSMConfig that the options choose; ends the program when it is not allowed."""
     try:

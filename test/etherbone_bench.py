@@ -63,7 +63,8 @@ def expected(datagram):
     if magic != 0x4e6f or version != 1 or flags & 2 or sizes != 0x44:
         return nothing
     if flags & 1:
-        return ([], b"\x4e\x6f\x12\x44" + bytes(4) + data[8:]) if len(data) == 12 else nothing
+        reply = b"\x4e\x6f" + bytes([0x12 | flags & 4]) + b"\x44" + bytes(4) + data[8:]
+        return ([], reply) if len(data) == 12 else nothing
     flags, byte_enable, writes, reads = data[8:12]
     count = writes + reads
     if flags & ~0x10 or bool(writes) == bool(reads) or len(data) != 16 + 4*count or count >= BUFFER_DEPTH:
@@ -161,7 +162,7 @@ class EtherboneBench:
         _compare("access", came, accesses)
         came = _packets(result["reply"])
         for probes in (False, True):
-            _compare("reply", *([reply for reply in replies if (reply[1][2] == 0x12) == probes] for replies in (came, replies)))
+            _compare("reply", *([reply for reply in replies if bool(reply[1][2] & 2) == probes] for replies in (came, replies)))
         self.compiled.poke(reply_ready=1, access_ready=1)
         for _ in range(60): # Nothing more comes.
             self.compiled.step()

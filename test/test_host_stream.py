@@ -223,7 +223,7 @@ def test_version_mismatch(bench):
     (bench.folder/"firmware.bin").write_bytes(fake_firmware(version=3))
     code, _, stderr = bench.run_case()
     assert code == 1
-    assert_one_line(stderr, "The firmware speaks protocol version 3, this host version 2")
+    assert_one_line(stderr, "The firmware speaks protocol version 3, this host version 3")
 
 
 def test_link_failure(bench):

@@ -30,6 +30,9 @@ struct fake_knobs {
 };
 extern struct fake_knobs fake_knobs;
 
+/* Accesses to CSRs after which the firmware counts as waiting without end: the process aborts. Counts down. */
+extern uint64_t fake_accesses_left;
+
 /* Called at a push and at a tile's completion. */
 extern void (*fake_on_push)(const struct fake_tile *tile);
 extern void (*fake_on_done)(const struct fake_tile *tile);
