@@ -22,7 +22,7 @@ import numpy as np
 
 from cores.ssm.config import BEAT_BYTES, SSMConfig, ceil_multiple
 
-from host import transfer
+from host import verified
 from host.errors import AllocationError, DeviceError, DeviceTimeout, UsageError, VersionMismatch
 
 from soc.protocol import (FIRMWARE_OFFSET, FIRMWARE_SIZE, INFO_MAGIC, INFO_OFFSET, INFO_WORDS, JOB_BYTES,
@@ -197,17 +197,17 @@ class Device:
         """Give back all that was allocated."""
         self._next = ceil_multiple(self.info.data_base + self._reserved, BEAT_BYTES)
 
-    def checksums(self, address, size, block=transfer.BLOCK_BYTES):
-        """CRC-32 of each block of the data region; see :func:`host.transfer.checksums`."""
-        return transfer.checksums(self, address, size, block)
+    def checksums(self, address, size, block=verified.BLOCK_BYTES):
+        """CRC-32 of each block of the data region; see :func:`host.verified.checksums`."""
+        return verified.checksums(self, address, size, block)
 
     def upload(self, address, data, progress=None, resume=True):
-        """Write to the data region, verified by the device's CRCs; see :func:`host.transfer.upload`."""
-        return transfer.upload(self, address, data, progress, resume)
+        """Write to the data region, verified by the device's CRCs; see :func:`host.verified.upload`."""
+        return verified.upload(self, address, data, progress, resume)
 
     def download(self, address, size, progress=None):
-        """Read from the data region, verified likewise; see :func:`host.transfer.download`."""
-        return transfer.download(self, address, size, progress)
+        """Read from the data region, verified likewise; see :func:`host.verified.download`."""
+        return verified.download(self, address, size, progress)
 
     # Firmware -------------------------------------------------------------------------------------
 

@@ -14,17 +14,16 @@ device holds, and :func:`load` sends only what is missing.
 import dataclasses
 import hashlib
 import json
-import os
 import struct
-import tempfile
 import zlib
 
 from dataclasses import dataclass, field
 
 from cores.ssm.config import BEAT_BYTES, Geometry, ceil_multiple
 
+from host.case import write_atomically
 from host.errors import AllocationError, IntegrityError, UsageError, VersionMismatch
-from host.transfer import Transfer
+from host.verified import Transfer
 
 from soc.protocol import MANIFEST_OFFSET, MANIFEST_SIZE, PROTOCOL_VERSION
 
@@ -139,13 +138,7 @@ class Manifest:
 
     def save(self, path):
         """Write the file, whole or not at all."""
-        folder = os.path.dirname(os.path.abspath(path))
-        try:
-            with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
-                file.write(self.to_json() + "\n")
-            os.replace(file.name, path)
-        except OSError as error:
-            raise UsageError(f"{path}: cannot write the manifest ({error.strerror}).") from error
+        write_atomically(path, lambda file: file.write(self.to_json().encode() + b"\n"))
 
     @classmethod
     def open(cls, path):
@@ -223,7 +216,7 @@ def load(device, manifest, data, progress=None):
 
     Returns
     -------
-    :class:`~host.transfer.Transfer` of all regions: ``moved`` is 0 where all was there.
+    :class:`~host.verified.Transfer` of all regions: ``moved`` is 0 where all was there.
 
     Raises
     ------

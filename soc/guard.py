@@ -9,22 +9,18 @@
                                                             (option)
 """
 
-from functools import reduce
-from operator import or_
-
 from migen import *
 
 from litex.gen import *
 
-from litex.soc.interconnect import stream, wishbone
+from litex.soc.interconnect import stream
 from litex.soc.interconnect.csr import *
 
 from liteeth.common import eth_udp_user_description, etherbone_magic, etherbone_version
 from liteeth.core import LiteEthUDPIPCore
 from liteeth.frontend.etherbone import LiteEthEtherbone
 
-from soc.boot import csr_address
-from soc.protocol import (DATA_OFFSET, JOB_BYTES, MANIFEST_OFFSET, MANIFEST_SIZE, RING_ENTRIES, RING_OFFSET)
+from soc.write_filter import WriteFilter, writable_windows
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -32,9 +28,6 @@ PROBE_WORDS  = 3 # Packet header, and the one word that LiteEth's probe takes.
 RECORD_WORDS = 4 # Packet header, record header, base address; values or addresses follow.
 MAX_COUNT    = 255
 SIZES        = 0x44 # Addresses and data of 4 bytes.
-
-# CSRs that a host writes, beside memory, to run jobs and to watch them.
-WRITABLE_CSRS = (("mailbox", "doorbell"), ("mailbox", "latch"), ("ssm", "counters_latch"))
 
 # Etherbone Guard ----------------------------------------------------------------------------------
 
@@ -155,55 +148,6 @@ class EtherboneGuard(LiteXModule):
             If(words.source.valid & words.source.ready, count.eq(Mux(last, 0, count + 1))),
         ]
 
-# Write Filter -------------------------------------------------------------------------------------
-
-class WriteFilter(LiteXModule):
-    """A Wishbone master whose writes reach nothing but some windows: others are acknowledged, and have no effect.
-
-    Parameters
-    ----------
-    master  : wishbone.Interface, word addressed.
-    windows : [(origin, size)] in bytes, multiples of 4.
-
-    Attributes
-    ----------
-    bus     : the wishbone.Interface that goes on.
-    refused : output pulse: a write was stopped.
-    """
-    def __init__(self, master, windows):
-        self.bus     = bus = wishbone.Interface(data_width=32, address_width=32, addressing="word")
-        self.refused = Signal()
-
-        # # #
-
-        for origin, size in windows:
-            if origin % 4 or size % 4 or size <= 0:
-                raise ValueError(f"window at 0x{origin:x} of 0x{size:x} bytes is not allowed: whole words are.")
-        inside = [(master.adr >= origin//4) & (master.adr < (origin + size)//4) for origin, size in windows]
-        stop   = Signal()
-        self.comb += [
-            master.connect(bus),
-            stop.eq(master.we & ~reduce(or_, inside)),
-            If(stop,
-                bus.cyc.eq(0),
-                bus.stb.eq(0),
-                master.ack.eq(master.cyc & master.stb),
-                master.err.eq(0),
-            ),
-            self.refused.eq(stop & master.cyc & master.stb),
-        ]
-
-
-def writable_windows(soc):
-    """[(origin, size)] of what a host must write to run jobs on a running firmware: ring, manifest, data, some CSRs."""
-    ram     = soc.bus.regions["main_ram"]
-    windows = [(ram.origin + offset, size) for offset, size in (
-        (RING_OFFSET,     RING_ENTRIES*JOB_BYTES),
-        (MANIFEST_OFFSET, MANIFEST_SIZE),
-        (DATA_OFFSET,     ram.size - DATA_OFFSET),
-    )]
-    return windows + [(csr_address(soc, module, register), 4) for module, register in WRITABLE_CSRS]
-
 # Guarded Etherbone --------------------------------------------------------------------------------
 
 class _Port:
@@ -231,8 +175,6 @@ class GuardedEtherbone(LiteXModule):
     """
     def __init__(self, udp, udp_port, buffer_depth, cd="sys"):
         self._dropped = CSRStatus(32, description="Datagrams dropped: malformed, damaged, or not for Etherbone.")
-        self._refused = CSRStatus(32, description="Writes stopped by the filter, where there is one.")
-        self.refused  = Signal()
 
         # # #
 
@@ -247,10 +189,7 @@ class GuardedEtherbone(LiteXModule):
         ]
         for fifo in (core.probe.fifo, core.record.receiver.fifo, core.record.sender.fifo):
             fifo.comb += fifo.param_fifo.sink.valid.eq(fifo.sink.valid & fifo.sink.last & fifo.payload_fifo.sink.ready)
-        self.sync += [
-            If(guard.dropped, self._dropped.status.eq(self._dropped.status + 1)),
-            If(self.refused,  self._refused.status.eq(self._refused.status + 1)),
-        ]
+        self.sync += If(guard.dropped, self._dropped.status.eq(self._dropped.status + 1))
 
 # Integration --------------------------------------------------------------------------------------
 
@@ -280,7 +219,6 @@ def add_etherbone(soc, phy, mac_address, ip_address, udp_port, buffer_depth, pro
     if protect:
         write_filter = WriteFilter(bus, writable_windows(soc))
         soc.add_module(name=f"{name}_filter", module=write_filter)
-        soc.comb += etherbone.refused.eq(write_filter.refused)
         bus = write_filter.bus
     soc.bus.add_master(name=name, master=bus)
 

@@ -9,15 +9,7 @@ import random
 
 import pytest
 
-from migen import Module
-
-from litex.soc.interconnect import wishbone
-
-from cores.compiled import Compiled
-
 from etherbone_bench import (HEADER, PROBE, Datagram, EtherboneBench, good_payload, random_datagram, read, record, write)
-
-from soc.guard import WriteFilter
 
 # Fixtures -----------------------------------------------------------------------------------------
 
@@ -126,44 +118,3 @@ def test_random_datagrams(guarded):
 @pytest.mark.timeout(3600)
 def test_a_million_random_datagrams(guarded):
     run_random(guarded, 2, 500, 2000)
-
-# Write Filter -------------------------------------------------------------------------------------
-
-WINDOWS = [(0x4010_0000, 0x800), (0x4020_0000, 0x1_0000), (0xf000_1004, 4)]
-
-class FilterBench(Module):
-    def __init__(self):
-        self.master = wishbone.Interface(data_width=32, address_width=32, addressing="word")
-        self.submodules.filter = WriteFilter(self.master, WINDOWS)
-
-
-@pytest.fixture(scope="module")
-def write_filter():
-    bench = FilterBench()
-    bus   = bench.filter.bus
-    return Compiled(bench,
-        inputs  = {"cyc": bench.master.cyc, "stb": bench.master.stb, "we": bench.master.we, "adr": bench.master.adr,
-            "bus_ack": bus.ack},
-        outputs = {"ack": bench.master.ack, "bus_cyc": bus.cyc, "bus_stb": bus.stb, "bus_adr": bus.adr,
-            "refused": bench.filter.refused})
-
-
-@pytest.mark.parametrize("origin, size", WINDOWS)
-def test_write_filter(write_filter, origin, size):
-    """First and last word of a window, and their neighbours. Reads go anywhere."""
-    for address, inside in ((origin, True), (origin + size - 4, True), (origin - 4, False), (origin + size, False)):
-        for we in (0, 1):
-            write_filter.poke(cyc=1, stb=1, we=we, adr=address//4, bus_ack=0)
-            passed = inside or not we
-            assert (write_filter.peek("bus_cyc"), write_filter.peek("bus_stb")) == (passed, passed)
-            assert write_filter.peek("refused") == (not passed)
-            assert write_filter.peek("ack") == (not passed) # A stopped write does not wait for a bus that is not asked.
-            write_filter.poke(bus_ack=1)
-            assert write_filter.peek("ack") == 1
-    write_filter.poke(cyc=0, stb=0)
-    assert not write_filter.peek("ack") and not write_filter.peek("refused")
-
-
-def test_write_filter_window_is_checked():
-    with pytest.raises(ValueError, match="window at 0x2 of 0x4 bytes is not allowed: whole words are."):
-        WriteFilter(wishbone.Interface(), [(2, 4)])

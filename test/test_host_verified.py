@@ -11,9 +11,9 @@ import zlib
 import numpy as np
 import pytest
 
-from host import transfer
+from host import verified
 from host.errors import IntegrityError, VersionMismatch
-from host.transfer import BLOCK_BYTES, TABLE_BLOCKS, Transfer
+from host.verified import BLOCK_BYTES, TABLE_BLOCKS, Transfer
 
 from soc.protocol import DATA_OFFSET
 
@@ -92,11 +92,11 @@ def test_interrupted_upload_is_resumed(booted):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        transfer.SEGMENT_BLOCKS, before = 8, transfer.SEGMENT_BLOCKS
+        verified.SEGMENT_BLOCKS, before = 8, verified.SEGMENT_BLOCKS
         try:
             booted.upload(BASE, data, interrupt)
         finally:
-            transfer.SEGMENT_BLOCKS = before
+            verified.SEGMENT_BLOCKS = before
     sent   = []
     result = booted.upload(BASE, data, sent.append)
     assert 0 < result.moved <= 61*BLOCK_BYTES and result.again == 0
