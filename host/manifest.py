@@ -237,7 +237,8 @@ def load(device, manifest, data, progress=None):
     for region in manifest.regions:
         total += device.upload(device.info.data_base + region.offset, data[region.name], progress)
     if wrong := manifest.verify(device):
-        raise IntegrityError(f"After loading, the device's CRC of region {', '.join(wrong)} is not the manifest's: load again.")
+        raise IntegrityError(f"After loading, the device's CRC of region {', '.join(wrong)} is not the manifest's: load "
+            "again.")
     dataclasses.replace(manifest, complete=True).store(device)
     device.reserve(manifest.size)
     return total

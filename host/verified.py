@@ -202,22 +202,19 @@ def upload(device, address, data, progress=None, resume=True):
         if there := int(sizes[~wrong].sum()):
             progress(there)
 
-    def send(first, count, progress=None):
+    def send(first, count):
         part = data[first*BLOCK_BYTES:(first + count)*BLOCK_BYTES]
-        device.write(address + first*BLOCK_BYTES, part, verify=False, progress=progress)
-        return len(part)
-
-    def send_first(first, count):
-        result.moved += send(first, count, progress)
-
-    def send_again(first, count):
-        result.again += send(first, count)
+        device.write(address + first*BLOCK_BYTES, part, verify=False, progress=None if attempt else progress)
+        if attempt:
+            result.again += len(part)
+        else:
+            result.moved += len(part)
 
     checks = _Checks(device, address, len(data), BLOCK_BYTES)
     for attempt in range(ATTEMPTS):
         if not wrong.any():
             break
-        _move(checks, wrong, lambda first, count: crcs[first:first + count], send_again if attempt else send_first)
+        _move(checks, wrong, lambda first, count: crcs[first:first + count], send)
     _finish(address, wrong, "Sent")
     return result
 
@@ -234,23 +231,21 @@ def download(device, address, size, progress=None):
     _check(device, address, padded, BLOCK_BYTES)
     if not size:
         return b""
-    data     = bytearray(padded)
-    wrong    = np.ones(-(-padded//BLOCK_BYTES), bool)
-    checks   = _Checks(device, address, padded, BLOCK_BYTES)
-    attempts = [progress] + [None]*(ATTEMPTS - 1)
+    data   = bytearray(padded)
+    wrong  = np.ones(-(-padded//BLOCK_BYTES), bool)
+    checks = _Checks(device, address, padded, BLOCK_BYTES)
 
-    for progress in attempts:
+    def receive(first, count):
+        start = first*BLOCK_BYTES
+        end   = min(start + count*BLOCK_BYTES, padded)
+        data[start:end] = device.read(address + start, end - start, None if attempt else progress)
+
+    def crcs(first, count):
+        return block_checksums(data[first*BLOCK_BYTES:(first + count)*BLOCK_BYTES])
+
+    for attempt in range(ATTEMPTS):
         if not wrong.any():
             break
-
-        def receive(first, count):
-            start = first*BLOCK_BYTES
-            end   = min(start + count*BLOCK_BYTES, padded)
-            data[start:end] = device.read(address + start, end - start, progress)
-
-        def crcs(first, count):
-            return block_checksums(data[first*BLOCK_BYTES:(first + count)*BLOCK_BYTES])
-
         _move(checks, wrong, crcs, receive)
     _finish(address, wrong, "Read")
     return bytes(data[:size])

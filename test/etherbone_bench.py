@@ -3,7 +3,7 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""LiteEth's Etherbone, compiled, bare or guarded: UDP payloads in; bus accesses and replies out. And what should come out."""
+"""LiteEth's Etherbone, compiled, bare or guarded: UDP payloads in, bus accesses and replies out, and what they should be."""
 
 import struct
 
@@ -162,7 +162,8 @@ class EtherboneBench:
         _compare("access", came, accesses)
         came = _packets(result["reply"])
         for probes in (False, True):
-            _compare("reply", *([reply for reply in replies if bool(reply[1][2] & 2) == probes] for replies in (came, replies)))
+            _compare("reply", *([reply for reply in packets if bool(reply[1][2] & 2) == probes]
+                for packets in (came, replies)))
         self.compiled.poke(reply_ready=1, access_ready=1)
         for _ in range(60): # Nothing more comes.
             self.compiled.step()

@@ -125,7 +125,7 @@ def test_damaged_blocks_are_sent_again(connect, firmware, seed):
         write = fake.bus_write
 
         def damage(address, value):
-            write(address, value ^ (address >= BASE and rng.random() < 3e-4) << rng.randrange(32))
+            write(address, value ^ (address >= BASE and rng.random() < 1e-4) << rng.randrange(32))
 
         fake.bus_write = damage
         result = device.upload(BASE, data)

@@ -75,7 +75,7 @@ def test_write_filter_window_is_checked():
 @pytest.mark.slow
 @pytest.mark.skipif(not network_permitted(), reason="network namespaces and TAP devices are not permitted here")
 def test_protected_from_etherbone():
-    """Data, ring, manifest and doorbell can be written; firmware, info block, stamp, tables, boot address and the rest cannot."""
+    """Data, ring, manifest and doorbell can be written; firmware, info block, tables, boot address and the rest cannot."""
     with Simulation(SSMConfig(), "etherbone", protect=True) as simulation, \
             Etherbone(sock=simulation.open_socket(), timeout=2.0, alive=simulation.alive) as link:
         csr = CSRMap.from_csv(simulation.csr_csv)
