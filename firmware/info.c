@@ -46,7 +46,7 @@ void info_init(void)
 	info.ring_base        = DRAM_BASE + RING_OFFSET;
 	info.ring_entries     = RING_ENTRIES;
 	info.job_bytes        = JOB_BYTES;
-	info.capabilities     = CAPABILITY_SSM | CAPABILITY_SELFTEST;
+	info.capabilities     = CAPABILITY_SSM | CAPABILITY_SELFTEST | CAPABILITY_CHECKSUM;
 	if (SSM_STOCHASTIC_ROUNDING)
 		info.capabilities |= CAPABILITY_STOCHASTIC_ROUNDING;
 	info.resident_tiles   = SSM_RESIDENT_TILES;

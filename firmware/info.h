@@ -11,7 +11,7 @@
 
 #include "platform.h"
 
-#define FIRMWARE_VERSION 0x00000100 /* 0.1.0 */
+#define FIRMWARE_VERSION 0x00000200 /* 0.2.0 */
 
 /* The firmware's own copy, which no host can change. */
 extern struct info info;

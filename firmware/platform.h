@@ -27,6 +27,9 @@
 #define DATA_BASE (DRAM_BASE + DATA_OFFSET)
 #define DATA_SIZE (DRAM_SIZE - DATA_OFFSET)
 
+/* The region that tables of CRCs lie in. */
+#define TABLE_BASE (DRAM_BASE + TABLE_OFFSET)
+
 /* Keeps what no job needs out of the code that shares the instruction cache. */
 #define COLD __attribute__((cold))
 

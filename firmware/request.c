@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: BSD-2-Clause
  */
 
+#include "checksum.h"
 #include "info.h"
 #include "request.h"
 
@@ -20,16 +21,28 @@ static int in_range(uint32_t value, uint32_t low, uint32_t high)
 	return low <= value && value <= high;
 }
 
-/* bytes is a product of three sizes at most, which at their maxima needs 42 bits. */
-static uint32_t check_region(struct region *region, uint32_t address, uint64_t bytes, uint32_t *detail)
+/*
+ * Whether so many bytes from an aligned address on lie in the region of a base and a size. bytes is a product of three
+ * sizes at most, which at their maxima needs 42 bits.
+ */
+static uint32_t check_inside(uint32_t address, uint64_t bytes, uint32_t base, uint32_t size, uint32_t *detail)
 {
-	uint32_t offset = address - DATA_BASE;
+	uint32_t offset = address - base;
 
 	*detail = address;
 	if (address % ALIGNMENT)
 		return ERROR_BAD_ALIGNMENT;
-	if (offset >= DATA_SIZE || bytes > DATA_SIZE - offset)
+	if (offset >= size || bytes > size - offset)
 		return ERROR_BAD_ADDRESS;
+	return ERROR_NONE;
+}
+
+static uint32_t check_region(struct region *region, uint32_t address, uint64_t bytes, uint32_t *detail)
+{
+	uint32_t error = check_inside(address, bytes, DATA_BASE, DATA_SIZE, detail);
+
+	if (error)
+		return error;
 	region->first = address;
 	region->end   = address + bytes;
 	return ERROR_NONE;
@@ -113,6 +126,23 @@ static uint32_t check_block(const struct job *job, struct block *block, uint32_t
 	return check_regions(block, detail);
 }
 
+static uint32_t check_size(uint32_t bytes, uint32_t *detail)
+{
+	*detail = bytes;
+	return bytes && bytes % ALIGNMENT == 0 ? ERROR_NONE : ERROR_BAD_SIZE;
+}
+
+static uint32_t check_checksum(const struct job *job, uint32_t *detail)
+{
+	uint32_t error;
+
+	if ((error = check_size(job->region_bytes, detail)) || (error = check_size(job->block_bytes, detail)))
+		return error;
+	if ((error = check_inside(job->region, job->region_bytes, DATA_BASE, DATA_SIZE, detail)))
+		return error;
+	return check_inside(job->table, 4ull*checksum_blocks(job), TABLE_BASE, TABLE_SIZE, detail);
+}
+
 uint32_t request_check(const struct job *job, struct block *block, uint32_t *detail)
 {
 	uint32_t error;
@@ -121,12 +151,14 @@ uint32_t request_check(const struct job *job, struct block *block, uint32_t *det
 	if (job->version != PROTOCOL_VERSION)
 		return ERROR_BAD_VERSION;
 	*detail = job->opcode;
-	if (job->opcode > OPCODE_SELFTEST)
+	if (job->opcode > OPCODE_CHECKSUM)
 		return ERROR_BAD_OPCODE;
 	*detail = job->flags;
 	if (job->flags & ~(job->opcode == OPCODE_SSM ? SSM_FLAGS : 0))
 		return ERROR_BAD_FLAGS;
 	if (job->opcode == OPCODE_SSM && (error = check_block(job, block, detail)))
+		return error;
+	if (job->opcode == OPCODE_CHECKSUM && (error = check_checksum(job, detail)))
 		return error;
 	*detail = 0;
 	return ERROR_NONE;

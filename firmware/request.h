@@ -4,7 +4,7 @@
  * SPDX-License-Identifier: BSD-2-Clause
  *
  * Check of what a host asks for. Nothing of a request is used before it passed; afterwards every address that its
- * block leads to lies in a region the request names, inside the data region.
+ * block leads to lies in a region the request names, inside the data region or, of a table of CRCs, the tables.
  */
 
 #ifndef REQUEST_H

@@ -6,6 +6,7 @@
 
 #include <stddef.h>
 
+#include "checksum.h"
 #include "platform.h"
 #include "request.h"
 #include "ring.h"
@@ -94,6 +95,8 @@ static void begin(struct entry *entry)
 			entry->state = RUNNING;
 	} else if (job->opcode == OPCODE_SELFTEST) {
 		entry->error = selftest_run(job->timeout, &entry->detail, &entry->tiles);
+	} else if (job->opcode == OPCODE_CHECKSUM) {
+		entry->error = checksum_run(job, &entry->detail);
 	}
 }
 

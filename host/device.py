@@ -22,6 +22,7 @@ import numpy as np
 
 from cores.ssm.config import BEAT_BYTES, SSMConfig, ceil_multiple
 
+from host import verified
 from host.errors import AllocationError, DeviceError, DeviceTimeout, UsageError, VersionMismatch
 
 from soc.protocol import (FIRMWARE_OFFSET, FIRMWARE_SIZE, INFO_MAGIC, INFO_OFFSET, INFO_WORDS, JOB_BYTES,
@@ -75,6 +76,7 @@ class Job:
     """What a job asks for (see soc.protocol.JOB_WORDS)."""
     opcode      : int
     flags       : int = 0
+    timeout     : int = 0
     heads       : int = 0
     headdim     : int = 0
     d_state     : int = 0
@@ -86,7 +88,6 @@ class Job:
     state_in    : int = 0
     state_out   : int = 0
     first_token : int = 0
-    timeout     : int = 0
     tile        : int = 0
     seed        : int = 0
 
@@ -137,7 +138,8 @@ class Device:
         self.patience      = patience
         self.ram           = csr.memories["main_ram"][0]
         self.info          = None
-        self._next         = 0  # The next address to allocate.
+        self._next         = 0  # The next address to allocate,
+        self._reserved     = 0  # and the lowest one.
         self._rung         = 0  # Jobs rung for, modulo 2**32 as all job indices.
         self._collected    = 0  # Jobs whose results were read.
         self._jobs         = {} # Jobs not yet collected, by index.
@@ -186,9 +188,26 @@ class Device:
         self._next = address + size
         return address
 
+    def reserve(self, size):
+        """Keep the first `size` bytes of the data region, which hold what was loaded; gives back all that was allocated."""
+        self._reserved = size
+        self.free()
+
     def free(self):
         """Give back all that was allocated."""
-        self._next = ceil_multiple(self.info.data_base, BEAT_BYTES)
+        self._next = ceil_multiple(self.info.data_base + self._reserved, BEAT_BYTES)
+
+    def checksums(self, address, size, block=verified.BLOCK_BYTES):
+        """CRC-32 of each block of the data region; see :func:`host.verified.checksums`."""
+        return verified.checksums(self, address, size, block)
+
+    def upload(self, address, data, progress=None, resume=True):
+        """Write to the data region, verified by the device's CRCs; see :func:`host.verified.upload`."""
+        return verified.upload(self, address, data, progress, resume)
+
+    def download(self, address, size, progress=None):
+        """Read from the data region, verified likewise; see :func:`host.verified.download`."""
+        return verified.download(self, address, size, progress)
 
     # Firmware -------------------------------------------------------------------------------------
 

@@ -10,11 +10,13 @@ firmware's build stamps ``PROTOCOL_VERSION`` into its info block, which the host
 
 DRAM, from the start of main RAM::
 
-    0x0000_0000  firmware: image, data, stack            FIRMWARE_SIZE
-    0x0010_0000  info block (written by the firmware)    INFO_BYTES
-    0x0010_0800  SHA-256 of the firmware's image         (written by the host that loaded it)
-    0x0010_1000  job ring   (written by both)            RING_ENTRIES x JOB_BYTES
-    0x0020_0000  data: tiles, records, weights           to the end of main RAM
+    0x0000_0000  firmware: image, data, stack             FIRMWARE_SIZE
+    0x0010_0000  info block (written by the firmware)     INFO_BYTES
+    0x0010_0800  SHA-256 of the firmware's image          (written by the host that loaded it)
+    0x0010_1000  job ring   (written by both)             RING_ENTRIES x JOB_BYTES
+    0x0010_2000  tables of CRCs (written by the firmware) TABLE_SIZE
+    0x0011_0000  manifest of what is loaded               MANIFEST_SIZE (written by the host, see host/manifest.py)
+    0x0020_0000  data: tiles, records, weights            to the end of main RAM
 
 A job, host to firmware and back::
 
@@ -31,7 +33,7 @@ from enum import IntEnum, IntFlag
 
 from cores.ssm.config import SEED_STRIDE # From a head's seed to the next one's.
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 # DRAM Map (offsets from the start of main RAM) ----------------------------------------------------
 
@@ -40,6 +42,10 @@ FIRMWARE_SIZE   = 0x0010_0000
 INFO_OFFSET     = 0x0010_0000
 STAMP_OFFSET    = 0x0010_0800
 RING_OFFSET     = 0x0010_1000
+TABLE_OFFSET    = 0x0010_2000
+TABLE_SIZE      = 0x0000_e000
+MANIFEST_OFFSET = 0x0011_0000
+MANIFEST_SIZE   = 0x000f_0000
 DATA_OFFSET     = 0x0020_0000
 
 # Info Block ---------------------------------------------------------------------------------------
@@ -74,6 +80,7 @@ class Capability(IntFlag):
     SSM      = 1 << 0 # Opcode SSM.
     SELFTEST = 1 << 1 # Opcode SELFTEST.
     STOCHASTIC_ROUNDING = 1 << 2 # The state is rounded stochastically, by each job's seed; else to nearest even.
+    CHECKSUM = 1 << 3 # Opcode CHECKSUM.
 
 # Job Ring -----------------------------------------------------------------------------------------
 
@@ -86,6 +93,8 @@ JOB_WORDS = (
     "sequence",        # Chosen by the host; copied to result_sequence.
     "opcode",          # Opcode.
     "flags",           # JobFlag.
+    "timeout",         # Cycles this job may take; 0: the firmware's own estimate.
+    # Operands, by opcode: those of SSM; others give these words names of their own, see OPERANDS.
     "heads",           # H.
     "headdim",         # P.
     "d_state",         # N.
@@ -97,7 +106,6 @@ JOB_WORDS = (
     "state_in",        # H head tiles (not read with JobFlag.ZERO_STATE).
     "state_out",       # H head tiles (not written with JobFlag.NO_STORE); may equal state_in.
     "first_token",     # y is written from this token on: 0 .. tokens; earlier tokens only advance the state.
-    "timeout",         # Cycles this job may take; 0: the firmware's own estimate.
     "tile",            # Where on chip head 0's tile lies or comes to lie; head h's is `tile` + h.
     "seed",            # Of stochastic rounding: token t of head h takes seed + t + h*SEED_STRIDE.
     # Result: written by the firmware.
@@ -119,12 +127,25 @@ JOB_WORDS = (
 assert 4*len(JOB_WORDS) == JOB_BYTES
 
 JOB_REQUEST_WORDS = JOB_WORDS.index("result_sequence")
+JOB_OPERANDS      = JOB_WORDS.index("heads") # The first one.
 
 
 class Opcode(IntEnum):
     NOP      = 0 # Completes at once.
     SSM      = 1 # Runs T tokens of the SSM block.
     SELFTEST = 2 # Runs the firmware's vectors through the core, using the end of the data region as scratch.
+    CHECKSUM = 3 # Writes the CRC-32 (zlib's) of each block of a region to a table.
+
+
+# Names of an opcode's operands, from JOB_WORDS[JOB_OPERANDS] on, where they are not those of SSM.
+OPERANDS = {
+    Opcode.CHECKSUM: (
+        "region",       # Address of the first block, in the data region; a multiple of 16.
+        "region_bytes", # A multiple of 16 that is not 0.
+        "block_bytes",  # Likewise; the last block may be shorter.
+        "table",        # Address in the tables: a word for each block; a multiple of 16.
+    ),
+}
 
 
 class JobFlag(IntFlag):
@@ -152,7 +173,7 @@ class Error(IntEnum):
     BAD_TOKENS        = 8
     BAD_FIRST_TOKEN   = 9
     BAD_ALIGNMENT     = 10 # An address is not a multiple of 16.
-    BAD_ADDRESS       = 11 # A region is not inside the data region.
+    BAD_ADDRESS       = 11 # A region is not inside the data region, or a table not inside the tables.
     OVERLAP           = 12 # A region that is written overlaps another one (state_out = state_in is allowed).
     RING_OVERRUN      = 13 # More jobs rung for than the ring holds.
     TIMEOUT           = 14 # The accelerator did not finish in time; it was reset.
@@ -160,8 +181,13 @@ class Error(IntEnum):
     SELFTEST_MISMATCH = 16 # error_detail holds the index of the failing vector.
     ABORTED           = 17 # Begun behind a job that failed, and reset with it; error_detail holds that job's sequence.
     BAD_TILE          = 18 # With RESIDENT: there are not as many tiles on chip.
+    BAD_SIZE          = 19 # A size is 0 or not a multiple of 16.
 
 # C Header -----------------------------------------------------------------------------------------
+
+def _c_words(words, indent=1):
+    return [indent*"\t" + f"uint32_t {word};" for word in words]
+
 
 def c_header():
     """The text of ``protocol.h``: every constant above, and the structures of the info block and of a job."""
@@ -174,15 +200,16 @@ def c_header():
         "",
     ]
     for name in ("PROTOCOL_VERSION", "FIRMWARE_OFFSET", "FIRMWARE_SIZE", "INFO_OFFSET", "INFO_MAGIC", "RING_OFFSET",
-                 "DATA_OFFSET", "RING_ENTRIES", "JOB_BYTES", "SEED_STRIDE"):
+                 "TABLE_OFFSET", "TABLE_SIZE", "DATA_OFFSET", "RING_ENTRIES", "JOB_BYTES", "SEED_STRIDE"):
         lines.append(f"#define {name} 0x{globals()[name]:x}u")
     for enum, prefix in ((Capability, "CAPABILITY"), (Opcode, "OPCODE"), (JobFlag, "JOB"), (Status, "STATUS"),
                          (Error, "ERROR")):
         lines.append("")
         lines += [f"#define {prefix}_{member.name} {member.value}u" for member in enum]
-    for struct, words in (("info", INFO_WORDS), ("job", JOB_WORDS)):
-        lines += ["", f"struct {struct} {{"]
-        lines += [f"\tuint32_t {word};" for word in words]
-        lines += ["};"]
+    lines += ["", "struct info {", *_c_words(INFO_WORDS), "};"]
+    lines += ["", "struct job {", *_c_words(JOB_WORDS[:JOB_OPERANDS]), "\tunion {"]
+    for words in (JOB_WORDS[JOB_OPERANDS:JOB_REQUEST_WORDS], *OPERANDS.values()):
+        lines += ["\t\tstruct {", *_c_words(words, indent=3), "\t\t};"]
+    lines += ["\t};", *_c_words(JOB_WORDS[JOB_REQUEST_WORDS:]), "};"]
     lines += ["", "#endif", ""]
     return "\n".join(lines)

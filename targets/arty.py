@@ -36,9 +36,10 @@ from firmware.build import build as build_firmware
 
 from soc.console import add_console
 from soc.dram import controller_settings
+from soc.guard import add_etherbone
 
-from targets.common import (BIOS_ROM_SIZE, ETHERBONE_BUFFER_DEPTH, add_config_arguments, add_system,
-    config_from_arguments)
+from targets.common import (BIOS_ROM_SIZE, ETHERBONE_BUFFER_DEPTH, add_config_arguments, add_protect_argument,
+    add_system, config_from_arguments)
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -60,7 +61,8 @@ class ArtySoC(SoCCore):
     def __init__(self, config, variant="a7-35", sys_clk_freq=100e6, baudrate=115200, with_etherbone=True,
         eth_ip      = "192.168.1.50",
         mac_address = 0x10e2d5000000,
-        udp_port    = 1234):
+        udp_port    = 1234,
+        protect     = False):
         platform = digilent_arty.Platform(variant=variant, toolchain="vivado")
 
         # CRG --------------------------------------------------------------------------------------
@@ -87,25 +89,26 @@ class ArtySoC(SoCCore):
             controller_settings = controller_settings(),
         )
 
-        # Etherbone --------------------------------------------------------------------------------
-        if with_etherbone:
-            self.ethphy = LiteEthPHYMII(
-                clock_pads = platform.request("eth_clocks"),
-                pads       = platform.request("eth"))
-            self.add_etherbone(
-                phy          = self.ethphy,
-                mac_address  = mac_address,
-                ip_address   = eth_ip,
-                udp_port     = udp_port,
-                buffer_depth = ETHERBONE_BUFFER_DEPTH,
-            )
-
         # UARTBone, Console ------------------------------------------------------------------------
         self.add_uartbone(baudrate=baudrate)
         add_console(self)
 
         # Accelerator ------------------------------------------------------------------------------
         add_system(self, config)
+
+        # Etherbone --------------------------------------------------------------------------------
+        if with_etherbone:
+            self.ethphy = LiteEthPHYMII(
+                clock_pads = platform.request("eth_clocks"),
+                pads       = platform.request("eth"))
+            add_etherbone(self,
+                phy          = self.ethphy,
+                mac_address  = mac_address,
+                ip_address   = eth_ip,
+                udp_port     = udp_port,
+                buffer_depth = ETHERBONE_BUFFER_DEPTH,
+                protect      = protect,
+            )
 
         # LEDs -------------------------------------------------------------------------------------
         heartbeat = Signal(max=int(sys_clk_freq))
@@ -184,6 +187,7 @@ def _parser():
         help="MAC address of the board (default: %(default)s).")
     group.add_argument("--udp-port", default=1234, type=int, metavar="PORT",
         help="UDP port of Etherbone (default: %(default)s).")
+    add_protect_argument(group)
     group = parser.add_argument_group("build")
     group.add_argument("--build", action="store_true", help="Build the bitstream, by Vivado.")
     group.add_argument("--load",  action="store_true", help="Load the bitstream into the FPGA, by openFPGALoader.")
@@ -219,7 +223,7 @@ def main():
     config     = config_from_arguments(parser, args)
     output_dir = os.path.abspath(args.build_dir or os.path.join(ROOT, "build", "arty", args.variant))
     soc = ArtySoC(config, args.variant, args.sys_clk_freq, args.baudrate, args.with_etherbone, args.eth_ip, args.mac,
-        args.udp_port)
+        args.udp_port, args.protect)
 
     if args.build or not (args.load or args.flash):
         bitstream  = args.build and not args.no_compile_gateware

@@ -9,6 +9,7 @@ from cores.ssm.config import LANES, SSMConfig
 
 from soc.accelerator import add_ssm
 from soc.boot import add_boot
+from soc.checksum import add_checksum
 from soc.mailbox import add_mailbox
 
 # Constants ----------------------------------------------------------------------------------------
@@ -21,10 +22,11 @@ ETHERBONE_BUFFER_DEPTH = 256
 # System -------------------------------------------------------------------------------------------
 
 def add_system(soc, config):
-    """Add mailbox, boot ROM and the accelerator of an :class:`~cores.ssm.config.SSMConfig` to a SoC with LiteDRAM."""
+    """Add mailbox, boot ROM, checksum unit and the accelerator of an SSMConfig to a SoC with LiteDRAM."""
     add_mailbox(soc)
     add_boot(soc)
     add_ssm(soc, config)
+    add_checksum(soc)
     soc.add_constant("ETHERBONE_BUFFER_DEPTH", ETHERBONE_BUFFER_DEPTH) # For the host.
 
 # Command Line -------------------------------------------------------------------------------------
@@ -43,6 +45,13 @@ def add_config_arguments(parser, lanes=SSMConfig.lanes, lanes_default=None):
         help="Head tiles kept on chip, 2 to 256, for layers whose state stays there (default: %(default)s, none).")
     group.add_argument("--stochastic-rounding", action="store_true",
         help="Round the state stochastically, by the seed of each job (default: to nearest even).")
+
+
+def add_protect_argument(parser):
+    """Add the option --protect."""
+    parser.add_argument("--protect", action="store_true",
+        help="Etherbone writes only what jobs need: data, ring, manifest, doorbell; a firmware is loaded by UARTBone "
+        "(docs/security.md; default: Etherbone writes everything).")
 
 
 def config_from_arguments(parser, args, **defaults):

@@ -16,7 +16,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import environment # First: the others need it.
 
-from targets.common import add_config_arguments, config_from_arguments
+from targets.common import add_config_arguments, add_protect_argument, config_from_arguments
 from targets.simulation.build import BuildError, build
 from targets.simulation.simulation import Simulation, SimulationError
 
@@ -27,6 +27,7 @@ def _parser():
         "clock, DRAM and CPU. Without further options, builds what is not built yet, runs it, and says how to reach "
         "it, until Ctrl-C. host/stream.py --transport sim needs none of this: it runs a simulation of its own.")
     add_config_arguments(parser)
+    add_protect_argument(parser)
     group = parser.add_argument_group("simulation")
     group.add_argument("--transport", default="auto", choices=("auto", "etherbone", "uart"),
         help="Etherbone over a TAP device in a network namespace, UARTBone over TCP, or auto: Etherbone where that is "
@@ -60,9 +61,11 @@ def main():
     config = config_from_arguments(parser, args)
     try:
         if args.build_only:
-            print(build(config, trace=args.trace_fst is not None, build_dir=args.build_dir, report=print))
+            print(build(config, trace=args.trace_fst is not None, build_dir=args.build_dir, report=print,
+                protect=args.protect))
             return 0
-        with Simulation(config, args.transport, args.trace_fst, args.build_dir, verbose=True) as simulation:
+        with Simulation(config, args.transport, args.trace_fst, args.build_dir, verbose=True,
+                protect=args.protect) as simulation:
             _print_how_to_reach(simulation)
             while simulation.alive():
                 time.sleep(0.1)

@@ -14,6 +14,7 @@ import socket
 import struct
 import threading
 import time
+import zlib
 
 from collections import Counter
 
@@ -26,8 +27,8 @@ from host.device import COUNTERS
 
 from model.bitexact import ssm_block
 
-from soc.protocol import (DATA_OFFSET, INFO_MAGIC, INFO_OFFSET, INFO_WORDS, JOB_BYTES, JOB_WORDS, PROTOCOL_VERSION,
-    RING_ENTRIES, RING_OFFSET, Capability, Error, JobFlag, Opcode, Status)
+from soc.protocol import (DATA_OFFSET, INFO_MAGIC, INFO_OFFSET, INFO_WORDS, JOB_BYTES, JOB_OPERANDS, JOB_WORDS,
+    PROTOCOL_VERSION, RING_ENTRIES, RING_OFFSET, Capability, Error, JobFlag, Opcode, Status)
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -174,7 +175,7 @@ class FakeDevice:
             "ring_base"   : RAM_BASE + RING_OFFSET,  "ring_entries": RING_ENTRIES,
             "job_bytes"   : JOB_BYTES,               "boot_count"  : self.boots,
             "resident_tiles": self.config.resident_tiles,
-            "capabilities": Capability.SSM | Capability.SELFTEST |
+            "capabilities": Capability.SSM | Capability.SELFTEST | Capability.CHECKSUM |
                 (Capability.STOCHASTIC_ROUNDING if self.config.stochastic_rounding else 0),
         }
         self.store(RAM_BASE + INFO_OFFSET, struct.pack(f"<{len(info)}I", *info.values()))
@@ -205,18 +206,25 @@ class FakeDevice:
         error, detail = self.fail.get(self.jobs, (Error.NONE, 0))
         if error == Error.NONE and job["version"] != PROTOCOL_VERSION:
             error, detail = Error.BAD_VERSION, job["version"]
-        if error == Error.NONE and job["opcode"] not in (Opcode.NOP, Opcode.SSM, Opcode.SELFTEST):
+        if error == Error.NONE and job["opcode"] not in (Opcode.NOP, Opcode.SSM, Opcode.SELFTEST, Opcode.CHECKSUM):
             error, detail = Error.BAD_OPCODE, job["opcode"]
         if error == Error.NONE and job["opcode"] == Opcode.SSM:
             try:
                 results |= self._ssm(job)
             except ValueError:
                 error = Error.BAD_HEADS
+        if error == Error.NONE and job["opcode"] == Opcode.CHECKSUM:
+            self._checksum(*(job[word] for word in JOB_WORDS[JOB_OPERANDS:JOB_OPERANDS + 4]))
         results |= {"result_sequence": job["sequence"], "error": error, "error_detail": detail,
             "status": Status.FAILED if error else Status.DONE}
         self.store(slot + 4*JOB_WORDS.index("result_sequence"), struct.pack(f"<{len(results)}I", *results.values()))
         self.jobs = (self.jobs + 1) % 2**32
         self.csrs["completed"] = self.jobs
+
+    def _checksum(self, region, size, block, table):
+        data = self.load(region, size)
+        crcs = [zlib.crc32(data[n:n + block]) for n in range(0, size, block)]
+        self.store(table, struct.pack(f"<{len(crcs)}I", *crcs))
 
     def _ssm(self, job):
         geometry = Geometry(self.config, job["heads"], job["headdim"], job["d_state"], job["groups"])

@@ -28,8 +28,8 @@ needs_no_vivado = pytest.mark.skipif(shutil.which("vivado") is not None or "LITE
 
 @needs_no_vivado
 @pytest.mark.parametrize("variant, part, lanes, options, returncode", (
-    ("a7-35",  "xc7a35ticsg324-1L", 8,  ["--build"],                           1),
-    ("a7-100", "xc7a100tcsg324-1",  32, ["--build", "--no-compile-gateware"],  0),
+    ("a7-35",  "xc7a35ticsg324-1L", 8,  ["--build"],                                       1),
+    ("a7-100", "xc7a100tcsg324-1",  32, ["--build", "--no-compile-gateware", "--protect"], 0),
 ))
 def test_everything_but_the_bitstream_is_written(tmp_path, variant, part, lanes, options, returncode):
     result = run("--variant", variant, "--build-dir", str(tmp_path), "--eth-ip", "10.0.0.9", *options)
@@ -52,8 +52,10 @@ def test_everything_but_the_bitstream_is_written(tmp_path, variant, part, lanes,
     csr_csv = (tmp_path/"csr.csv").read_text()
     assert f"constant,ssm_lanes,{lanes}," in csr_csv
     assert "memory_region,main_ram,0x40000000,268435456" in csr_csv
-    for register in ("mailbox_boot", "mailbox_doorbell", "ssm_tile_push", "uart_xover_rxtx"):
+    for register in ("mailbox_boot", "mailbox_doorbell", "ssm_tile_push", "checksum_crc", "etherbone_dropped",
+            "uart_xover_rxtx"):
         assert f"csr_register,{register}," in csr_csv
+    assert ("csr_register,etherbone_filter_refused," in csr_csv) == ("--protect" in options)
     assert (tmp_path/"software"/"bios"/"bios.bin").stat().st_size < 0x20000
     assert (tmp_path/"firmware"/"firmware.bin").stat().st_size > 0
 

@@ -158,7 +158,7 @@ def test_info(start):
     assert info["ring_base"]    == RAM_BASE + RING_OFFSET
     assert info["ring_entries"] == RING_ENTRIES
     assert info["job_bytes"]    == JOB_BYTES
-    assert info["capabilities"] == Capability.SSM | Capability.SELFTEST
+    assert info["capabilities"] == Capability.SSM | Capability.SELFTEST | Capability.CHECKSUM
     assert info["boot_count"]   == 1
 
 

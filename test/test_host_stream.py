@@ -220,10 +220,10 @@ def test_failing_job(bench):
 
 
 def test_version_mismatch(bench):
-    (bench.folder/"firmware.bin").write_bytes(fake_firmware(version=3))
+    (bench.folder/"firmware.bin").write_bytes(fake_firmware(version=7))
     code, _, stderr = bench.run_case()
     assert code == 1
-    assert_one_line(stderr, "The firmware speaks protocol version 3, this host version 2")
+    assert_one_line(stderr, "The firmware speaks protocol version 7, this host version 3")
 
 
 def test_link_failure(bench):

@@ -22,9 +22,9 @@ ROOT      = Path(__file__).resolve().parents[2]
 BUILD_DIR = ROOT/"build"/"sim"
 
 # What a model is made from: when one of these changes, it is built anew.
-GATEWARE_SOURCES = ("cores", "soc/accelerator.py", "soc/boot.py", "soc/dram.py", "soc/mailbox.py",
-    "targets/common.py", "targets/simulation/soc.py", "targets/simulation/phy.py", "targets/simulation/main.cpp",
-    "firmware/bootrom*")
+GATEWARE_SOURCES = ("cores", "soc/accelerator.py", "soc/boot.py", "soc/checksum.py", "soc/dram.py", "soc/guard.py",
+    "soc/mailbox.py", "soc/protocol.py", "soc/write_filter.py", "targets/common.py", "targets/simulation/soc.py",
+    "targets/simulation/phy.py", "targets/simulation/main.cpp", "firmware/bootrom*")
 FIRMWARE_SOURCES = ("firmware", "soc/protocol.py", "cores/ssm/config.py", "cores/ssm/layout.py", "model/bitexact.py")
 
 VERILATOR_FLAGS = (
@@ -92,7 +92,7 @@ def _run(command, cwd, log):
 
 # Gateware -----------------------------------------------------------------------------------------
 
-def _build_soc(config, build_dir, log):
+def _build_soc(config, protect, build_dir, log):
     """Write the SoC's Verilog with the BIOS in its ROM."""
     from litex.soc.integration.builder import Builder
     from targets.simulation.soc import SimSoC
@@ -102,7 +102,7 @@ def _build_soc(config, build_dir, log):
     os.environ["PATH"] = f"{Path(os.sys.executable).parent}{os.pathsep}{path}"
     try:
         with output_to(log):
-            soc = SimSoC(config)
+            soc = SimSoC(config, protect)
             Builder(soc, output_dir=str(build_dir), compile_gateware=False, bios_console="disable").build()
     except (OSError, subprocess.CalledProcessError, SystemExit) as error:
         raise BuildError(f"LiteX failed ({error}): its output is in {log}.")
@@ -134,7 +134,7 @@ def _prune_software(software_dir, log):
 
 # Build --------------------------------------------------------------------------------------------
 
-def build(config, trace=False, build_dir=None, report=lambda line: None):
+def build(config, trace=False, build_dir=None, report=lambda line: None, protect=False):
     """Build what is not built yet, and return its folder.
 
     Parameters
@@ -143,12 +143,13 @@ def build(config, trace=False, build_dir=None, report=lambda line: None):
     trace     : Build a model that can write waves; it is slower.
     build_dir : Folder of all models; each gets one below it, named by the hash of what it is made from.
     report    : Called with a line of text when something has to be built.
+    protect   : Etherbone writes only what jobs need.
 
     Raises
     ------
     BuildError : a step failed.
     """
-    name      = sources_hash(GATEWARE_SOURCES, config, trace, VERILATOR_FLAGS, OPTIMIZATION, version("litex"),
+    name      = sources_hash(GATEWARE_SOURCES, config, trace, protect, VERILATOR_FLAGS, OPTIMIZATION, version("litex"),
         version("litedram"))
     model_dir = Path(build_dir or BUILD_DIR).absolute()/name
     with locked(model_dir.with_suffix(".lock")):
@@ -158,7 +159,7 @@ def build(config, trace=False, build_dir=None, report=lambda line: None):
             shutil.rmtree(model_dir, ignore_errors=True)
             model_dir.mkdir(parents=True)
             log     = model_dir/"build.log"
-            verilog = _build_soc(config, model_dir, log)
+            verilog = _build_soc(config, protect, model_dir, log)
             _prune_software(model_dir/"software", log)
             _build_model(verilog, model_dir/"gateware", trace, log)
             complete.touch()

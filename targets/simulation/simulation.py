@@ -94,6 +94,7 @@ class Simulation:
     trace_fst : File to write waves to.
     build_dir : Folder of the models (default: build/sim).
     verbose   : Print what is built.
+    protect   : Etherbone writes only what jobs need; a firmware is then loaded by UARTBone.
 
     Attributes
     ----------
@@ -106,7 +107,7 @@ class Simulation:
     """
     sys_clk_freq = SYS_CLK_FREQ
 
-    def __init__(self, config, transport="auto", trace_fst=None, build_dir=None, verbose=False):
+    def __init__(self, config, transport="auto", trace_fst=None, build_dir=None, verbose=False, protect=False):
         if transport not in ("auto", "etherbone", "uart"):
             raise ValueError(f"transport = {transport!r} is not allowed: one of auto, etherbone, uart is.")
         if transport == "auto":
@@ -116,6 +117,7 @@ class Simulation:
         self.trace_fst      = trace_fst and os.path.abspath(trace_fst)
         self.build_dir      = build_dir
         self.verbose        = verbose
+        self.protect        = protect
         self.process        = None
         self.endpoint       = None
         self._log           = None
@@ -125,7 +127,8 @@ class Simulation:
     def start(self):
         """Build the model when needed, start it, and wait until its BIOS has reached the boot ROM."""
         report = (lambda line: print(line, flush=True)) if self.verbose else (lambda line: None)
-        folder = build(self.config, trace=self.trace_fst is not None, build_dir=self.build_dir, report=report)
+        folder = build(self.config, trace=self.trace_fst is not None, build_dir=self.build_dir, report=report,
+            protect=self.protect)
         self.csr_csv  = str(folder/"csr.csv")
         self.firmware = str(folder/"firmware"/"firmware.bin")
         self._log     = tempfile.TemporaryFile()

@@ -18,6 +18,7 @@ from litedram.modules import MT41K128M16
 from litedram.phy.model import SDRAMPHYModel
 
 from soc.dram import controller_settings
+from soc.guard import add_etherbone
 
 from targets.common import BIOS_ROM_SIZE, ETHERBONE_BUFFER_DEPTH, add_system
 from targets.simulation.phy import EthernetPHY
@@ -53,9 +54,10 @@ class SimSoC(SoCCore):
     """Simulated SoC
 
     Both transports are always there, so that one model serves both: Etherbone on the pads ``eth``, UARTBone on the
-    pads ``uartbone``. The BIOS initializes the DRAM and goes to the boot ROM without tests and delays.
+    pads ``uartbone``. The BIOS initializes the DRAM and goes to the boot ROM without tests and delays. `protect` is
+    :func:`soc.guard.add_etherbone`'s.
     """
-    def __init__(self, config):
+    def __init__(self, config, protect=False):
         platform = SimPlatform("SIM", list(_io))
 
         # CRG --------------------------------------------------------------------------------------
@@ -87,16 +89,6 @@ class SimSoC(SoCCore):
             controller_settings = controller_settings(),
         )
 
-        # Etherbone --------------------------------------------------------------------------------
-        self.ethphy = EthernetPHY(platform.request("eth"))
-        self.add_etherbone(
-            phy          = self.ethphy,
-            mac_address  = MAC_ADDRESS,
-            ip_address   = IP_ADDRESS,
-            udp_port     = UDP_PORT,
-            buffer_depth = ETHERBONE_BUFFER_DEPTH,
-        )
-
         # UARTBone ---------------------------------------------------------------------------------
         self.uartbone_phy = RS232PHYModel(platform.request("uartbone"))
         self.uartbone     = UARTBone(self.uartbone_phy, clk_freq=SYS_CLK_FREQ)
@@ -104,3 +96,14 @@ class SimSoC(SoCCore):
 
         # Accelerator ------------------------------------------------------------------------------
         add_system(self, config)
+
+        # Etherbone --------------------------------------------------------------------------------
+        self.ethphy = EthernetPHY(platform.request("eth"))
+        add_etherbone(self,
+            phy          = self.ethphy,
+            mac_address  = MAC_ADDRESS,
+            ip_address   = IP_ADDRESS,
+            udp_port     = UDP_PORT,
+            buffer_depth = ETHERBONE_BUFFER_DEPTH,
+            protect      = protect,
+        )

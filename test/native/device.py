@@ -10,8 +10,8 @@ import subprocess
 
 from dataclasses import dataclass
 
-from soc.protocol import (DATA_OFFSET, INFO_OFFSET, INFO_WORDS, JOB_BYTES, JOB_WORDS, PROTOCOL_VERSION, RING_ENTRIES,
-    RING_OFFSET, Opcode)
+from soc.protocol import (DATA_OFFSET, INFO_OFFSET, INFO_WORDS, JOB_BYTES, JOB_OPERANDS, JOB_WORDS, OPERANDS, PROTOCOL_VERSION,
+    RING_ENTRIES, RING_OFFSET, Opcode)
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -117,6 +117,8 @@ class Device:
         """Write a job to the ring."""
         job = dict.fromkeys(JOB_WORDS, 0) | dict(version=PROTOCOL_VERSION, opcode=Opcode.SSM, sequence=index) | words
         job["sequence"] %= 2**32
+        names = OPERANDS.get(job["opcode"], ())
+        job  |= {word: job.pop(name) for word, name in zip(JOB_WORDS[JOB_OPERANDS:], names) if name in job}
         self.write(self.slot(index), struct.pack(f"<{len(JOB_WORDS)}I", *(job[word] for word in JOB_WORDS)))
 
     def result(self, index):

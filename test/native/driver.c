@@ -28,18 +28,19 @@ static const struct {
 	const char *name;
 	uint32_t   *value;
 } knobs[] = {
-	{"lanes",         &fake_knobs.lanes},
-	{"max_headdim",   &fake_knobs.max_headdim},
-	{"max_d_state",   &fake_knobs.max_d_state},
-	{"queue_depth",   &fake_knobs.queue_depth},
-	{"access_cycles", &fake_knobs.access_cycles},
-	{"tile_cycles",   &fake_knobs.tile_cycles},
-	{"hang",          &fake_knobs.hang},
-	{"deaf",          &fake_knobs.deaf},
-	{"stuck",         &fake_knobs.stuck},
-	{"push_errors",   &fake_knobs.push_errors},
-	{"hook_push",     &hook_push},
-	{"hook_done",     &hook_done},
+	{"lanes",           &fake_knobs.lanes},
+	{"max_headdim",     &fake_knobs.max_headdim},
+	{"max_d_state",     &fake_knobs.max_d_state},
+	{"queue_depth",     &fake_knobs.queue_depth},
+	{"access_cycles",   &fake_knobs.access_cycles},
+	{"tile_cycles",     &fake_knobs.tile_cycles},
+	{"hang",            &fake_knobs.hang},
+	{"deaf",            &fake_knobs.deaf},
+	{"stuck",           &fake_knobs.stuck},
+	{"push_errors",     &fake_knobs.push_errors},
+	{"checksum_errors", &fake_knobs.checksum_errors},
+	{"hook_push",       &hook_push},
+	{"hook_done",       &hook_done},
 };
 
 #define CSR_NAME(name) #name,

@@ -9,7 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <zlib.h>
 
+#include "checksum.h"
 #include "fake.h"
 #include "protocol.h"
 #include "ssm.h"
@@ -20,8 +22,10 @@
 #define ERROR_QUEUE_OVERFLOW 1
 
 struct fake_knobs fake_knobs;
+uint64_t fake_accesses_left = UINT64_MAX;
 void (*fake_on_push)(const struct fake_tile *tile);
 void (*fake_on_done)(const struct fake_tile *tile);
+void (*fake_on_checksum)(uint32_t address, uint32_t bytes);
 
 static uint64_t         csrs[CSR_COUNT];
 static uint64_t         now;
@@ -32,6 +36,7 @@ static struct fake_tile next;        /* Of the last push: the tile that waits fo
 static uint32_t         heads;       /* with so many to come, */
 static uint32_t         group_heads; /* so many of them of its group. */
 static int              resetting;
+static uint64_t         checksum_end; /* When the checksum unit is idle again. */
 static unsigned int     irq_mask, irq_enable;
 
 /* Interrupts ---------------------------------------------------------------------------------------*/
@@ -119,6 +124,10 @@ static void push(uint32_t flags)
 static void advance(void)
 {
 	now += fake_knobs.access_cycles;
+	if (!fake_accesses_left--) {
+		fprintf(stderr, "the firmware waits without end\n");
+		abort();
+	}
 	while (queued && !fake_knobs.hang && now - head_since >= fake_knobs.tile_cycles) {
 		struct fake_tile tile = queue[0];
 
@@ -156,6 +165,27 @@ static uint32_t capabilities(void)
 		| (uint32_t)__builtin_ctz(fake_knobs.queue_depth) << 28;
 }
 
+/* Checksum Unit ------------------------------------------------------------------------------------*/
+
+static void checksum_control(uint32_t control)
+{
+	uint32_t address = csrs[CSR_checksum_address], bytes = csrs[CSR_checksum_length];
+
+	if (control & 2) {
+		checksum_end = fake_knobs.stuck ? UINT64_MAX : now;
+		csrs[CSR_checksum_status] = 0;
+	} else if (control & 1 && now >= checksum_end) {
+		csrs[CSR_checksum_status] = fake_knobs.checksum_errors;
+		fake_knobs.checksum_errors = 0;
+		if (fake_on_checksum)
+			fake_on_checksum(address, bytes);
+		if (csrs[CSR_checksum_status])
+			return;
+		csrs[CSR_checksum_crc] = crc32(0, (const uint8_t *)(uintptr_t)address, bytes);
+		checksum_end = fake_knobs.hang ? UINT64_MAX : now + bytes/16;
+	}
+}
+
 /* CSRs ---------------------------------------------------------------------------------------------*/
 
 uint64_t fake_host_read(int csr)
@@ -178,6 +208,8 @@ uint64_t fake_csr_read(int csr)
 	csrs[CSR_ssm_status]       = status();
 	csrs[CSR_ssm_capabilities] = capabilities();
 	value = csrs[csr];
+	if (csr == CSR_checksum_status)
+		value |= now < checksum_end;
 	interrupt();
 	return value;
 }
@@ -194,6 +226,9 @@ void fake_csr_write(int csr, uint32_t value)
 		break;
 	case CSR_ssm_tile_push:
 		push(value);
+		break;
+	case CSR_checksum_control:
+		checksum_control(value);
 		break;
 	case CSR_ssm_ev_pending:
 		csrs[csr] &= ~(uint64_t)value;
@@ -219,6 +254,7 @@ void fake_map(void)
 	ASAN_POISON_MEMORY_REGION(base, MAIN_RAM_SIZE);
 	ASAN_UNPOISON_MEMORY_REGION(base + INFO_OFFSET, sizeof(struct info));
 	ASAN_UNPOISON_MEMORY_REGION(base + RING_OFFSET, RING_ENTRIES*JOB_BYTES);
+	ASAN_UNPOISON_MEMORY_REGION(base + TABLE_OFFSET, TABLE_SIZE);
 	ASAN_UNPOISON_MEMORY_REGION(end - SCRATCH_BYTES, SCRATCH_BYTES);
 }
 
@@ -260,10 +296,11 @@ void fake_power_up(void)
 
 	madvise((void *)MAIN_RAM_BASE, MAIN_RAM_SIZE, MADV_DONTNEED); /* Zeros again. */
 	memset(csrs, 0, sizeof(csrs));
-	fake_knobs = knobs;
-	now        = 0;
-	queued     = 0;
-	heads      = 0;
-	resetting  = 0;
+	fake_knobs   = knobs;
+	now          = 0;
+	queued       = 0;
+	heads        = 0;
+	resetting    = 0;
+	checksum_end = 0;
 	irq_setie(0);
 }

@@ -3,8 +3,8 @@
  *
  * SPDX-License-Identifier: BSD-2-Clause
  *
- * A SoC for the native firmware: DRAM, mailbox, and an SSM core that queues tiles but leaves their computation, and all
- * mischief, to hooks.
+ * A SoC for the native firmware: DRAM, mailbox, checksum unit, and an SSM core that queues tiles but leaves their
+ * computation, and all mischief, to hooks.
  */
 
 #ifndef FAKE_H
@@ -20,18 +20,25 @@ struct fake_tile {
 /* What a test sets. */
 struct fake_knobs {
 	uint32_t lanes, max_headdim, max_d_state, queue_depth;
-	uint32_t access_cycles; /* Time that an access to a CSR takes. */
-	uint32_t tile_cycles;   /* Time that a tile takes. */
-	uint32_t hang;          /* No tile is ever completed. */
-	uint32_t deaf;          /* No interrupt is ever raised. */
-	uint32_t stuck;         /* A reset does not end. */
-	uint32_t push_errors;   /* Error bits that the next descriptor raises; it is dropped. */
+	uint32_t access_cycles;   /* Time that an access to a CSR takes. */
+	uint32_t tile_cycles;     /* Time that a tile takes. */
+	uint32_t hang;            /* No tile and no checksum is ever completed. */
+	uint32_t deaf;            /* No interrupt is ever raised. */
+	uint32_t stuck;           /* A reset does not end. */
+	uint32_t push_errors;     /* Error bits that the next descriptor raises; it is dropped. */
+	uint32_t checksum_errors; /* Error bits that the next start of the checksum unit raises; nothing is read. */
 };
 extern struct fake_knobs fake_knobs;
+
+/* Accesses to CSRs after which the firmware counts as waiting without end: the process aborts. Counts down. */
+extern uint64_t fake_accesses_left;
 
 /* Called at a push and at a tile's completion. */
 extern void (*fake_on_push)(const struct fake_tile *tile);
 extern void (*fake_on_done)(const struct fake_tile *tile);
+
+/* Called at a start of the checksum unit. */
+extern void (*fake_on_checksum)(uint32_t address, uint32_t bytes);
 
 /* Maps the DRAM; once. What the firmware's CPU must not touch is poisoned for AddressSanitizer. */
 void fake_map(void);

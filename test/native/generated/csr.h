@@ -18,7 +18,8 @@
 	CSR(ssm_tile_x) CSR(ssm_tile_bc) CSR(ssm_tile_y) CSR(ssm_tile_state_in) CSR(ssm_tile_state_out) \
 	CSR(ssm_x_step) CSR(ssm_bc_step) CSR(ssm_y_step) CSR(ssm_state_step) \
 	CSR(ssm_tile_heads) CSR(ssm_tile_tokens) CSR(ssm_tile_seed) CSR(ssm_tile_push) CSR(ssm_status) CSR(ssm_tiles_done) CSR(ssm_errors) \
-	CSR(ssm_counters_latch) CSR(ssm_ev_pending) CSR(ssm_ev_enable)
+	CSR(ssm_counters_latch) CSR(ssm_ev_pending) CSR(ssm_ev_enable) \
+	CSR(checksum_address) CSR(checksum_length) CSR(checksum_control) CSR(checksum_status) CSR(checksum_crc)
 #define CSRS_64(CSR) \
 	CSR(mailbox_cycles) CSR(mailbox_doorbell_cycles) \
 	CSR(ssm_counters_lane_busy) CSR(ssm_counters_read_beats) CSR(ssm_counters_write_beats)

@@ -1,0 +1,181 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""CRC-32 of a region of memory, by which the host knows that what it streamed has arrived."""
+
+from migen import *
+
+from litex.gen import *
+
+from litex.soc.interconnect import wishbone
+from litex.soc.interconnect.csr import *
+
+from liteeth.mac.crc import LiteEthMACCRC32, LiteEthMACCRCEngine
+
+from cores.ssm.config import BEAT_BYTES
+from cores.ssm.dma import Burst
+from cores.ssm.memory import ADDRESS_BITS, MemoryReader, Region
+
+# CRC-32 -------------------------------------------------------------------------------------------
+
+class CRC32(LiteXModule):
+    """CRC-32 of a sequence of beats
+
+    That of Ethernet and zlib: ``zlib.crc32(data)``, the least significant byte of a beat being the first one. A register
+    cuts the long sum: the data's share of a beat is taken in one cycle, the CRC's own in the next.
+
+        crc' = M*crc ^ D*data        over GF(2); M and D are LiteEth's CRC engine with data, or CRC, held at 0
+
+    Latency: 2 cycles from ``valid`` to ``crc``. Throughput: a beat a cycle.
+    """
+    latency = 2
+    def __init__(self):
+        self.clear = Signal() # Begin again; nothing may be valid in this cycle or the one before.
+        self.valid = Signal()
+        self.data  = Signal(8*BEAT_BYTES)
+        self.crc   = Signal(32, reset_less=True)
+
+        # # #
+
+        def engine():
+            return LiteEthMACCRCEngine(8*BEAT_BYTES, LiteEthMACCRC32.width, LiteEthMACCRC32.polynom)
+        self.of_data = of_data = engine()
+        self.of_crc  = of_crc  = engine()
+        state  = Signal(32, reset=LiteEthMACCRC32.init)
+        share  = Signal(32)
+        shared = Signal()
+        self.comb += [
+            of_data.data.eq(self.data),
+            of_crc.crc_prev.eq(state),
+            self.crc.eq(~state[::-1]),
+        ]
+        self.sync += [
+            share.eq(of_data.crc_next),
+            shared.eq(self.valid),
+            If(self.clear,
+                state.eq(state.reset)
+            ).Elif(shared,
+                state.eq(of_crc.crc_next ^ share)
+            ),
+        ]
+
+# Checksum -----------------------------------------------------------------------------------------
+
+class Checksum(LiteXModule):
+    """Checksum unit
+
+    Reads a region of memory and computes its CRC-32, ``zlib.crc32`` of its bytes, at a beat of 16 bytes a cycle where the
+    memory gives that much.
+
+        CSRs --> Burst --> MemoryReader --> CRC32 --> crc
+
+    To use it, write ``address`` and ``length``, then ``start`` to ``control``; wait until ``status.busy`` is 0; read ``crc``
+    if no error is set. A region that is misaligned, empty or not inside the memory is not read at all: an error is set
+    instead. What the bus has acknowledged before the start is seen (see Coherency in docs/architecture.md).
+
+    Parameters
+    ----------
+    port         : LiteDRAMNativePort or wishbone.Interface of 128 bits.
+    origin, size : the memory, in bytes.
+    """
+    def __init__(self, port, origin, size):
+        self._address = CSRStorage(32, description="Address of the first byte, a multiple of 16.")
+        self._length  = CSRStorage(32, description="Bytes, a multiple of 16 that is not 0.")
+        self._control = CSRStorage(description="Control.", fields=[
+            CSRField("start", size=1, pulse=True, description="Write 1 while not busy: computes the CRC of the region."),
+            CSRField("reset", size=1, pulse=True,
+                description="Write 1: gives up; errors are cleared. ``status.busy`` is 1 until memory is quiet."),
+        ])
+        self._status = CSRStatus(description="Status.", fields=[
+            CSRField("busy",         size=1, offset=0, description="The region is being read, or a reset is under way."),
+            CSRField("misaligned",   size=1, offset=1, description="The last start: not multiples of 16, or of 0 bytes."),
+            CSRField("out_of_range", size=1, offset=2, description="The last start: not inside the memory region."),
+        ])
+        self._crc = CSRStatus(32, description="CRC-32 of the last region.")
+
+        # # #
+
+        region = Region(origin, size)
+        self.burst  = burst  = ResetInserter()(Burst(ADDRESS_BITS))
+        self.reader = reader = MemoryReader(port, region)
+        self.crc32  = crc32  = CRC32()
+
+        # Checks. ----------------------------------------------------------------------------------
+        shift      = log2_int(BEAT_BYTES)
+        first      = self._address.storage[shift:]
+        beats      = self._length.storage[shift:]
+        end        = Signal(ADDRESS_BITS + 1)
+        last       = Signal(ADDRESS_BITS + 1)
+        misaligned = Signal()
+        outside    = Signal()
+        self.comb += [
+            end.eq(first + beats),
+            last.eq(end - 1),
+            misaligned.eq((Cat(self._address.storage[:shift], self._length.storage[:shift]) != 0) | (beats == 0)),
+            outside.eq(~region.contains(first) | ~region.contains(last)),
+        ]
+
+        # Control. ---------------------------------------------------------------------------------
+        asking    = Signal() # Addresses of beats are still to come.
+        resetting = Signal()
+        remaining = Signal(ADDRESS_BITS) # Beats whose CRC is still to come.
+        arrived   = Signal()
+        busy      = Signal()
+        status    = self._status.fields
+        self.comb += [
+            busy.eq(asking | resetting | (remaining != 0)),
+            status.busy.eq(busy),
+            burst.reset.eq(resetting),
+            burst.sink.valid.eq(asking),
+            burst.sink.address.eq(first),
+            burst.sink.beats.eq(beats),
+            burst.source.connect(reader.sink),
+            reader.flush.eq(resetting),
+            reader.source.ready.eq(1),
+            crc32.valid.eq(reader.source.valid),
+            crc32.data.eq(reader.source.data),
+        ]
+        self.sync += [
+            arrived.eq(reader.source.valid),
+            remaining.eq(remaining - arrived),
+            If(burst.sink.ready, asking.eq(0)),
+            If(self._control.fields.reset,
+                resetting.eq(1),
+                asking.eq(0),
+                remaining.eq(0),
+                status.misaligned.eq(0),
+                status.out_of_range.eq(0),
+            ).Elif(resetting,
+                remaining.eq(0),
+                If(reader.idle, resetting.eq(0))
+            ).Elif(self._control.fields.start & ~busy,
+                status.misaligned.eq(misaligned),
+                status.out_of_range.eq(outside),
+                If(~misaligned & ~outside,
+                    asking.eq(1),
+                    remaining.eq(beats),
+                )
+            )
+        ]
+        self.comb += [
+            crc32.clear.eq(self._control.fields.start & ~busy),
+            self._crc.status.eq(crc32.crc),
+        ]
+
+# Integration --------------------------------------------------------------------------------------
+
+def add_checksum(soc, name="checksum"):
+    """Add a :class:`Checksum` to a LiteX SoC, on a port of its LiteDRAM, or else as a master of its bus.
+
+    The rules of coherency are those of :func:`soc.accelerator.add_ssm`.
+    """
+    soc.check_if_exists(name)
+    region = soc.bus.regions["main_ram"]
+    if hasattr(soc, "sdram"):
+        port = soc.sdram.crossbar.get_port(mode="read", data_width=8*BEAT_BYTES)
+    else:
+        port = wishbone.Interface(data_width=8*BEAT_BYTES, address_width=32, addressing="word")
+        soc.bus.add_master(name=f"{name}_master", master=port)
+    soc.add_module(name=name, module=Checksum(port, region.origin, region.size))

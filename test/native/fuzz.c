@@ -1,0 +1,414 @@
+/*
+ * This file is part of the Mamba-2 LiteX accelerator.
+ *
+ * SPDX-License-Identifier: BSD-2-Clause
+ *
+ * Fuzzes the ring: an input is a list of what a host does (jobs, doorbells) and of how core and checksum unit behave,
+ * some of it while jobs run. It aborts when
+ *   - the firmware waits without end,
+ *   - the core is told to read or write outside the regions named by a job that was in the ring,
+ *   - the CPU writes to a table that no job named, or changes a request or the info block (other places are
+ *     AddressSanitizer's),
+ *   - a job is not answered, or a good job does not run afterwards.
+ * Built with libFuzzer, or with FUZZ_SEEDED, where main() makes the inputs from a seed.
+ */
+
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fake.h"
+#include "info.h"
+#include "ring.h"
+#include "ssm.h"
+
+#define REQUEST_BYTES  offsetof(struct job, result_sequence)
+#define SCRATCH_BYTES  0x2000
+#define MAX_OPERATIONS 40
+#define MAX_REGIONS    1024
+#define MAX_ACCESSES   4000000 /* To CSRs, in one poll. */
+
+#define CHECK(condition) do { if (!(condition)) fail(#condition, __LINE__); } while (0)
+
+enum kind {X, BC, Y, STATE_IN, STATE_OUT, KINDS}; /* Of a region. */
+
+/* Inputs ------------------------------------------------------------------------------------------ */
+
+static const uint8_t *input;
+static size_t         input_left;
+
+static uint8_t take8(void)
+{
+	return input_left ? input_left--, *input++ : 0;
+}
+
+static uint32_t take32(void)
+{
+	uint32_t value = take8();
+
+	value |= (uint32_t)take8() << 8;
+	value |= (uint32_t)take8() << 16;
+	return value | (uint32_t)take8() << 24;
+}
+
+static void fail(const char *condition, int line)
+{
+	fprintf(stderr, "fuzz.c:%d: not so: %s\n", line, condition);
+	abort();
+}
+
+/* What the Host Wrote ----------------------------------------------------------------------------- */
+
+static struct job ring[RING_ENTRIES];
+static uint8_t    table_named[TABLE_SIZE/4];
+static struct info published;
+
+static struct {
+	enum kind kind;
+	uint64_t  first, end;
+} named[MAX_REGIONS];
+static unsigned named_count;
+
+static unsigned checksums; /* Starts of the checksum unit. */
+
+static uint64_t answers[32]; /* By error. */
+
+static uint32_t ceil_multiple(uint32_t value, uint32_t multiple)
+{
+	return (value + multiple - 1)/multiple*multiple;
+}
+
+/* Regions that leave the data region are not named: their job must be refused. */
+static void name_region(enum kind kind, uint64_t first, uint64_t bytes)
+{
+	if (first < DATA_BASE || first + bytes > (uint64_t)DATA_BASE + DATA_SIZE || named_count == MAX_REGIONS)
+		return;
+	named[named_count].kind  = kind;
+	named[named_count].first = first;
+	named[named_count].end   = first + bytes;
+	named_count++;
+}
+
+static void name_regions(const struct job *job)
+{
+	uint64_t i, blocks;
+	enum kind kind;
+
+	if (job->opcode == OPCODE_SSM && job->heads <= 0xffff && job->headdim <= 0xffff && job->d_state <= 0xffff
+		&& job->groups <= 0xffff && job->tokens <= 0xffff) {
+		uint64_t P = ceil_multiple(job->headdim, 8), N = ceil_multiple(job->d_state, info.lanes > 8 ? info.lanes : 8);
+
+		name_region(X,         job->x_address,  (uint64_t)job->tokens*job->heads*(16 + 2*P));
+		name_region(BC,        job->bc_address, (uint64_t)job->tokens*job->groups*4*N);
+		name_region(Y,         job->y_address,  (uint64_t)job->tokens*job->heads*2*P);
+		name_region(STATE_IN,  job->state_in,   (uint64_t)job->heads*job->headdim*2*N);
+		name_region(STATE_OUT, job->state_out,  (uint64_t)job->heads*job->headdim*2*N);
+	} else if (job->opcode == OPCODE_SELFTEST) {
+		for (kind = X; kind < KINDS; kind++)
+			name_region(kind, DATA_BASE + DATA_SIZE - SCRATCH_BYTES, SCRATCH_BYTES);
+	} else if (job->opcode == OPCODE_CHECKSUM && job->block_bytes && job->table >= TABLE_BASE) {
+		blocks = ((uint64_t)job->region_bytes + job->block_bytes - 1)/job->block_bytes;
+		for (i = 0; i < blocks && job->table - TABLE_BASE + 4*i < TABLE_SIZE; i++)
+			table_named[(job->table - TABLE_BASE)/4 + i] = 1;
+	}
+}
+
+static uint32_t slot_address(unsigned slot)
+{
+	return DRAM_BASE + RING_OFFSET + slot*JOB_BYTES;
+}
+
+static void write_ring(unsigned slot)
+{
+	fake_dram_write(slot_address(slot), (const uint8_t *)&ring[slot], REQUEST_BYTES);
+	name_regions(&ring[slot]);
+}
+
+/* Checks ------------------------------------------------------------------------------------------ */
+
+static int inside(enum kind kind, uint64_t first, uint64_t bytes)
+{
+	unsigned i;
+
+	for (i = 0; i < named_count; i++)
+		if (named[i].kind == kind && first >= named[i].first && first + bytes <= named[i].end)
+			return 1;
+	return 0;
+}
+
+static void check_records(enum kind kind, uint32_t address, uint32_t stride, uint32_t from, uint32_t tokens, uint32_t bytes)
+{
+	CHECK(inside(kind, address + (uint64_t)from*stride, (uint64_t)(tokens - 1 - from)*stride + bytes));
+}
+
+static void operation(int in_run);
+
+static void on_push(const struct fake_tile *tile)
+{
+	uint32_t tokens = tile->tokens & 0xffff, from = tile->tokens >> 16;
+	uint32_t P      = ceil_multiple(tile->headdim, 8);
+	uint32_t N      = ceil_multiple(tile->d_state, info.lanes > 8 ? info.lanes : 8);
+
+	CHECK(tokens && from <= tokens && tile->headdim && tile->d_state);
+	check_records(X,  tile->x,  tile->x_stride,  0, tokens, 16 + 2*P);
+	check_records(BC, tile->bc, tile->bc_stride, 0, tokens, 4*N);
+	if (from < tokens)
+		check_records(Y, tile->y, tile->y_stride, from, tokens, 2*P);
+	if (!(tile->flags & (JOB_ZERO_STATE | JOB_RESIDENT)))
+		CHECK(inside(STATE_IN, tile->state_in, 2*tile->headdim*N));
+	if (!(tile->flags & JOB_NO_STORE))
+		CHECK(inside(STATE_OUT, tile->state_out, 2*tile->headdim*N));
+	operation(1);
+}
+
+static void on_done(const struct fake_tile *tile)
+{
+	(void)tile;
+	operation(1);
+}
+
+static void on_checksum(uint32_t address, uint32_t bytes)
+{
+	checksums++;
+	CHECK(bytes && bytes%16 == 0 && address%16 == 0);
+	CHECK(address >= DATA_BASE && (uint64_t)address + bytes <= (uint64_t)DATA_BASE + DATA_SIZE);
+	operation(1);
+}
+
+static void check_memory(void)
+{
+	struct job      job;
+	struct info     info;
+	unsigned        i;
+
+	for (i = 0; i < RING_ENTRIES; i++) {
+		fake_dram_read(slot_address(i), (uint8_t *)&job, JOB_BYTES);
+		CHECK(!memcmp(&job, &ring[i], REQUEST_BYTES));
+	}
+	fake_dram_read(DRAM_BASE + INFO_OFFSET, (uint8_t *)&info, sizeof(info));
+	CHECK(!memcmp(&info, &published, sizeof(info)));
+	for (i = 0; i < TABLE_SIZE/4 && checksums; i++)
+		if (!table_named[i])
+			CHECK(!dram(TABLE_BASE)[i]);
+}
+
+/* Operations -------------------------------------------------------------------------------------- */
+
+static uint32_t completed(void)
+{
+	return fake_host_read(CSR_mailbox_completed);
+}
+
+static void poll(void)
+{
+	uint32_t before = completed();
+	struct job job;
+
+	fake_accesses_left = MAX_ACCESSES;
+	ring_poll();
+	CHECK((int32_t)(completed() - before) >= 0);
+	if (completed() != before) {
+		fake_dram_read(slot_address(before%RING_ENTRIES), (uint8_t *)&job, JOB_BYTES);
+		CHECK(job.status == STATUS_DONE || job.status == STATUS_FAILED);
+		CHECK((job.status == STATUS_DONE) == (job.error == ERROR_NONE));
+		answers[job.error%32]++;
+	}
+}
+
+/* Two heads, three tokens; checksums of ten blocks. */
+static struct job good_job(uint32_t opcode)
+{
+	struct job job = {.version = PROTOCOL_VERSION, .opcode = opcode};
+
+	if (opcode == OPCODE_CHECKSUM) {
+		job.region       = DATA_BASE;
+		job.region_bytes = 640;
+		job.block_bytes  = 64;
+		job.table        = TABLE_BASE;
+	} else if (opcode == OPCODE_SSM) {
+		job.heads      = 2;
+		job.headdim    = 8;
+		job.d_state    = 16;
+		job.groups     = 1;
+		job.tokens     = 3;
+		job.x_address  = DATA_BASE;
+		job.bc_address = DATA_BASE + 0x1000;
+		job.y_address  = DATA_BASE + 0x2000;
+		job.state_in   = DATA_BASE + 0x3000;
+		job.state_out  = DATA_BASE + 0x4000;
+	}
+	return job;
+}
+
+static uint32_t word(void)
+{
+	static const uint32_t edges[] = {
+		0, DATA_BASE, DATA_BASE + DATA_SIZE, TABLE_BASE, TABLE_BASE + TABLE_SIZE, DRAM_BASE, 0x80000000, 0xffffffff,
+	};
+	uint8_t kind = take8();
+
+	switch (kind & 3) {
+	case 0:
+		return take8();
+	case 1:
+		return edges[kind >> 2 & 7] + 16*((int8_t)take8()/32) + (kind >> 5 == 7);
+	case 2:
+		return DATA_BASE + 16*(take8() | (uint32_t)take8() << 8);
+	default:
+		return take32();
+	}
+}
+
+static void post(void)
+{
+	static const uint8_t opcodes[16] = {
+		OPCODE_NOP, OPCODE_SELFTEST, OPCODE_CHECKSUM + 1, OPCODE_CHECKSUM, OPCODE_CHECKSUM, OPCODE_CHECKSUM, OPCODE_SSM,
+		OPCODE_SSM, OPCODE_SSM, OPCODE_SSM, OPCODE_SSM, OPCODE_SSM, OPCODE_SSM, OPCODE_SSM, OPCODE_SSM, OPCODE_SSM,
+	};
+	uint8_t   choice = take8();
+	unsigned  slot   = (completed() + (choice >> 4 & 3))%RING_ENTRIES;
+	uint32_t *words  = (uint32_t *)&ring[slot];
+	unsigned  changes;
+
+	if (!(choice & 0x80))
+		ring[slot] = good_job(opcodes[choice & 15]);
+	for (changes = choice >> 6 & 1 ? take8()%6 : 0; changes; changes--) {
+		unsigned number = take8();
+
+		words[number%(ring[slot].opcode == OPCODE_CHECKSUM ? 9 : REQUEST_BYTES/4)] = word();
+	}
+	write_ring(slot);
+}
+
+static void behave(void)
+{
+	uint8_t choice = take8();
+
+	fake_knobs.hang            = (choice & 7)  == 1;
+	fake_knobs.stuck           = (choice & 15) == 9;
+	fake_knobs.deaf            = choice >> 4 & 1;
+	fake_knobs.push_errors     = choice >> 5 == 1 ? take8() : 0;
+	fake_knobs.checksum_errors = choice >> 5 == 2 ? take8() & 6 : 0;
+	fake_knobs.tile_cycles     = choice >> 5 == 3 ? take8() : 24;
+	fake_knobs.access_cycles   = fake_knobs.hang ? 1u << 30 : fake_knobs.stuck ? 1u << 12 : 8; /* To be soon at the end. */
+}
+
+static void operation(int in_run)
+{
+	static unsigned depth;
+
+	if (!input_left || depth > 2)
+		return;
+	depth++;
+	switch (take8()%(in_run ? 16 : 8)) { /* While a job runs, half of the time nothing. */
+	case 0:
+	case 1:
+		post();
+		break;
+	case 2:
+		fake_host_write(CSR_mailbox_doorbell, completed() + 1 + take8()%4);
+		break;
+	case 3:
+		fake_host_write(CSR_mailbox_doorbell, completed() + (int8_t)take8());
+		break;
+	case 4:
+		fake_host_write(CSR_mailbox_doorbell, take32());
+		break;
+	case 5:
+		behave();
+		break;
+	case 6:
+		fake_host_write(CSR_mailbox_boot, take8() & 1 ? 0xffffffff : 0);
+		break;
+	case 7:
+		if (!in_run)
+			poll();
+		break;
+	}
+	depth--;
+}
+
+/* After all that, two good jobs run. */
+static void recover(void)
+{
+	unsigned i, slot;
+	struct job job;
+
+	input_left = 0;
+	fake_knobs.hang = fake_knobs.stuck = fake_knobs.deaf = fake_knobs.push_errors = fake_knobs.checksum_errors = 0;
+	fake_knobs.access_cycles = 8;
+	fake_host_write(CSR_mailbox_boot, 0);
+	for (i = 0; i < RING_ENTRIES + 2; i++) /* What was rung for before. */
+		poll();
+	CHECK((int32_t)(fake_host_read(CSR_mailbox_doorbell) - completed()) <= 0);
+	for (i = 0; i < 2; i++) {
+		slot       = completed()%RING_ENTRIES;
+		ring[slot] = good_job(i ? OPCODE_SSM : OPCODE_CHECKSUM);
+		write_ring(slot);
+		fake_host_write(CSR_mailbox_doorbell, completed() + 1);
+		poll();
+		fake_dram_read(slot_address(slot), (uint8_t *)&job, JOB_BYTES);
+		CHECK(job.status == STATUS_DONE && completed() == (uint32_t)fake_host_read(CSR_mailbox_doorbell));
+	}
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static int mapped;
+	unsigned   operations;
+
+	if (!mapped) {
+		fake_map();
+		mapped = 1;
+	}
+	fake_on_push     = on_push;
+	fake_on_done     = on_done;
+	fake_on_checksum = on_checksum;
+	fake_power_up();
+	fake_accesses_left = MAX_ACCESSES;
+	memset(ring, 0, sizeof(ring));
+	memset(table_named, 0, sizeof(table_named));
+	named_count = 0;
+	checksums   = 0;
+	input_left  = 0;
+	info_init();
+	ssm_init();
+	ring_init();
+	info_publish();
+	fake_dram_read(DRAM_BASE + INFO_OFFSET, (uint8_t *)&published, sizeof(published));
+
+	input      = data;
+	input_left = size;
+	for (operations = 0; input_left && operations < MAX_OPERATIONS; operations++)
+		operation(0);
+	check_memory();
+	recover();
+	return 0;
+}
+
+#ifdef FUZZ_SEEDED
+/* fuzz SEED INPUTS: so many random inputs; prints the number of answers by error. */
+int main(int argc, char **argv)
+{
+	uint64_t x      = argc > 1 ? strtoull(argv[1], NULL, 0)*2 + 1 : 1;
+	uint64_t inputs = argc > 2 ? strtoull(argv[2], NULL, 0) : 1000;
+	uint8_t  data[256];
+	size_t   size, i;
+
+	for (; inputs; inputs--) {
+		for (i = 0; i < sizeof(data); i++) {
+			x ^= x << 13;
+			x ^= x >> 7;
+			x ^= x << 17;
+			data[i] = x >> 24;
+		}
+		size = 16 + x%(sizeof(data) - 16);
+		LLVMFuzzerTestOneInput(data, size);
+	}
+	for (i = 0; i < 32; i++)
+		printf("%llu ", (unsigned long long)answers[i]);
+	printf("\n");
+	return 0;
+}
+#endif
