@@ -75,7 +75,7 @@ class Mamba2Config:
                 f"expand*d_model = {self.d_inner} is.")
         if self.heads % self.ngroups:
             raise ValueError(f"ngroups = {self.ngroups} is not allowed: a divisor of the {self.heads} heads is.")
-        if not 0 < self.norm_eps < math.inf:
+        if not isinstance(self.norm_eps, float) or not 0 < self.norm_eps < math.inf:
             raise ValueError(f"norm_eps = {self.norm_eps!r} is not allowed: a positive number is.")
         if len(self.dt_limit) != 2 or not 0 <= self.dt_limit[0] < self.dt_limit[1]:
             raise ValueError(f"dt_limit = {self.dt_limit!r} is not allowed: (low, high) with 0 <= low < high is.")
