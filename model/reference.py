@@ -194,12 +194,16 @@ class Mamba2Layer(nn.Module):
                     f"{tuple(expected.shape)} is.")
         return Mamba2State(conv=state.conv.to(self.dtype), ssm=state.ssm.to(self.block_dtype))
 
-    def project(self, u, state):
-        """Everything before the SSM block: returns z, the block's inputs and the convolution's next state."""
+    def project(self, u, conv):
+        """Everything before the SSM block.
+
+        u: (T, d_model), conv: the convolution's state. Returns z (T, H*P), a :class:`BlockInputs` without h0, and the
+        convolution's state after the last token.
+        """
         config     = self.config
         tokens     = u.shape[0]
         z, xBC, dt = self.in_proj(u.to(self.dtype)).split((config.d_inner, config.d_xbc, config.heads), dim=-1)
-        history    = torch.cat((state.conv, xBC))
+        history    = torch.cat((conv, xBC))
         xBC        = F.silu(self.conv1d(history.T[None])[0].T).to(self.block_dtype)
         x, B, C    = xBC.split(config.xbc_sizes, dim=-1)
         dt         = F.softplus(dt.to(self.block_dtype) + self.dt_bias.to(self.block_dtype)).clamp(*config.dt_limit)
@@ -210,7 +214,6 @@ class Mamba2Layer(nn.Module):
             B  = B.unflatten(-1, (config.ngroups, config.d_state)),
             C  = C.unflatten(-1, (config.ngroups, config.d_state)),
             D  = self.D.to(self.block_dtype),
-            h0 = state.ssm,
         )
         return z, inputs, history[tokens:].clone()
 
@@ -224,7 +227,8 @@ class Mamba2Layer(nn.Module):
 
         h0 is the SSM state that `state` holds, zeros without one. Raises as :meth:`prefill`.
         """
-        return self.project(u, self._check(u, state))[1]
+        state = self._check(u, state)
+        return self.project(u, state.conv)[1]._replace(h0=state.ssm)
 
     @torch.no_grad()
     def prefill(self, u, state=None):
@@ -246,16 +250,18 @@ class Mamba2Layer(nn.Module):
         return self(u, state)
 
     def forward(self, u, state=None):
-        z, inputs, conv       = self.project(u, self._check(u, state))
-        x, dt, _, B, C, D, h0 = inputs
-        y, h                  = ssd_prefill(x, dt, self.A, B, C, D, h0, self.config.chunk_size)
+        state                = self._check(u, state)
+        z, inputs, conv      = self.project(u, state.conv)
+        x, dt, _, B, C, D, _ = inputs
+        y, h                 = ssd_prefill(x, dt, self.A, B, C, D, state.ssm, self.config.chunk_size)
         return self.output(y, z), Mamba2State(conv, h)
 
     @torch.no_grad()
     def step(self, u, state=None):
         """Run one token, by the recurrence. u: (d_model,); otherwise as :meth:`prefill`, out (d_model,)."""
-        z, inputs, conv = self.project(u[None], self._check(u[None], state))
-        y, h            = ssm_recurrence(*inputs, dtype=self.block_dtype)
+        state           = self._check(u[None], state)
+        z, inputs, conv = self.project(u[None], state.conv)
+        y, h            = ssm_recurrence(*inputs._replace(h0=state.ssm), dtype=self.block_dtype)
         return self.output(y, z)[0], Mamba2State(conv, h)
 
 # Synthetic Layers ---------------------------------------------------------------------------------
