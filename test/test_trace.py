@@ -26,6 +26,8 @@ from model.trace import main
 
 from bench import hex as hex_files
 
+torch.set_num_threads(1) # More only get in each other's way in models this small.
+
 # Operations ---------------------------------------------------------------------------------------
 
 def test_operations_of_the_130m_block():
