@@ -35,19 +35,20 @@ from model.decoder import CHUNK, BitExactBlocks, Decoder, TorchBlocks
 
 # Constants ----------------------------------------------------------------------------------------
 
-COMMAND = "python bench/quality.py"
-TOKENS  = 16384
-SEED    = 2024 # Of stochastic rounding.
-FLOAT32 = "float32"
-BLOCKS  = {
+COMMAND    = "python bench/quality.py"
+TOKENS     = 16384
+SEED       = 2024 # Of stochastic rounding.
+FLOAT32    = "float32"
+BLOCKS     = {
     FLOAT32            : lambda config: TorchBlocks(config),
     TORCH_FLOAT16.name : lambda config: TorchBlocks(config, torch.float16),
     NEAREST.name       : lambda config: BitExactBlocks(config),
     STOCHASTIC.name    : lambda config: BitExactBlocks(config, SEED),
 }
-ROUNDED = tuple(name for name in BLOCKS if name != FLOAT32)
-COLORS  = {FLOAT32: GREY, TORCH_FLOAT16.name: ORANGE, NEAREST.name: BLUE, STOCHASTIC.name: GREEN}
-KEYS    = {TORCH_FLOAT16.name: "float16", NEAREST.name: "rne", STOCHASTIC.name: "sr"} # In names of entries.
+REFERENCES = (FLOAT32, TORCH_FLOAT16.name) # The first two of BLOCKS.
+ROUNDED    = tuple(name for name in BLOCKS if name != FLOAT32)
+COLORS     = {FLOAT32: GREY, TORCH_FLOAT16.name: ORANGE, NEAREST.name: BLUE, STOCHASTIC.name: GREEN}
+KEYS       = {TORCH_FLOAT16.name: "float16", NEAREST.name: "rne", STOCHASTIC.name: "sr"} # In names of entries.
 
 # Baselines ----------------------------------------------------------------------------------------
 
@@ -63,29 +64,41 @@ def ngram_entropy(text, order):
 def measure_quality(network, text, tokens):
     """Read `tokens` bytes of a text in all arithmetics, side by side.
 
-    Returns {arithmetic: {"loss", "kl", "same": (tokens,), "state": (chunks, layers)}}: nats of each next byte, Kullback-Leibler
-    divergence from float32's prediction, whether the likeliest byte is float32's, and after each CHUNK bytes the mean absolute
-    error of the state over the mean magnitude of float32's.
+    Returns {arithmetic: {"loss": (tokens,), "kl", "same": {reference: (tokens,)}, "state": (chunks, layers)}}: nats of each
+    next byte; for each of REFERENCES the Kullback-Leibler divergence from its predictions, and whether the likeliest byte is
+    the same; after each CHUNK bytes the mean absolute error of the state over the mean magnitude of float32's.
     """
     text     = torch.frombuffer(bytearray(text[:tokens + 1]), dtype=torch.uint8).long()
     decoders = {name: Decoder(network, blocks(network.config)) for name, blocks in BLOCKS.items()}
-    result   = {name: {"loss": [], "kl": [], "same": [], "state": []} for name in BLOCKS}
+    result   = {name: {"loss": [], "kl": {}, "same": {}, "state": []} for name in BLOCKS}
     layers   = range(network.config.n_layer)
     for first in tqdm(range(0, tokens, CHUNK), desc="bytes", unit="chunk", leave=False, file=sys.stderr, disable=None):
         chunk, following = text[first:first + CHUNK], text[first + 1:first + CHUNK + 1]
+        scores, states   = {}, {}
         for name, decoder in decoders.items():
             with torch.no_grad():
-                scores = network.logits(decoder.take(chunk)).log_softmax(-1)
-            states = [decoder.blocks.state(layer).astype(np.float64) for layer in layers]
-            if name == FLOAT32: # The first one.
-                exact, exact_states = scores, states
-            columns = result[name]
-            columns["loss"].append(-scores.gather(1, following[:, None])[:, 0])
-            columns["kl"].append((exact.exp()*(exact - scores)).sum(-1))
-            columns["same"].append((scores.argmax(-1) == exact.argmax(-1)).float())
-            columns["state"].append([abs(state - wanted).mean()/abs(wanted).mean() for state, wanted in zip(states, exact_states)])
-    return {name: {key: np.array(rows) if key == "state" else torch.cat(rows).double().numpy() for key, rows in columns.items()}
-        for name, columns in result.items()}
+                scores[name] = network.logits(decoder.take(chunk)).log_softmax(-1).double()
+            states[name] = [decoder.blocks.state(layer).astype(np.float64) for layer in layers]
+            columns      = result[name]
+            columns["loss"].append(-scores[name].gather(1, following[:, None])[:, 0])
+            columns["state"].append([abs(state - wanted).mean()/abs(wanted).mean()
+                for state, wanted in zip(states[name], states[FLOAT32])])
+            for reference in REFERENCES:
+                if reference in scores: # float32 comes before torch.float16.
+                    wanted = scores[reference]
+                    columns["kl"].setdefault(reference, []).append((wanted.exp()*(wanted - scores[name])).sum(-1))
+                    columns["same"].setdefault(reference, []).append((scores[name].argmax(-1) == wanted.argmax(-1)).double())
+    joined = lambda parts: {reference: torch.cat(rows).numpy() for reference, rows in parts.items()}
+    return {name: {"loss": torch.cat(columns["loss"]).numpy(), "kl": joined(columns["kl"]), "same": joined(columns["same"]),
+        "state": np.array(columns["state"])} for name, columns in result.items()}
+
+
+def agreement_entries(quality, name, reference, key, config):
+    config += f"; {name} against {reference}"
+    return [
+        entry(f"tiny_top1_{key}", 100*quality[name]["same"][reference].mean(), "%",    None, config),
+        entry(f"tiny_kl_{key}",   quality[name]["kl"][reference].mean(),       "nats", None, config),
+    ]
 
 
 def quality_entries(quality, text, tokens):
@@ -95,22 +108,24 @@ def quality_entries(quality, text, tokens):
     half    = len(quality[FLOAT32]["state"])//2
     drift   = {name: quality[name]["state"][half:].mean() for name in ROUNDED}
     entries = [
-        entry("tiny_loss",         exact,                  "nats/byte", ngram_entropy(text, 3), config + "; bound: best trigrams"),
+        entry("tiny_loss",         exact,                  "nats/byte", ngram_entropy(text, 3), config + "; best trigrams"),
         entry("tiny_loss_unigram", ngram_entropy(text, 1), "nats/byte", None, "the held-out text's own byte frequencies"),
         entry("tiny_loss_bigram",  ngram_entropy(text, 2), "nats/byte", None, "likewise, of bytes after each byte"),
         entry("tiny_perplexity",   np.exp(exact),          "1/byte",    None, config),
     ]
     for name in ROUNDED:
-        change = 100*abs(np.expm1(quality[name]["loss"].mean() - exact))
+        loss   = quality[name]["loss"].mean()
+        change = 100*abs(np.expm1(loss - exact))
         bound  = 0.5 if name == NEAREST.name else None
+        worst  = None if name == TORCH_FLOAT16.name else drift[TORCH_FLOAT16.name]
         entries += [
-            entry(f"tiny_perplexity_{KEYS[name]}", np.exp(quality[name]["loss"].mean()), "1/byte", None, config + f"; {name}"),
+            entry(f"tiny_perplexity_{KEYS[name]}", np.exp(loss), "1/byte", None, config + f"; {name}"),
             entry(f"tiny_perplexity_{KEYS[name]}_change", change, "%", bound, config + f"; {name} against float32"),
-            entry(f"tiny_top1_{KEYS[name]}", 100*quality[name]["same"].mean(), "%",    None, config + f"; {name} against float32"),
-            entry(f"tiny_kl_{KEYS[name]}",   quality[name]["kl"].mean(),       "nats", None, config + f"; {name} against float32"),
-            entry(f"tiny_drift_{KEYS[name]}", drift[name], "1", None if name == TORCH_FLOAT16.name else drift[TORCH_FLOAT16.name],
+            *agreement_entries(quality, name, FLOAT32, KEYS[name], config),
+            entry(f"tiny_drift_{KEYS[name]}", drift[name], "1", worst,
                 config + f"; {name}, relative error of the state, second half; bound: torch.float16's"),
         ]
+    entries += agreement_entries(quality, NEAREST.name, TORCH_FLOAT16.name, "rne_to_float16", config)
     return [row | {"command": COMMAND} for row in entries]
 
 # Page ---------------------------------------------------------------------------------------------
@@ -141,8 +156,8 @@ def plot_loss(quality, tokens):
 
 def quality_page(entries, quality, tokens):
     return page("Quality over a long text", "".join((
-        paragraph(f"The tiny model reads {tokens} bytes that it has not been trained on, its SSM blocks in different arithmetics. "
-            f"Made by {COMMAND}."),
+        paragraph(f"The tiny model reads {tokens} bytes that it has not been trained on, its SSM blocks in different "
+            f"arithmetics. Made by {COMMAND}."),
         table(["figure", "value", "unit", "bound", "ratio", "configuration"], map(entry_row, entries), text=(0, 2, 5)),
         heading("Loss along the text"),
         plot_loss(quality, tokens),
@@ -174,7 +189,8 @@ def main():
     entries = bench(OUTPUT, args.tokens)
     print(f"{'figure':<30}{'value':>12}{'unit':>12}{'bound':>12}{'ratio':>9}")
     for row in entries:
-        print(f"{row['name']:<30}{number(row['value']):>12}{row['unit']:>12}{number(row['bound']):>12}{number(row['ratio']):>9}")
+        value, bound, ratio = (number(row[key]) for key in ("value", "bound", "ratio"))
+        print(f"{row['name']:<30}{value:>12}{row['unit']:>12}{bound:>12}{ratio:>9}")
     print(f"{OUTPUT/'quality.json'}, {OUTPUT/'quality.html'}")
 
 
