@@ -47,7 +47,8 @@ def add_generate_arguments(parser):
     parser.add_argument("--stop",   action="append", default=[], metavar="TEXT",
         help="End before this text; may be given several times.")
     parser.add_argument("--blocks", choices=BLOCKS, default=BLOCKS[0],
-        help="What runs the SSM blocks: the device, or on the host its bit-accurate model or PyTorch (default: %(default)s).")
+        help="What runs the SSM blocks: the device, or on the host its bit-accurate model or PyTorch "
+             "(default: %(default)s).")
     parser.add_argument("--load-session", metavar="FILE", help="Go on from a saved session; the prompt continues its text.")
     parser.add_argument("--save-session", metavar="FILE", help="Save the session at the end, with the state of all layers.")
 

@@ -5,8 +5,8 @@
 
 """The SSM blocks of a model on the device: what model/decoder.py runs them with.
 
-Each layer's state stays in the device's DRAM. A job is a layer's share of one token, or of a chunk of a prompt; the layers of a
-token need each other's results, so a job is waited for before the next one is made.
+Each layer's state stays in the device's DRAM. A job is a layer's share of one token, or of a chunk of a prompt; the layers
+of a token need each other's results, so a job is waited for before the next one is made.
 """
 
 import time

@@ -38,12 +38,14 @@ HOST_BLOCKS = { # What runs the SSM blocks, beside the device.
 # Text ---------------------------------------------------------------------------------------------
 
 class Screen:
-    """Shows text as it comes; on a terminal in lines, above a bar with the live rate, else as it is."""
+    """Shows text as it comes; on a terminal in lines, the last one above a line with the live rate, else as it is."""
     def __init__(self, total):
-        self.live = sys.stdout.isatty() and sys.stderr.isatty()
-        self.line = ""
-        self.bar  = tqdm(total=total, unit="token", file=sys.stderr, leave=False, disable=not sys.stderr.isatty(),
-            bar_format="{n_fmt}/{total_fmt} tokens, {rate_fmt}{postfix}")
+        self.live  = sys.stdout.isatty() and sys.stderr.isatty()
+        self.line  = ""
+        options    = {"file": sys.stderr, "leave": False, "dynamic_ncols": True}
+        self.below = tqdm(total=total, unit="token", position=1, disable=not sys.stderr.isatty(),
+            bar_format="[{n_fmt}/{total_fmt} tokens, {rate_fmt}{postfix}]", **options)
+        self.last  = tqdm(position=0, bar_format="{desc}", disable=not self.live, **options)
 
     def write(self, text):
         if not self.live:
@@ -52,21 +54,22 @@ class Screen:
         width      = shutil.get_terminal_size().columns - 1
         self.line += text
         while "\n" in self.line or len(self.line) > width:
-            end  = self.line.find("\n", 0, width + 1)
-            skip = end >= 0
-            if not skip:
-                end  = self.line.rfind(" ", 0, width)
-                skip = end > 0
-                end  = end if skip else width
-            self.bar.write(self.line[:end], file=sys.stdout)
-            self.line = self.line[end + skip:]
+            end   = self.line.find("\n", 0, width + 1)
+            if end < 0:
+                end = self.line.rfind(" ", 0, width)
+            whole = end < 0 # A word as long as the line.
+            self.last.write(self.line[:width if whole else end], file=sys.stdout)
+            self.line = self.line[width if whole else end + 1:]
+        self.last.set_description_str(self.line)
 
     def rate(self, figures):
-        self.bar.update()
-        self.bar.set_postfix_str(figures + (f" | {self.line}" if self.live else ""))
+        """Count a token, and show what it costs."""
+        self.below.set_postfix_str(figures, refresh=False)
+        self.below.update()
 
     def close(self):
-        self.bar.close()
+        self.last.close()
+        self.below.close()
         print(self.line)
 
 # Rates --------------------------------------------------------------------------------------------
@@ -99,17 +102,16 @@ class Meter:
         return summary
 
 
-def rate_text(summary):
-    """The figures of a Meter that only a device has, in a line."""
+def device_text(summary):
+    """The figures of a Meter that only a device has, in a few words."""
     if "cycles_per_token" not in summary:
         return ""
-    return (f", {summary['cycles_per_token']:.0f} cycles a token in the blocks ({summary['block_tokens_per_second']:.1f} "
-        f"token/s by the device's clock), {summary['share_in_block']:.0%} of the time at the device")
+    return f"{summary['cycles_per_token']:.0f} cycles a token, {summary['share_in_block']:.0%} of the time in the blocks"
 
 # Generation ---------------------------------------------------------------------------------------
 
 def generate_tokens(decoder, sampler, tokens, stop_tokens=()):
-    """Yield up to `tokens` tokens; each has been taken by the decoder when it is yielded. Ends at a token of `stop_tokens`."""
+    """Yield up to `tokens` tokens, each taken by the decoder before. Ends at a token of `stop_tokens`."""
     for _ in range(tokens):
         token = sampler(decoder.logits, decoder.tokens)
         if token in stop_tokens:
@@ -177,11 +179,12 @@ def _write_text(args, decoder, tokenizer, prompt, stop, info):
             decoder.prefill(prompt)
         prefill = prefill.summary()
         meter   = Meter(decoder, clock)
-        for token in generate_tokens(decoder, sampler, args.tokens, (*decoder.network.config.stop_tokens, *tokenizer.stop_tokens)):
+        ends    = (*decoder.network.config.stop_tokens, *tokenizer.stop_tokens)
+        for token in generate_tokens(decoder, sampler, args.tokens, ends):
             piece = stop(decode(token))
             text += piece
             screen.write(piece)
-            screen.rate(rate_text(meter.summary()))
+            screen.rate(device_text(meter.summary()))
             if stop.found:
                 break
         text += stop.held
@@ -191,8 +194,19 @@ def _write_text(args, decoder, tokenizer, prompt, stop, info):
         screen.close()
     for name, figures in (("prompt", prefill), ("text", decode)):
         if figures["tokens"]:
-            print(f"{name}: {figures['tokens']} tokens, {figures['tokens_per_second']:.2f} token/s{rate_text(figures)}", file=sys.stderr)
-    return {"model": args.model, "blocks": args.blocks, "transport": args.transport if info else None,
-        "clock_hz": info.clock_hz if info else None, "lanes": info.lanes if info else None,
-        "layers": decoder.network.config.n_layer, "text": text, "generated": decoder.tokens[len(decoder.tokens) - decode["tokens"]:],
-        "prefill": prefill, "decode": decode}
+            print(f"{name}: {figures['tokens']} tokens, {figures['tokens_per_second']:.2f} token/s", file=sys.stderr,
+                end=f"; {device_text(figures)}\n" if info else "\n")
+    if info and decode["tokens"]:
+        print(f"the blocks alone, at {clock/1e6:g} MHz: {decode['block_tokens_per_second']:.1f} token/s", file=sys.stderr)
+    return {
+        "model"     : args.model,
+        "layers"    : decoder.network.config.n_layer,
+        "blocks"    : args.blocks,
+        "transport" : args.transport if info else None,
+        "clock_hz"  : info.clock_hz  if info else None,
+        "lanes"     : info.lanes     if info else None,
+        "text"      : text,
+        "generated" : decoder.tokens[len(decoder.tokens) - decode["tokens"]:],
+        "prefill"   : prefill,
+        "decode"    : decode,
+    }

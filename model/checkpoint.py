@@ -5,8 +5,8 @@
 
 """Checkpoints: a folder with config.json and weights, as a float32 :class:`model.network.Mamba2Network`.
 
-Weights are model.safetensors or pytorch_model.bin, or several such files and an index. Tensors are mapped into memory and read
-one at a time; a .bin is unpickled as weights only, so it cannot run code.
+Weights are model.safetensors or pytorch_model.bin, or several such files and an index. Tensors are mapped into memory and
+read one at a time; a .bin is unpickled as weights only, so it cannot run code.
 """
 
 import json
@@ -83,7 +83,8 @@ def _open_weights(directory):
     if path.suffix != ".json":
         return _open_file(path)
     index = read_json(path).get("weight_map")
-    if not isinstance(index, dict) or not all(isinstance(name, str) and name == os.path.basename(name) for name in index.values()):
+    is_file_name = lambda name: isinstance(name, str) and name == os.path.basename(name)
+    if not isinstance(index, dict) or not all(map(is_file_name, index.values())):
         raise CheckpointError(f"{path}: weight_map is not an object of file names.")
     opened = {name: _open_file(directory/name) for name in sorted(set(index.values()))}
     for tensor, name in index.items():
@@ -128,8 +129,9 @@ def load_checkpoint(name):
             raise CheckpointError(f"{path}: {name} is not allowed: a model of this config.json has no such tensor.")
     if config.tie_embeddings:
         expected.pop("lm_head.weight")
-    state = {}
-    for tensor, parameter in tqdm(expected.items(), desc="weights", unit="tensor", leave=False, file=sys.stderr, disable=None):
+    state    = {}
+    progress = tqdm(expected.items(), desc="weights", unit="tensor", leave=False, file=sys.stderr, disable=None)
+    for tensor, parameter in progress:
         if tensor not in sources:
             raise CheckpointError(f"{directory}: {tensor} is missing.")
         state[tensor] = _load_tensor(*sources[tensor], parameter.shape)

@@ -132,11 +132,14 @@ TRANSFORMERS = Fields(
         "is_encoder_decoder"  : (False,),
         "add_cross_attention" : (False,),
     },
-    ignored = ("architectures", "bos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id", "dtype", "torch_dtype",
-        "transformers_version", "_name_or_path", "initializer_range", "residual_in_fp32", "time_step_rank", "time_step_min",
-        "time_step_max", "time_step_floor", "time_step_init_scheme", "time_step_scale", "rescale_prenorm_residual", "use_cache",
-        "return_dict", "output_hidden_states", "output_attentions", "chunk_size_feed_forward", "id2label", "label2id",
-        "problem_type", "is_decoder", "norm_before_gate", "tokenizer_class", "use_mambapy", "layer_types"),
+    ignored = (
+        "architectures", "bos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id", "dtype",
+        "torch_dtype", "transformers_version", "_name_or_path", "initializer_range", "residual_in_fp32",
+        "time_step_rank", "time_step_min", "time_step_max", "time_step_floor", "time_step_init_scheme",
+        "time_step_scale", "rescale_prenorm_residual", "use_cache", "return_dict", "output_hidden_states",
+        "output_attentions", "chunk_size_feed_forward", "id2label", "label2id", "problem_type", "is_decoder",
+        "norm_before_gate", "tokenizer_class", "use_mambapy", "layer_types",
+    ),
     needed  = ("model_type",),
 )
 
@@ -166,7 +169,8 @@ def read_config(path):
         taken["stop_tokens"] = () if stop is None else tuple(stop) if isinstance(stop, list) else (stop,)
     taken["dt_limit"] = _limit(path, taken["dt_limit"])
     try:
-        network = {name: taken.pop(name) for name in ("vocab_size", "n_layer", "tie_embeddings", "stop_tokens") if name in taken}
+        names   = ("vocab_size", "n_layer", "tie_embeddings", "stop_tokens")
+        network = {name: taken.pop(name) for name in names if name in taken}
         config  = NetworkConfig(layer=Mamba2Config(**taken), **network)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error

@@ -11,8 +11,8 @@ implementations that agree in the bits of y give the same logits, bit for bit.
 An implementation of the blocks has::
 
     dtype                      numpy type of the state
-    run(layer, token, inputs)  y (T, H, P), a float32 tensor, of a layer's next T tokens, the first one at place `token` of the
-                               text; inputs: BlockInputs, its h0 not used
+    run(layer, token, inputs)  y (T, H, P), a float32 tensor, of a layer's next T tokens, the first one at place `token`
+                               of the text; inputs: BlockInputs, its h0 not used
     state(layer)               the layer's state, an array (H, P, N) of `dtype`
     load(layer, h)             sets it; h: such an array, or None for zeros
 """

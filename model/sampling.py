@@ -5,6 +5,7 @@
 
 """From logits to the next token, and where a text ends."""
 
+import math
 import os
 
 import torch
@@ -20,8 +21,8 @@ class Sampler:
     top_k              : Only so many likeliest tokens are drawn from; 0: all.
     top_p              : Only the likeliest tokens that together have this probability are drawn from, at least one.
     seed               : Of the draws.
-    repetition_penalty : Logits of tokens that were there before are divided by it where positive, else multiplied (N. S. Keskar
-                         et al., "CTRL", 2019, arXiv:1909.05858).
+    repetition_penalty : Logits of tokens that were there before are divided by it where positive, else multiplied
+                         (N. S. Keskar et al., "CTRL", 2019, arXiv:1909.05858).
 
     Raises
     ------
@@ -29,11 +30,11 @@ class Sampler:
     """
     def __init__(self, temperature=0.0, top_k=0, top_p=1.0, seed=0, repetition_penalty=1.0):
         for name, value, allowed, wanted in (
-            ("temperature",        temperature,        0 <= temperature < float("inf"),       "a number of at least 0"),
-            ("top_k",              top_k,              top_k >= 0,                            "an integer of at least 0"),
-            ("top_p",              top_p,              0 < top_p <= 1,                        "a number above 0, up to 1"),
-            ("seed",               seed,               0 <= seed < 2**63,                     "an integer from 0 to 2**63 - 1"),
-            ("repetition_penalty", repetition_penalty, 0 < repetition_penalty < float("inf"), "a positive number"),
+            ("temperature",        temperature,        0 <= temperature < math.inf,       "a number of at least 0"),
+            ("top_k",              top_k,              top_k >= 0,                        "an integer of at least 0"),
+            ("top_p",              top_p,              0 < top_p <= 1,                    "a number above 0, up to 1"),
+            ("seed",               seed,               0 <= seed < 2**63,                 "an integer from 0 to 2**63 - 1"),
+            ("repetition_penalty", repetition_penalty, 0 < repetition_penalty < math.inf, "a positive number"),
         ):
             if not allowed:
                 raise ValueError(f"{name} = {value!r} is not allowed: {wanted} is.")

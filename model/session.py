@@ -5,9 +5,10 @@
 
 """Sessions in files: a text under way, with the recurrent state of all layers, exact to the bit.
 
-A file is a .safetensors with the arrays ``tokens`` (int64), ``logits`` (float32) and, for layer i, ``conv.i`` (float32) and
-``ssm.i`` (float16, or float32 from PyTorch's blocks). It goes on in any decoder of the same model whose state has the same type: one
-saved from a device continues in the bit-accurate model, and the other way round. To fork a text, load one file several times.
+A file is a .safetensors with the arrays ``tokens`` (int64), ``logits`` (float32), a digest of the model's weights, and for
+layer i ``conv.i`` (float32) and ``ssm.i`` (float16, or float32 from PyTorch's blocks). It goes on in any decoder of the same
+model whose state has the same type: one saved from a device continues in the bit-accurate model, and the other way round. To
+fork a text, load one file several times.
 """
 
 import hashlib

@@ -52,7 +52,8 @@ def operation_rows(layer):
     rows = [[stage.name, stage.formula, size(stage.shape), *(f"{count:,}" for count in (stage.multiplies, stage.adds,
         stage.accumulations))] for stage in stages(layer)]
     total = [sum(getattr(stage, name) for stage in stages(layer)) for name in ("multiplies", "adds", "accumulations")]
-    return ["stage", "", "shape", "multiplies", "adds", "accumulations"], [*rows, ["block", "", "", *(f"{n:,}" for n in total)]]
+    rows.append(["block", "", "", *(f"{count:,}" for count in total)])
+    return ["stage", "", "shape", "multiplies", "adds", "accumulations"], rows
 
 
 def byte_rows(layer):
@@ -69,7 +70,8 @@ def range_rows(ranges):
     for layer, by_name in enumerate(ranges):
         for name, values in by_name.items():
             share = values.subnormals/max(values.count - values.zeros, 1)
-            rows.append([str(layer), name, f"{values.smallest:.3g}", f"{values.largest:.3g}", f"{share:.2%}", values.verdict])
+            rows.append([str(layer), name, f"{values.smallest:.3g}", f"{values.largest:.3g}", f"{share:.2%}",
+                values.verdict])
     return ["layer", "tensor", "least", "largest", "subnormal in FP16", "in FP16"], rows
 
 
@@ -105,8 +107,8 @@ def plot_histograms(ranges):
 def trace_page(model, tokens, network, ranges):
     config, layer = network.config, network.config.layer
     return page(f"Inside the SSM blocks: {model}", "".join((
-        paragraph(f"{config.n_layer} layers of {layer.heads} heads x {layer.headdim} x {layer.d_state}, {layer.ngroups} groups; "
-            f"{tokens} tokens, in float32."),
+        paragraph(f"{config.n_layer} layers of {layer.heads} heads x {layer.headdim} x {layer.d_state}, {layer.ngroups} "
+            f"groups; {tokens} tokens, in float32."),
         heading("Operations of a block"),
         paragraph("Of one layer and one token; all layers have the same."),
         table(*operation_rows(layer), text=(0, 1)),
@@ -114,8 +116,8 @@ def trace_page(model, tokens, network, ranges):
         paragraph("Of one layer and one token, in FP16."),
         table(*byte_rows(layer), text=(0, 1, 3)),
         heading("Exponents"),
-        paragraph("Layers from top to bottom. Between the solid lines FP16 holds a value, to the right of the dashed one with "
-            "all its digits."),
+        paragraph("Layers from top to bottom. Between the solid lines FP16 holds a value, to the right of the dashed one "
+            "with all its digits."),
         plot_histograms(ranges),
         heading("Ranges"),
         paragraph("Magnitudes other than 0."),
@@ -162,7 +164,8 @@ def trace(args):
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m model.trace", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model",  default="tiny", metavar="DIR", help="Folder of a checkpoint, or tiny (default: %(default)s).")
+    parser.add_argument("--model",  default="tiny", metavar="DIR",
+        help="Folder of a checkpoint, or tiny (default: %(default)s).")
     text = parser.add_mutually_exclusive_group()
     text.add_argument("--prompt", default=PROMPT, metavar="TEXT", help="The text (default: %(default)s).")
     text.add_argument("--tokens", type=token_list, metavar="1,2,3", help="Tokens instead of a text, separated by commas.")

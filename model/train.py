@@ -7,8 +7,8 @@
 
 """Trains the tiny model of model/tiny/: bytes of English, on the CPU, in about a quarter of an hour.
 
-The text is the King James Version of the Bible, of 1611, in the public domain, as the Debian package ``bible-kjv`` prints it.
-Its books of Ruth, Esther and Jonah are held out, and written beside the model as heldout.txt.
+The text is the King James Version of the Bible, of 1611, in the public domain, as the Debian package ``bible-kjv`` prints
+it. Its books of Ruth, Esther and Jonah are held out, and written beside the model as heldout.txt.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from model.network import Mamba2Network, NetworkConfig
-from model.reference import Mamba2Config
+from model.reference import Mamba2Config, Mamba2State
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -54,8 +54,8 @@ def read_text():
     RuntimeError : the package is missing.
     """
     try:
-        verses = subprocess.run(["bible", "-f", "Gen1:1-Rev22:21"], stdin=subprocess.DEVNULL, capture_output=True, check=True,
-            text=True).stdout
+        verses = subprocess.run(["bible", "-f", "Gen1:1-Rev22:21"], stdin=subprocess.DEVNULL, capture_output=True,
+            check=True, text=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise RuntimeError(f"The text cannot be read ({error}): install it with apt-get install bible-kjv.") from error
     texts = {True: [], False: []}
@@ -80,8 +80,8 @@ def optimizers(network):
     matrices = [weight for layer in network.layers for weight in (layer.mixer.in_proj.weight, layer.mixer.out_proj.weight)]
     others   = [weight for weight in network.parameters() if all(weight is not matrix for matrix in matrices)]
     return (
-        torch.optim.Muon(matrices,  lr=RATES["matrices"], weight_decay=0.1),
-        torch.optim.AdamW(others,   lr=RATES["others"],   weight_decay=0, betas=(0.9, 0.98)),
+        torch.optim.Muon(matrices, lr=RATES["matrices"], weight_decay=0.1),
+        torch.optim.AdamW(others,  lr=RATES["others"],   weight_decay=0, betas=(0.9, 0.98)),
     )
 
 
@@ -100,8 +100,8 @@ def train(text, steps, report=lambda step, loss: None):
     run      = torch.vmap(network)
     tokens   = torch.frombuffer(bytearray(text), dtype=torch.uint8).long()
     places   = torch.arange(STREAMS)*(len(tokens)//STREAMS)
-    zeros    = [type(state)(*(tensor.expand(STREAMS, *tensor.shape) for tensor in state)) for state in network.initial_state()]
-    states   = zeros
+    states   = [Mamba2State(*(tensor.expand(STREAMS, *tensor.shape) for tensor in state))
+        for state in network.initial_state()]
     for step in range(steps):
         window = tokens[(places[:, None] + torch.arange(LENGTH + 1)) % len(tokens)]
         logits, states = run(window[:, :-1], states)
@@ -114,7 +114,8 @@ def train(text, steps, report=lambda step, loss: None):
             plan.step()
         places += LENGTH
         keep    = torch.rand(STREAMS) >= RESTART
-        states  = [type(state)(*(tensor.detach()*keep.view(-1, *[1]*(tensor.dim() - 1)) for tensor in state)) for state in states]
+        states  = [Mamba2State(state.conv.detach()*keep[:, None, None], state.ssm.detach()*keep[:, None, None, None])
+            for state in states]
         report(step, loss.item())
     return network.eval()
 
@@ -155,7 +156,8 @@ def save(network, directory):
 def main():
     parser = argparse.ArgumentParser(prog="python -m model.train", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=TINY, metavar="DIR", help="Folder of the model (default: %(default)s).")
+    parser.add_argument("--output", type=Path, default=TINY, metavar="DIR",
+        help="Folder of the model (default: %(default)s).")
     parser.add_argument("--steps",  type=int,  default=3000, help="Of training (default: %(default)s).")
     args = parser.parse_args()
     torch.set_num_threads(1) # So that the same seed gives the same weights, and others have the processor.

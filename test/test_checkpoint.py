@@ -103,7 +103,8 @@ def test_original_layout(tmp_path, fields):
 def test_sharded(checkpoint, tmp_path):
     model = make_transformers(tmp_path, shard_size="60KB")
     assert (tmp_path/"model.safetensors.index.json").exists()
-    assert torch.equal(compute_logits(load_checkpoint(tmp_path), TOKENS), compute_logits(load_checkpoint(checkpoint[0]), TOKENS))
+    sharded, whole = (compute_logits(load_checkpoint(directory), TOKENS) for directory in (tmp_path, checkpoint[0]))
+    assert torch.equal(sharded, whole)
     shard = sorted(tmp_path.glob("model-*.safetensors"))[1]
     shard.rename(shard.with_suffix(".gone"))
     check_error(tmp_path, f"{shard.name}: is missing")
@@ -136,7 +137,8 @@ def test_half_precision_weights(damaged, dtype):
 def test_logits_command(checkpoint, tmp_path):
     arguments = ["--model", str(checkpoint[0]), "--tokens", ",".join(map(str, TOKENS.tolist())), "--output"]
     assert main([*arguments, str(tmp_path/"prefill.npy")]) == 0
-    subprocess.run([sys.executable, "-m", "model.logits", *arguments, str(tmp_path/"step.npy"), "--step"], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-m", "model.logits", *arguments, str(tmp_path/"step.npy"), "--step"], cwd=ROOT,
+        check=True)
     for name in ("prefill.npy", "step.npy"):
         logits = np.load(tmp_path/name)
         assert logits.dtype == np.float32 and logits.shape == (len(TOKENS), 96)
@@ -253,8 +255,8 @@ def test_tokenizers(tmp_path):
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trained.decoder       = decoders.ByteLevel()
-    trained.train_from_iterator([text]*4, trainers.BpeTrainer(vocab_size=300, special_tokens=["<|endoftext|>"], show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    trained.train_from_iterator([text]*4, trainers.BpeTrainer(vocab_size=300, special_tokens=["<|endoftext|>"],
+        show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
     trained.save(str(tmp_path/"tokenizer.json"))
     tokenizer = load_tokenizer(tmp_path)
     tokens    = tokenizer.encode(text + "ÿ")

@@ -27,14 +27,16 @@ from host.writer import generate_tokens
 
 from model.checkpoint import CheckpointError, load_checkpoint
 from model.decoder import CHUNK, BitExactBlocks, Decoder, TorchBlocks
+from model.network import NetworkConfig
+from model.reference import Mamba2Config
 from model.sampling import Sampler
 from model.session import load_session, session_bytes
 
 # Fixtures -----------------------------------------------------------------------------------------
 
-PROMPT = list(b"And it came to pass in the days when the judges ruled, that there was a famine in the land. ") # A chunk and more.
+PROMPT = list(b"And it came to pass in the days when the judges ruled, that there was a famine in the land. ")
 
-assert CHUNK < len(PROMPT)
+assert CHUNK < len(PROMPT) < 2*CHUNK
 
 
 @pytest.fixture(scope="module")
@@ -124,9 +126,7 @@ def test_model_that_does_not_fit(device, tmp_path):
     make_transformers(tmp_path, head_dim=96, num_heads=1, n_groups=1)
     with pytest.raises(ValueError, match="headdim = 96 is not allowed"):
         DeviceBlocks(device, load_checkpoint(tmp_path).config)
-    make_transformers(tmp_path, hidden_size=2048, head_dim=64, num_heads=64, state_size=128, vocab_size=8, num_hidden_layers=1)
-    config = load_checkpoint(tmp_path).config
-    object.__setattr__(config, "n_layer", 2000)
+    config = NetworkConfig(vocab_size=8, n_layer=2000, layer=Mamba2Config(d_model=2048))
     with pytest.raises(AllocationError, match="the state of layer"):
         DeviceBlocks(device, config)
 
@@ -185,7 +185,8 @@ def test_sessions_that_do_not_fit(network, tmp_path):
 
 @pytest.mark.parametrize("link", ["etherbone", "uart"])
 def test_command(bench, link):
-    code, stdout, stderr = bench.run("generate", "--prompt", "In the", "--tokens", 6, "--json", bench.folder/"out.json", link=link)
+    code, stdout, stderr = bench.run("generate", "--prompt", "In the", "--tokens", 6, "--json", bench.folder/"out.json",
+        link=link)
     assert code == 0, stderr
     summary = json.loads((bench.folder/"out.json").read_text())
     assert (summary["transport"], summary["blocks"], summary["layers"]) == (link, "device", 3)
@@ -194,7 +195,8 @@ def test_command(bench, link):
     assert summary["decode"]["cycles_per_token"] == 3000 # Of the fake device, 1000 a job.
     assert summary["decode"]["block_tokens_per_second"] == pytest.approx(1e8/3000)
     assert 0 < summary["decode"]["share_in_block"] <= 1
-    assert "text: 6 tokens, " in stderr and "3000 cycles a token in the blocks" in stderr
+    assert "text: 6 tokens, " in stderr and "; 3000 cycles a token, " in stderr
+    assert "the blocks alone, at 100 MHz: 33333.3 token/s" in stderr
 
 
 def run_main(capsys, *arguments):
@@ -221,8 +223,8 @@ def test_stop(capsys):
 
 def test_sampling_options(capsys):
     options = ("--prompt", "And it", "--tokens", 30, "--temperature", 1.5)
-    texts   = [run_main(capsys, *options, *more)[1] for more in ((), ("--seed", 0), ("--seed", 1), ("--seed", 1, "--top-k", 2),
-        ("--seed", 1, "--top-p", 0.3), ("--seed", 1, "--repetition-penalty", 2))]
+    texts   = [run_main(capsys, *options, *more)[1] for more in ((), ("--seed", 0), ("--seed", 1),
+        ("--seed", 1, "--top-k", 2), ("--seed", 1, "--top-p", 0.3), ("--seed", 1, "--repetition-penalty", 2))]
     assert texts[0] == texts[1]
     assert len(set(texts[1:])) == 5
 

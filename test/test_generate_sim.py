@@ -16,8 +16,8 @@ from test_stream_sim import stream
 
 def write(tmp_path, blocks, tokens, *options):
     """Greedy text of the tiny model, or another one: (summary, session file's content)."""
-    done = stream("generate", "--blocks", blocks, "--prompt", "In the beginning", "--tokens", tokens, "--json", tmp_path/"out.json",
-        "--save-session", tmp_path/"session", *options, timeout=1800)
+    done = stream("generate", "--blocks", blocks, "--prompt", "In the beginning", "--tokens", tokens, "--json",
+        tmp_path/"out.json", "--save-session", tmp_path/"session", *options, timeout=1800)
     assert done.returncode == 0, done.stderr
     return json.loads((tmp_path/"out.json").read_text()), (tmp_path/"session").read_bytes()
 
@@ -53,5 +53,5 @@ def test_130m_shape(tmp_path):
     summary = compare(tmp_path, 3, "--model", tmp_path/"model")
     assert summary["layers"] == 24
     decode = summary["decode"]
-    print(f"\n130M shape: {decode['seconds']/decode['tokens']:.2f} s a token, {decode['cycles_per_token']:.0f} cycles a token in the "
-          f"blocks, {decode['cycles_per_token']/24:.0f} a layer")
+    print(f"\n130M shape: {decode['seconds']/decode['tokens']:.2f} s a token, {decode['cycles_per_token']:.0f} cycles a "
+          f"token in the blocks, {decode['cycles_per_token']/24:.0f} a layer")
