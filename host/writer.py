@@ -30,9 +30,9 @@ from model.tokenizer import load_tokenizer
 # Constants ----------------------------------------------------------------------------------------
 
 HOST_BLOCKS = { # What runs the SSM blocks, beside the device.
-    "model"   : BitExactBlocks,
-    "float16" : lambda config: TorchBlocks(config, torch.float16),
-    "float32" : lambda config: TorchBlocks(config, torch.float32),
+    "model"   : lambda config, args: BitExactBlocks(config, args.seed if args.rounding == "stochastic" else None),
+    "float16" : lambda config, args: TorchBlocks(config, torch.float16),
+    "float32" : lambda config, args: TorchBlocks(config, torch.float32),
 }
 
 # Text ---------------------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ def generate_tokens(decoder, sampler, tokens, stop_tokens=()):
 def open_blocks(args, config):
     """Context manager: (blocks, the device's Info or None), as the options say."""
     if args.blocks != "device":
-        yield HOST_BLOCKS[args.blocks](config), None
+        yield HOST_BLOCKS[args.blocks](config, args), None
         return
     with open_device(args, args.log) as device:
         yield DeviceBlocks(device, config, args.seed), device.info

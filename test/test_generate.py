@@ -229,6 +229,16 @@ def test_sampling_options(capsys):
     assert len(set(texts[1:])) == 5
 
 
+def test_stochastic_rounding(capsys, tmp_path):
+    """--seed is of the model's rounding too: same text in short, other bits."""
+    sessions = []
+    for seed in (1, 1, 2):
+        assert run_main(capsys, "--prompt", "And it", "--tokens", 5, "--rounding", "stochastic", "--seed", seed, "--save-session",
+            tmp_path/"session")[0] == 0
+        sessions.append((tmp_path/"session").read_bytes())
+    assert sessions[0] == sessions[1] != sessions[2]
+
+
 @pytest.mark.parametrize("arguments, message", [
     ([],                                            "--prompt is missing"),
     (["--prompt", "a", "--tokens", "-1"],           "argument --tokens: -1 is not allowed: an integer, at least 0, is"),
