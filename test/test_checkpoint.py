@@ -110,6 +110,22 @@ def test_sharded(checkpoint, tmp_path):
     check_error(tmp_path, f"{shard.name}: is missing")
 
 
+def test_sharded_and_old_bin(checkpoint, tmp_path):
+    """Several .bin with an index, in the format before PyTorch 1.6, which cannot be mapped into memory."""
+    make_original(tmp_path/"original", checkpoint[0])
+    path    = tmp_path/"original"/"pytorch_model.bin"
+    weights = torch.load(path, weights_only=True)
+    path.unlink()
+    index = {name: f"part-{n % 2}.bin" for n, name in enumerate(weights)}
+    for part in set(index.values()):
+        torch.save({name: weights[name] for name in weights if index[name] == part}, path.with_name(part),
+            _use_new_zipfile_serialization=False)
+    path.with_name("pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": index}))
+    assert relative_error(compute_logits(load_checkpoint(path.parent), TOKENS), expected_logits(checkpoint[1])) < LIMIT
+    path.with_name("pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": index | {"more": "part-0.bin"}}))
+    check_error(path.parent, "part-0.bin: more is missing, which pytorch_model.bin.index.json says is there")
+
+
 def test_greedy_tokens(checkpoint):
     directory, model = checkpoint
     with torch.no_grad():

@@ -233,8 +233,8 @@ def test_stochastic_rounding(capsys, tmp_path):
     """--seed is of the model's rounding too: same text in short, other bits."""
     sessions = []
     for seed in (1, 1, 2):
-        assert run_main(capsys, "--prompt", "And it", "--tokens", 5, "--rounding", "stochastic", "--seed", seed, "--save-session",
-            tmp_path/"session")[0] == 0
+        assert run_main(capsys, "--prompt", "And it", "--tokens", 5, "--rounding", "stochastic", "--seed", seed,
+            "--save-session", tmp_path/"session")[0] == 0
         sessions.append((tmp_path/"session").read_bytes())
     assert sessions[0] == sessions[1] != sessions[2]
 
