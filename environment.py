@@ -14,7 +14,8 @@ import sys
 
 from pathlib import Path
 
-_missing = [name for name in ("litex", "migen", "numpy", "serial", "torch", "tqdm") if not importlib.util.find_spec(name)]
+_needed  = ("litex", "migen", "numpy", "safetensors", "serial", "tokenizers", "torch", "tqdm")
+_missing = [name for name in _needed if not importlib.util.find_spec(name)]
 
 if _missing:
     _folder = Path(__file__).resolve().parent/".venv"

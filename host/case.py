@@ -5,6 +5,7 @@
 
 """Case files: the inputs of a run (CASE.npz) and its outputs (OUT.npz), in binary16."""
 
+import json
 import os
 import tempfile
 import zipfile
@@ -172,6 +173,13 @@ def write_atomically(path, write):
             raise
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({error.strerror}): choose a folder that can.") from error
+
+
+def save_json(path, summary):
+    """Write a summary to `path`, if one is given."""
+    if path is not None:
+        text = json.dumps(summary, indent=4) + "\n"
+        write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def save_output(path, y, h):

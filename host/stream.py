@@ -11,7 +11,6 @@ exit codes: 0 done; 1 the device or the link failed; 2 an option, a file or a ca
 """
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -24,10 +23,11 @@ import environment # First: the others need it.
 from tqdm import tqdm
 
 from host.block import MODES, run_block
-from host.case import check_case, check_writable, load_case, save_output, write_atomically
+from host.case import check_case, check_writable, load_case, save_json, save_output
 from host.connect import add_device_arguments, open_device, requested_config
 from host.device import Job, version_string
 from host.errors import HostError, UsageError
+from host.generate import add_generate_arguments, generate
 
 from soc.protocol import Opcode
 
@@ -85,13 +85,6 @@ def store_every(text):
 
 def log_to_stderr(message):
     print(message, file=sys.stderr, flush=True)
-
-
-def save_json(path, summary):
-    """Write a summary to `path`, if one is given."""
-    if path is not None:
-        text = json.dumps(summary, indent=4) + "\n"
-        write_atomically(path, lambda file: file.write(text.encode()))
 
 # Commands -----------------------------------------------------------------------------------------
 
@@ -169,7 +162,7 @@ class Parser(argparse.ArgumentParser):
 def parse_arguments(arguments):
     parser   = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
-    for command in (run, info, selftest):
+    for command in (run, generate, info, selftest):
         sub = commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
         if command is run:
             sub.add_argument("case", metavar="CASE.npz",
@@ -183,6 +176,8 @@ def parse_arguments(arguments):
                      "less DRAM traffic, the same bits (default: %(default)s).")
             sub.add_argument("--seed",   type=seed,
                 help="Of the stochastic rounding of token 0; token t takes seed + t (default: 0).")
+        if command is generate:
+            add_generate_arguments(sub)
         add_device_arguments(sub)
         sub.add_argument("--json",    metavar="FILE", help="Write a summary to FILE.")
         sub.add_argument("--verbose", action="store_true", help="Tell each step, and where an error comes from.")

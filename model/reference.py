@@ -48,6 +48,8 @@ class Mamba2Config:
     chunk_size : Tokens of a prefill chunk.
     norm_eps   : Added to the mean square in the norm.
     dt_limit   : (low, high) that dt is clamped to after the softplus.
+    bias       : Whether in_proj and out_proj add a bias.
+    conv_bias  : Whether the convolution does.
 
     Raises
     ------
@@ -62,6 +64,8 @@ class Mamba2Config:
     chunk_size : int   = 256
     norm_eps   : float = 1e-5
     dt_limit   : tuple = (0.0, math.inf)
+    bias       : bool  = False
+    conv_bias  : bool  = True
 
     def __post_init__(self):
         for name in ("d_model", "d_state", "headdim", "ngroups", "expand", "d_conv", "chunk_size"):
@@ -71,7 +75,7 @@ class Mamba2Config:
                 f"expand*d_model = {self.d_inner} is.")
         if self.heads % self.ngroups:
             raise ValueError(f"ngroups = {self.ngroups} is not allowed: a divisor of the {self.heads} heads is.")
-        if not 0 < self.norm_eps < math.inf:
+        if not isinstance(self.norm_eps, float) or not 0 < self.norm_eps < math.inf:
             raise ValueError(f"norm_eps = {self.norm_eps!r} is not allowed: a positive number is.")
         if len(self.dt_limit) != 2 or not 0 <= self.dt_limit[0] < self.dt_limit[1]:
             raise ValueError(f"dt_limit = {self.dt_limit!r} is not allowed: (low, high) with 0 <= low < high is.")
@@ -131,10 +135,11 @@ class GatedRMSNorm(nn.Module):
 
 
 class Mamba2Layer(nn.Module):
-    """A Mamba-2 layer for inference, with weights initialised as Mamba-2 does for training.
+    """A Mamba-2 layer, with weights initialised as Mamba-2 does for training.
 
     ``layer.double()`` (or ``.bfloat16()``, ...) sets the type of weights and activations. dt, the SSM block and the
-    norm compute in float64 in a float64 layer, else in float32. There is no batch dimension, and no gradient.
+    norm compute in float64 in a float64 layer, else in float32. There is no batch dimension (``torch.vmap`` adds one), and
+    only ``layer(u, state)``, as :meth:`prefill` otherwise, has gradients.
 
     Parameters
     ----------
@@ -146,14 +151,14 @@ class Mamba2Layer(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.config   = config
-        self.in_proj  = nn.Linear(config.d_model, config.d_inner + config.d_xbc + config.heads, bias=False)
-        self.conv1d   = nn.Conv1d(config.d_xbc, config.d_xbc, config.d_conv, groups=config.d_xbc)
+        self.in_proj  = nn.Linear(config.d_model, config.d_inner + config.d_xbc + config.heads, bias=config.bias)
+        self.conv1d   = nn.Conv1d(config.d_xbc, config.d_xbc, config.d_conv, groups=config.d_xbc, bias=config.conv_bias)
         dt            = torch.empty(config.heads).uniform_(*map(math.log, self.dt_init)).exp()
         self.dt_bias  = nn.Parameter(dt + torch.log(-torch.expm1(-dt))) # The inverse of softplus.
         self.A_log    = nn.Parameter(torch.empty(config.heads).uniform_(*self.A_init).log())
         self.D        = nn.Parameter(torch.ones(config.heads))
         self.norm     = GatedRMSNorm(config.d_inner, config.ngroups, config.norm_eps)
-        self.out_proj = nn.Linear(config.d_inner, config.d_model, bias=False)
+        self.out_proj = nn.Linear(config.d_inner, config.d_model, bias=config.bias)
 
     @property
     def dtype(self):
@@ -189,12 +194,16 @@ class Mamba2Layer(nn.Module):
                     f"{tuple(expected.shape)} is.")
         return Mamba2State(conv=state.conv.to(self.dtype), ssm=state.ssm.to(self.block_dtype))
 
-    def _project(self, u, state):
-        """Everything before the SSM block: returns z, the block's inputs and the convolution's next state."""
+    def project(self, u, conv):
+        """Everything before the SSM block.
+
+        u: (T, d_model), conv: the convolution's state. Returns z (T, H*P), a :class:`BlockInputs` without h0, and the
+        convolution's state after the last token.
+        """
         config     = self.config
         tokens     = u.shape[0]
         z, xBC, dt = self.in_proj(u.to(self.dtype)).split((config.d_inner, config.d_xbc, config.heads), dim=-1)
-        history    = torch.cat((state.conv, xBC))
+        history    = torch.cat((conv, xBC))
         xBC        = F.silu(self.conv1d(history.T[None])[0].T).to(self.block_dtype)
         x, B, C    = xBC.split(config.xbc_sizes, dim=-1)
         dt         = F.softplus(dt.to(self.block_dtype) + self.dt_bias.to(self.block_dtype)).clamp(*config.dt_limit)
@@ -205,12 +214,11 @@ class Mamba2Layer(nn.Module):
             B  = B.unflatten(-1, (config.ngroups, config.d_state)),
             C  = C.unflatten(-1, (config.ngroups, config.d_state)),
             D  = self.D.to(self.block_dtype),
-            h0 = state.ssm,
         )
         return z, inputs, history[tokens:].clone()
 
-    def _output(self, y, z):
-        """Everything after the SSM block."""
+    def output(self, y, z):
+        """Everything after the SSM block. y: (T, H, P), z: (T, H*P); returns (T, d_model)."""
         return self.out_proj(self.norm(y.flatten(-2), z).to(self.dtype))
 
     @torch.no_grad()
@@ -219,7 +227,8 @@ class Mamba2Layer(nn.Module):
 
         h0 is the SSM state that `state` holds, zeros without one. Raises as :meth:`prefill`.
         """
-        return self._project(u, self._check(u, state))[1]
+        state = self._check(u, state)
+        return self.project(u, state.conv)[1]._replace(h0=state.ssm)
 
     @torch.no_grad()
     def prefill(self, u, state=None):
@@ -238,19 +247,22 @@ class Mamba2Layer(nn.Module):
         ------
         ValueError : names the tensor, its shape and the shape that is allowed.
         """
-        z, inputs, conv       = self._project(u, self._check(u, state))
-        x, dt, _, B, C, D, h0 = inputs
-        y, h                  = ssd_prefill(x, dt, self.A, B, C, D, h0, self.config.chunk_size)
-        return self._output(y, z), Mamba2State(conv, h)
+        return self(u, state)
+
+    def forward(self, u, state=None):
+        state                = self._check(u, state)
+        z, inputs, conv      = self.project(u, state.conv)
+        x, dt, _, B, C, D, _ = inputs
+        y, h                 = ssd_prefill(x, dt, self.A, B, C, D, state.ssm, self.config.chunk_size)
+        return self.output(y, z), Mamba2State(conv, h)
 
     @torch.no_grad()
     def step(self, u, state=None):
         """Run one token, by the recurrence. u: (d_model,); otherwise as :meth:`prefill`, out (d_model,)."""
-        z, inputs, conv = self._project(u[None], self._check(u[None], state))
-        y, h            = ssm_recurrence(*inputs, dtype=self.block_dtype)
-        return self._output(y, z)[0], Mamba2State(conv, h)
-
-    forward = prefill
+        state           = self._check(u[None], state)
+        z, inputs, conv = self.project(u[None], state.conv)
+        y, h            = ssm_recurrence(*inputs._replace(h0=state.ssm), dtype=self.block_dtype)
+        return self.output(y, z)[0], Mamba2State(conv, h)
 
 # Synthetic Layers ---------------------------------------------------------------------------------
 

@@ -1,0 +1,212 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Writes text for the command generate of stream.py: opens model and device, generates, shows the text and the rates."""
+
+import shutil
+import sys
+import time
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from tqdm import tqdm
+
+from host.case import check_writable, save_json, write_atomically
+from host.connect import open_device
+from host.errors import UsageError
+from host.model import DeviceBlocks
+
+from model.checkpoint import checkpoint_directory, load_checkpoint
+from model.decoder import BitExactBlocks, Decoder, TorchBlocks
+from model.sampling import Sampler, StopStrings
+from model.session import load_session, session_bytes
+from model.tokenizer import load_tokenizer
+
+# Constants ----------------------------------------------------------------------------------------
+
+HOST_BLOCKS = { # What runs the SSM blocks, beside the device.
+    "model"   : lambda config, args: BitExactBlocks(config, args.seed if args.rounding == "stochastic" else None),
+    "float16" : lambda config, args: TorchBlocks(config, torch.float16),
+    "float32" : lambda config, args: TorchBlocks(config, torch.float32),
+}
+
+# Text ---------------------------------------------------------------------------------------------
+
+class Screen:
+    """Shows text as it comes; on a terminal in lines, the last one above a line with the live rate, else as it is."""
+    def __init__(self, total):
+        self.live  = sys.stdout.isatty() and sys.stderr.isatty()
+        self.line  = ""
+        options    = {"file": sys.stderr, "leave": False, "dynamic_ncols": True}
+        self.below = tqdm(total=total, unit="token", position=1, disable=not sys.stderr.isatty(),
+            bar_format="[{n_fmt}/{total_fmt} tokens, {rate_fmt}{postfix}]", **options)
+        self.last  = tqdm(position=0, bar_format="{desc}", disable=not self.live, **options)
+
+    def write(self, text):
+        if not self.live:
+            print(text, end="", flush=True)
+            return
+        width      = shutil.get_terminal_size().columns - 1
+        self.line += text
+        while "\n" in self.line or len(self.line) > width:
+            end   = self.line.find("\n", 0, width + 1)
+            if end < 0:
+                end = self.line.rfind(" ", 0, width)
+            whole = end < 0 # A word as long as the line.
+            self.last.write(self.line[:width if whole else end], file=sys.stdout)
+            self.line = self.line[width if whole else end + 1:]
+        self.last.set_description_str(self.line)
+
+    def rate(self, figures):
+        """Count a token, and show what it costs."""
+        self.below.set_postfix_str(figures, refresh=False)
+        self.below.update()
+
+    def close(self):
+        self.last.close()
+        self.below.close()
+        print(self.line)
+
+# Rates --------------------------------------------------------------------------------------------
+
+@dataclass
+class Meter:
+    """Counts what tokens cost, from its making on."""
+    decoder  : Decoder
+    clock_hz : int = 0
+
+    def __post_init__(self):
+        self.start         = time.monotonic()
+        self.first         = len(self.decoder.tokens)
+        self.block_cycles  = getattr(self.decoder.blocks, "cycles",  0)
+        self.block_seconds = getattr(self.decoder.blocks, "seconds", 0)
+
+    def summary(self):
+        """Tokens, and their rates, ready for JSON."""
+        blocks  = self.decoder.blocks
+        tokens  = len(self.decoder.tokens) - self.first
+        seconds = time.monotonic() - self.start
+        summary = {"tokens": tokens, "seconds": seconds, "tokens_per_second": tokens/seconds if seconds else 0.0}
+        if self.clock_hz and tokens:
+            cycles   = blocks.cycles - self.block_cycles
+            summary |= {
+                "cycles_per_token"         : cycles/tokens,
+                "block_tokens_per_second"  : tokens*self.clock_hz/cycles, # The blocks alone, by the device's clock.
+                "share_in_block"           : (blocks.seconds - self.block_seconds)/seconds,
+            }
+        return summary
+
+
+def device_text(summary):
+    """The figures of a Meter that only a device has, in a few words."""
+    if "cycles_per_token" not in summary:
+        return ""
+    return f"{summary['cycles_per_token']:.0f} cycles a token, {summary['share_in_block']:.0%} of the time in the blocks"
+
+# Generation ---------------------------------------------------------------------------------------
+
+def generate_tokens(decoder, sampler, tokens, stop_tokens=()):
+    """Yield up to `tokens` tokens, each taken by the decoder before. Ends at a token of `stop_tokens`."""
+    for _ in range(tokens):
+        token = sampler(decoder.logits, decoder.tokens)
+        if token in stop_tokens:
+            return
+        decoder.take([token])
+        yield token
+
+
+@contextmanager
+def open_blocks(args, config):
+    """Context manager: (blocks, the device's Info or None), as the options say."""
+    if args.blocks != "device":
+        yield HOST_BLOCKS[args.blocks](config, args), None
+        return
+    with open_device(args, args.log) as device:
+        yield DeviceBlocks(device, config, args.seed), device.info
+
+
+def write(args):
+    """Let a model write text, as the options of host/generate.py say.
+
+    Raises
+    ------
+    HostError : an option, a file or the model is wrong; the device or the link failed.
+    """
+    torch.set_num_threads(1) # The simulation needs the processor more; and the bits do not depend on the machine's cores.
+    if args.top_p == 0:
+        raise UsageError("--top-p 0.0 is not allowed: a number above 0, up to 1, is.")
+    if args.save_session is not None:
+        check_writable(args.save_session)
+    try:
+        stop      = StopStrings(args.stop)
+        directory = checkpoint_directory(args.model)
+        network   = load_checkpoint(directory)
+        tokenizer = load_tokenizer(directory)
+        prompt    = tokenizer.encode(args.prompt)
+        if prompt:
+            network.check_tokens(prompt)
+        elif args.load_session is None:
+            raise UsageError("--prompt is missing: a text to begin with, or --load-session, is needed.")
+        with open_blocks(args, network.config) as (blocks, info):
+            decoder = Decoder(network, blocks)
+            if args.load_session is not None:
+                load_session(decoder, args.load_session)
+            summary = _write_text(args, decoder, tokenizer, prompt, stop, info)
+            if args.save_session is not None:
+                session = session_bytes(decoder)
+                write_atomically(args.save_session, lambda file: file.write(session))
+    except ValueError as error: # CheckpointError is one.
+        raise UsageError(str(error)) from error
+    save_json(args.json, summary)
+
+
+def _write_text(args, decoder, tokenizer, prompt, stop, info):
+    """Take the prompt, generate, show the text. Returns the summary."""
+    sampler = Sampler(args.temperature, args.top_k, args.top_p, args.seed, args.repetition_penalty)
+    decode  = tokenizer.decoder()
+    screen  = Screen(args.tokens)
+    clock   = info.clock_hz if info else 0
+    text    = ""
+    try:
+        screen.write(args.prompt)
+        prefill = Meter(decoder, clock)
+        if prompt:
+            decoder.prefill(prompt)
+        prefill = prefill.summary()
+        meter   = Meter(decoder, clock)
+        ends    = (*decoder.network.config.stop_tokens, *tokenizer.stop_tokens)
+        for token in generate_tokens(decoder, sampler, args.tokens, ends):
+            piece = stop(decode(token))
+            text += piece
+            screen.write(piece)
+            screen.rate(device_text(meter.summary()))
+            if stop.found:
+                break
+        text += stop.held
+        screen.write(stop.flush())
+        decode = meter.summary()
+    finally:
+        screen.close()
+    for name, figures in (("prompt", prefill), ("text", decode)):
+        if figures["tokens"]:
+            print(f"{name}: {figures['tokens']} tokens, {figures['tokens_per_second']:.2f} token/s", file=sys.stderr,
+                end=f"; {device_text(figures)}\n" if info else "\n")
+    if info and decode["tokens"]:
+        print(f"the blocks alone, at {clock/1e6:g} MHz: {decode['block_tokens_per_second']:.1f} token/s", file=sys.stderr)
+    return {
+        "model"     : args.model,
+        "layers"    : decoder.network.config.n_layer,
+        "blocks"    : args.blocks,
+        "transport" : args.transport if info else None,
+        "clock_hz"  : info.clock_hz  if info else None,
+        "lanes"     : info.lanes     if info else None,
+        "text"      : text,
+        "generated" : decoder.tokens[len(decoder.tokens) - decode["tokens"]:],
+        "prefill"   : prefill,
+        "decode"    : decode,
+    }

@@ -1,0 +1,207 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""config.json of a checkpoint, in the layout of state-spaces/mamba2-* or of transformers' Mamba2, as a NetworkConfig.
+
+Each field is taken, must have one value, or changes nothing in a float32 model that is not trained further. A field that is
+none of these is refused, so that no model runs other than its configuration says.
+"""
+
+import json
+import math
+
+from dataclasses import dataclass
+
+from model.network import NetworkConfig
+from model.reference import Mamba2Config
+
+# Fields -------------------------------------------------------------------------------------------
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be used; names the file, and the field or tensor."""
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The fields of a JSON object.
+
+    taken   : {name: (name in NetworkConfig or Mamba2Config, value where the field is absent)}.
+    fixed   : {name: (values that are allowed)}; an absent field has the first one.
+    ignored : names.
+    needed  : those of `fixed` that cannot be absent.
+    """
+    taken   : dict
+    fixed   : dict
+    ignored : tuple = ()
+    needed  : tuple = ()
+
+    def read(self, path, values, prefix=""):
+        """{name in a Config: value}. `values`: of the object; `prefix`: of their names in messages.
+
+        Raises
+        ------
+        CheckpointError : names the first field that is not allowed.
+        """
+        for name, value in values.items():
+            if name in self.fixed:
+                if not any(value == allowed and isinstance(value, bool) == isinstance(allowed, bool)
+                        for allowed in self.fixed[name]):
+                    raise CheckpointError(f"{path}: {prefix}{name} = {value!r} is not allowed: "
+                        f"{' or '.join(map(repr, self.fixed[name]))} is.")
+            elif name not in self.taken and name not in self.ignored:
+                raise CheckpointError(f"{path}: {prefix}{name} = {value!r} is not allowed: this field is not known.")
+        for name in self.needed:
+            if name not in values:
+                raise CheckpointError(f"{path}: {prefix}{name} is missing: {self.fixed[name][0]!r} is allowed.")
+        taken = {}
+        for name, (target, default) in self.taken.items():
+            value = values.get(name, default)
+            if isinstance(default, bool) and not isinstance(value, bool):
+                raise CheckpointError(f"{path}: {prefix}{name} = {value!r} is not allowed: true or false is.")
+            taken[target] = value
+        return taken
+
+
+ORIGINAL = Fields(
+    taken = {
+        "d_model"                 : ("d_model", 2560),
+        "n_layer"                 : ("n_layer", 64),
+        "vocab_size"              : ("vocab_size", 50277),
+        "pad_vocab_size_multiple" : ("pad_vocab_size_multiple", 8),
+        "tie_embeddings"          : ("tie_embeddings", True),
+        "ssm_cfg"                 : ("ssm_cfg", {}),
+    },
+    fixed = {
+        "d_intermediate" : (0,),    # No MLP between layers,
+        "attn_layer_idx" : ([],),   # and no attention.
+        "attn_cfg"       : ({},),
+        "rms_norm"       : (True,),
+    },
+    ignored = ("residual_in_fp32", "fused_add_norm"),
+)
+
+ORIGINAL_LAYER = Fields(
+    taken = {
+        "d_state"    : ("d_state", 128),
+        "headdim"    : ("headdim", 64),
+        "ngroups"    : ("ngroups", 1),
+        "expand"     : ("expand", 2),
+        "d_conv"     : ("d_conv", 4),
+        "chunk_size" : ("chunk_size", 256),
+        "bias"       : ("bias", False),
+        "conv_bias"  : ("conv_bias", True),
+        "dt_limit"   : ("dt_limit", (0.0, math.inf)),
+    },
+    fixed = {
+        "layer"            : ("Mamba2",),
+        "d_ssm"            : (None,),
+        "D_has_hdim"       : (False,), # The accelerator's D is a scalar of the head.
+        "rmsnorm"          : (True,),
+        "norm_before_gate" : (False,),
+        "activation"       : ("swish", "silu"),
+    },
+    ignored = ("conv_init", "A_init_range", "dt_min", "dt_max", "dt_init_floor", "use_mem_eff_path"),
+    needed  = ("layer",),
+)
+
+TRANSFORMERS = Fields(
+    taken = {
+        "vocab_size"          : ("vocab_size", 32768),
+        "num_hidden_layers"   : ("n_layer", 64),
+        "hidden_size"         : ("d_model", 4096),
+        "state_size"          : ("d_state", 128),
+        "head_dim"            : ("headdim", 64),
+        "num_heads"           : ("num_heads", 128),
+        "n_groups"            : ("ngroups", 8),
+        "expand"              : ("expand", 2),
+        "conv_kernel"         : ("d_conv", 4),
+        "chunk_size"          : ("chunk_size", 256),
+        "layer_norm_epsilon"  : ("norm_eps", 1e-5),
+        "time_step_limit"     : ("dt_limit", (0.0, math.inf)),
+        "use_bias"            : ("bias", False),
+        "use_conv_bias"       : ("conv_bias", True),
+        "tie_word_embeddings" : ("tie_embeddings", False),
+        "eos_token_id"        : ("stop_tokens", 2),
+    },
+    fixed = {
+        "model_type"          : ("mamba2",),
+        "hidden_act"          : ("silu", "swish"),
+        "rms_norm"            : (True,),
+        "is_encoder_decoder"  : (False,),
+        "add_cross_attention" : (False,),
+    },
+    ignored = (
+        "architectures", "bos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id", "dtype",
+        "torch_dtype", "transformers_version", "_name_or_path", "initializer_range", "residual_in_fp32",
+        "time_step_rank", "time_step_min", "time_step_max", "time_step_floor", "time_step_init_scheme",
+        "time_step_scale", "rescale_prenorm_residual", "use_cache", "return_dict", "output_hidden_states",
+        "output_attentions", "chunk_size_feed_forward", "id2label", "label2id", "problem_type", "is_decoder",
+        "norm_before_gate", "tokenizer_class", "use_mambapy", "layer_types",
+    ),
+    needed  = ("model_type",),
+)
+
+# Reading ------------------------------------------------------------------------------------------
+
+def read_config(path):
+    """The :class:`model.network.NetworkConfig` of a config.json.
+
+    Raises
+    ------
+    CheckpointError : names the file, the field, its value and what is allowed.
+    """
+    values = read_json(path)
+    if "ssm_cfg" in values or "d_model" in values:
+        taken  = ORIGINAL.read(path, values)
+        taken |= ORIGINAL_LAYER.read(path, _object(path, "ssm_cfg", taken.pop("ssm_cfg")), "ssm_cfg.")
+        multiple = taken.pop("pad_vocab_size_multiple")
+        for name, value in (("vocab_size", taken["vocab_size"]), ("pad_vocab_size_multiple", multiple)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise CheckpointError(f"{path}: {name} = {value!r} is not allowed: an integer of at least 1 is.")
+        taken["vocab_size"] += -taken["vocab_size"] % multiple
+        heads = None
+    else:
+        taken = TRANSFORMERS.read(path, values)
+        heads = taken.pop("num_heads")
+        stop  = taken["stop_tokens"]
+        taken["stop_tokens"] = () if stop is None else tuple(stop) if isinstance(stop, list) else (stop,)
+    taken["dt_limit"] = _limit(path, taken["dt_limit"])
+    try:
+        names   = ("vocab_size", "n_layer", "tie_embeddings", "stop_tokens")
+        network = {name: taken.pop(name) for name in names if name in taken}
+        config  = NetworkConfig(layer=Mamba2Config(**taken), **network)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    if heads not in (None, config.layer.heads):
+        raise CheckpointError(f"{path}: num_heads = {heads!r} is not allowed: expand*hidden_size/head_dim = "
+            f"{config.layer.heads} is.")
+    return config
+
+
+def read_json(path):
+    """The object that a JSON file holds. Raises CheckpointError."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return _object(path, "the file", json.load(file))
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path}: is not JSON ({error}).") from error
+
+
+def _object(path, name, value):
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: {name} is not a JSON object.")
+    return value
+
+
+def _limit(path, limit):
+    """(low, high) of dt. JSON has no infinity: transformers writes {"__float__": "Infinity"}."""
+    try:
+        return tuple(float(value["__float__"] if isinstance(value, dict) else value) for value in limit)
+    except (TypeError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: the limit of dt, {limit!r}, is not allowed: two numbers are.") from error

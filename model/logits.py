@@ -1,0 +1,63 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Writes the logits of the PyTorch reference for any checkpoint: float32 (T, vocabulary), as .npy."""
+
+import argparse
+import os
+import sys
+
+sys.path[:0] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
+
+import environment # First: the others need it.
+
+import numpy as np
+import torch
+
+from host.case import check_writable, write_atomically
+from host.errors import HostError
+
+from model.checkpoint import load_checkpoint
+
+# Main ---------------------------------------------------------------------------------------------
+
+def token_list(text):
+    """Tokens separated by commas, for argparse."""
+    try:
+        return [int(token) for token in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: numbers separated by commas are.") from error
+
+
+def compute_logits(network, tokens, step=False):
+    """Logits (T, vocabulary) of tokens from the start of a text, by prefill, or with `step` one by one."""
+    if not step:
+        return network.prefill(tokens)[0]
+    states, rows = None, []
+    for token in tokens:
+        logits, states = network.step(token, states)
+        rows.append(logits)
+    return torch.stack(rows)
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(prog="python -m model.logits", description=__doc__)
+    parser.add_argument("--model",  required=True, metavar="DIR", help="Folder of a checkpoint, or tiny.")
+    parser.add_argument("--tokens", required=True, type=token_list, metavar="1,2,3", help="Tokens, separated by commas.")
+    parser.add_argument("--output", required=True, metavar="OUT.npy", help="Where to write the logits.")
+    parser.add_argument("--step",   action="store_true", help="Compute them token by token instead of by prefill.")
+    args = parser.parse_args(arguments)
+    try:
+        check_writable(args.output)
+        logits = compute_logits(load_checkpoint(args.model), args.tokens, args.step).numpy()
+        write_atomically(args.output, lambda file: np.save(file, logits))
+    except (HostError, ValueError) as error:
+        print(f"logits.py: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
