@@ -26,7 +26,8 @@ from host.block import run_block
 from host.case import check_case
 from host.connect import add_device_arguments, open_device
 from host.errors import HostError
-from host.stream import Progress, log_to_stderr
+from host.progress import Progress
+from host.stream import log_to_stderr
 
 from model.bitexact import ssm_block
 from model.case import realistic_case

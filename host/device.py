@@ -168,6 +168,11 @@ class Device:
         address, _ = self.csr.registers[name]
         self.transport.write_words(address, [value], readback=False)
 
+    def cycles(self):
+        """Clock cycles since the device's reset."""
+        self.write_csr("mailbox_latch", 1)
+        return self.read_csr("mailbox_cycles")
+
     def counters(self):
         """The accelerator's counters, of one moment: {name: value}. See cores/ssm/ssm.py for what they count."""
         self.write_csr("ssm_counters_latch", 1)

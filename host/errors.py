@@ -35,6 +35,10 @@ class IntegrityError(LinkError):
 
 # Device -------------------------------------------------------------------------------------------
 
+class SelfTestFailed(HostError):
+    """The device answers, and does something wrong."""
+
+
 class VersionMismatch(HostError):
     """Host and firmware, or host and gateware, do not fit together."""
 

@@ -18,15 +18,16 @@ import pytest
 
 from cores.ssm.config import SSMConfig
 
-from fake_device import EtherboneServer, FakeDevice, UARTBoneServer, fake_firmware
+from fake_device import RAM_BASE, EtherboneServer, FakeDevice, UARTBoneServer, fake_firmware
 
 from host import stream
+from host.checks import TESTS
 from host.connect import port_url
 from host.etherbone import open_socket
 
 from model.bitexact import ssm_block
 
-from soc.protocol import Error
+from soc.protocol import DATA_OFFSET, Error
 
 # Helpers ------------------------------------------------------------------------------------------
 
@@ -117,9 +118,91 @@ def test_info_and_selftest(bench):
     assert json.loads(path.read_text())["max_d_state"] == 128
     code, stdout, stderr = bench.run("selftest", "--json", path)
     assert (code, stderr) == (0, "")
-    assert "self-test passed" in stdout
+    assert [line.split()[:2] for line in stdout.splitlines()] == [[name, "passed:"] for name in TESTS]
     assert json.loads(path.read_text())["passed"] is True
     assert bench.fake.boots == 1 # The second command found the firmware running.
+
+
+def test_selftest_finds_a_stuck_word(bench):
+    bench.fake.stuck = RAM_BASE + bench.fake.ram.nbytes - 64*1024
+    code, stdout, stderr = bench.run("selftest")
+    assert code == 1 and "firmware   passed" in stdout and "DRAM       passed" not in stdout
+    assert_one_line(stderr, "still differ")
+
+
+# Load, Bench, Reset, Discover ---------------------------------------------------------------------
+
+def test_load_is_resumed_and_kept(bench):
+    """What is there is not sent again; a run leaves it alone; reset forgets it."""
+    random  = np.random.default_rng(3)
+    path    = bench.folder/"summary.json"
+    weights = bench.folder/"weights.npz"
+    np.savez(weights, a=random.random((40, 50), np.float32), b=random.integers(0, 255, 777, np.uint8))
+    other   = bench.folder/"other.bin"
+    other.write_bytes(random.bytes(12_345))
+    command = ["load", weights, other, "--json", path, "--manifest", bench.folder/"manifest.json"]
+    code, stdout, stderr = bench.run(*command)
+    assert (code, stderr) == (0, "")
+    summary = json.loads(path.read_text())
+    assert summary["regions"] == 3 and summary["sent"] == summary["bytes"] >= 8000 + 777 + 12_345
+    regions = {region["name"]: region for region in json.loads((bench.folder/"manifest.json").read_text())["regions"]}
+    assert list(regions) == ["a", "b", "other.bin"]
+    offset = RAM_BASE + DATA_OFFSET + regions["other.bin"]["offset"]
+    assert bench.fake.load(offset, 12_344) == other.read_bytes()[:12_344]
+
+    assert bench.run_case()[0] == 0
+    assert_output(bench)
+    bench.fake.store(offset, bytes(4)) # Damage.
+    code, stdout, stderr = bench.run(*command)
+    summary = json.loads(path.read_text())
+    assert code == 0 and 0 < summary["sent"] <= 4096
+    assert "3 regions" in bench.run("info")[1]
+    assert bench.run("reset")[0] == 0
+    assert "loaded     nothing" in bench.run("info")[1]
+
+
+@pytest.mark.parametrize("content, name, message", [
+    (b"",      "x.bin",         "nothing to load"),
+    (b"no",    "x.npz",         "is damaged or of another format"),
+    (b"no",    "x.safetensors", "cannot be read"),
+    (None,     "x.bin",         "cannot be read"),
+])
+def test_load_refuses(bench, content, name, message):
+    path = bench.folder/name
+    if content is not None:
+        path.write_bytes(content)
+    code, stdout, stderr = bench.run("load", path)
+    assert (code, stdout) == (2, "")
+    assert_one_line(stderr, message)
+
+
+def test_bench(bench):
+    path = bench.folder/"summary.json"
+    code, stdout, stderr = bench.run("bench", "--size", 65536, "--json", path)
+    assert (code, stderr) == (0, "")
+    summary = json.loads(path.read_text())
+    assert summary["bytes"] == 65536 and summary["write_bytes_per_second"] > 0 and "round trip" in stdout
+    for size in ("0", "4097", "x"):
+        code, _, stderr = bench.run("bench", "--size", size)
+        assert code == 2
+        assert_one_line(stderr, f"{size} is not allowed: a multiple of 16 from 4096")
+
+
+def test_discover(bench):
+    done = subprocess.run([sys.executable, STREAM, "discover", "--network", bench.etherbone.ip, "--udp-port",
+        str(bench.etherbone.port)], text=True, capture_output=True, timeout=30)
+    assert (done.returncode, done.stdout) == (0, f"{bench.etherbone.ip}\n")
+    done = subprocess.run([sys.executable, STREAM, "discover", "--network", "10.0.0.0/8"], text=True, capture_output=True,
+        timeout=30)
+    assert done.returncode == 2
+    assert_one_line(done.stderr, "10.0.0.0/8")
+
+
+def test_completion():
+    done = subprocess.run([sys.executable, STREAM, "--print-completion", "bash"], text=True, capture_output=True, timeout=30)
+    assert done.returncode == 0
+    assert all(command in done.stdout for command in ("load", "generate", "discover", "--transport", "--store-every"))
+    assert subprocess.run(["bash", "-n"], input=done.stdout, text=True).returncode == 0
 
 
 def test_rounding_of_a_board_is_checked(bench):

@@ -1,0 +1,90 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""``stream.py load``: files to named regions of the device's DRAM, checked there, resumed where it stopped."""
+
+import os
+import zipfile
+
+import numpy as np
+
+from host import manifest
+from host.connect import open_device
+from host.case import check_writable, save_json
+from host.errors import UsageError
+from host.progress import Progress
+
+# Files --------------------------------------------------------------------------------------------
+
+def read_regions(paths):
+    """{name: bytes} of files: the tensors of .safetensors and .npz files by their names, other files as they are, whole.
+
+    Raises
+    ------
+    UsageError : a file cannot be read, or two regions have the same name.
+    """
+    regions = {}
+    for path in paths:
+        for name, data in _read_file(path):
+            if name in regions:
+                raise UsageError(f"{path}: a second region named {name} is not allowed: rename one of the files or tensors.")
+            regions[name] = data
+    if not any(regions.values()):
+        raise UsageError(f"{', '.join(paths)}: nothing to load: files with at least one byte are allowed.")
+    return regions
+
+
+def _read_file(path):
+    try:
+        if path.endswith(".safetensors"):
+            from safetensors import safe_open
+            with safe_open(path, "pt") as file:
+                return [(name, _tensor_bytes(file.get_tensor(name))) for name in file.keys()]
+        if path.endswith(".npz"):
+            with np.load(path, allow_pickle=False) as file:
+                return [(name, np.ascontiguousarray(file[name]).tobytes()) for name in file.files]
+        with open(path, "rb") as file:
+            return [(os.path.basename(path), file.read())]
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{path}: is damaged or of another format ({error}).") from error
+    except Exception as error: # SafetensorError is no subclass of anything else.
+        raise UsageError(f"{path}: cannot be read ({' '.join(str(error).split())}).") from error
+
+
+def _tensor_bytes(tensor):
+    import torch
+    return tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+# Load ---------------------------------------------------------------------------------------------
+
+def load(args):
+    """Load files to the device's DRAM: what is there and right is not sent again."""
+    if args.manifest is not None:
+        check_writable(args.manifest)
+    regions = read_regions(args.files)
+    with open_device(args, args.log) as device, Progress() as progress:
+        content  = manifest.Manifest.of({"lanes": device.info.lanes}, regions)
+        transfer = manifest.load(device, content, regions, progress.meter("load", content.size))
+        summary  = {
+            "regions"   : len(regions),
+            "bytes"     : transfer.size,
+            "sent"      : transfer.moved,
+            "sent_again": transfer.again,
+            "verified"  : "CRC-32 of each block, computed by the device's gateware",
+            "transport" : device.transport.name,
+        }
+    if args.manifest is not None:
+        content.save(args.manifest)
+    save_json(args.json, summary)
+    print(f"{len(regions)} regions, {transfer.size} bytes, all right on the device (CRC-32, computed there)")
+    print(f"  sent       {transfer.moved} bytes, {transfer.again} of them again; {transfer.size - transfer.moved} were there")
+
+
+def add_load_arguments(parser):
+    parser.add_argument("files", metavar="FILE", nargs="+",
+        help="Each tensor of a .safetensors or .npz file becomes a region of its name, any other file one of its own.")
+    parser.add_argument("--manifest", metavar="MANIFEST.json", help="Write what lies where, with hashes, to this file.")
