@@ -95,8 +95,8 @@ class TwoProductSum(LiteXModule):
         ]
 
         # The lsb of a*b is 2**(a.biased + b.exponent - 59), that of u*d is 2**(u.exponent + d.exponent - 102).
-        a_1, b_1, ab_zero, ud_zero, subtract = (delay(self, signal, 1)
-            for signal in (a.significand, b.significand, ab_zero_0, ud_zero_0, ab_sign ^ d.sign))
+        a_1, b_1, ab_zero, ud_zero, subtract = delay_together(self,
+            (a.significand, b.significand, ab_zero_0, ud_zero_0, ab_sign ^ d.sign), 1)
         distance_ad = Signal((7, True), reset_less=True) # Of the exponents; together, of the products.
         distance_bu = Signal((8, True), reset_less=True)
         a_exponent  = Signal((6, True), reset_less=True)

@@ -91,8 +91,8 @@ class Round(LiteXModule):
                 exact.eq(~differ(window[:16*n], self.carry) if n else 1),
             ] for n in range(groups)}),
         ]
-        coarse_1, exact_1, place16_1, sign_1, carry_1, exponent_1 = (
-            delay(self, signal, 1) for signal in (coarse, exact, place16, sink[-1], self.carry, self.exponent))
+        coarse_1, exponent_1 = (delay(self, signal, 1) for signal in (coarse, self.exponent))
+        exact_1, place16_1, sign_1, carry_1 = delay_together(self, (exact, place16, sink[-1], self.carry), 1)
 
         # Cycle 2: by fours, then by ones. ---------------------------------------------------------
         place4 = Signal(2)
@@ -123,7 +123,7 @@ class Round(LiteXModule):
             exact_2.eq(exact_1 & below4 & below1),
             exponent_2.eq(exponent_1 + Cat(place1, place4, place16_1)),
         ]
-        sign_2, carry_2 = (delay(self, signal, 1) for signal in (sign_1, carry_1))
+        sign_2, carry_2 = delay_together(self, (sign_1, carry_1), 1)
 
         # Cycle 3: a subnormal moves right, to the place of its lsb; then the complement. ----------
         subnormal  = Signal()
