@@ -36,9 +36,9 @@ from firmware.build import build as build_firmware
 
 from soc.console import add_console
 from soc.dram import controller_settings
+from soc.etherbone import add_etherbone
 
-from targets.common import (BIOS_ROM_SIZE, ETHERBONE_BUFFER_DEPTH, add_config_arguments, add_system,
-    config_from_arguments)
+from targets.common import BIOS_ROM_SIZE, add_config_arguments, add_system, config_from_arguments
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -92,13 +92,7 @@ class ArtySoC(SoCCore):
             self.ethphy = LiteEthPHYMII(
                 clock_pads = platform.request("eth_clocks"),
                 pads       = platform.request("eth"))
-            self.add_etherbone(
-                phy          = self.ethphy,
-                mac_address  = mac_address,
-                ip_address   = eth_ip,
-                udp_port     = udp_port,
-                buffer_depth = ETHERBONE_BUFFER_DEPTH,
-            )
+            add_etherbone(self, self.ethphy, mac_address, eth_ip, udp_port)
 
         # UARTBone, Console ------------------------------------------------------------------------
         self.add_uartbone(baudrate=baudrate)

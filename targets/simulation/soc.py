@@ -18,8 +18,9 @@ from litedram.modules import MT41K128M16
 from litedram.phy.model import SDRAMPHYModel
 
 from soc.dram import controller_settings
+from soc.etherbone import add_etherbone
 
-from targets.common import BIOS_ROM_SIZE, ETHERBONE_BUFFER_DEPTH, add_system
+from targets.common import BIOS_ROM_SIZE, add_system
 from targets.simulation.phy import EthernetPHY
 
 # Constants ----------------------------------------------------------------------------------------
@@ -59,7 +60,9 @@ class SimSoC(SoCCore):
         platform = SimPlatform("SIM", list(_io))
 
         # CRG --------------------------------------------------------------------------------------
-        self.crg = CRG(platform.request("sys_clk"))
+        reset    = Signal() # Driven by LiteX: the SoC resets where ctrl_reset is written.
+        self.crg = CRG(platform.request("sys_clk"), rst=reset)
+        self.crg.rst = reset
 
         # SoCCore ----------------------------------------------------------------------------------
         SoCCore.__init__(self, platform, SYS_CLK_FREQ,
@@ -89,13 +92,8 @@ class SimSoC(SoCCore):
 
         # Etherbone --------------------------------------------------------------------------------
         self.ethphy = EthernetPHY(platform.request("eth"))
-        self.add_etherbone(
-            phy          = self.ethphy,
-            mac_address  = MAC_ADDRESS,
-            ip_address   = IP_ADDRESS,
-            udp_port     = UDP_PORT,
-            buffer_depth = ETHERBONE_BUFFER_DEPTH,
-        )
+        add_etherbone(self, self.ethphy, MAC_ADDRESS, IP_ADDRESS, UDP_PORT)
+        self.comb += self.ethphy.hold.eq(self.etherbone.buffer.filling)
 
         # UARTBone ---------------------------------------------------------------------------------
         self.uartbone_phy = RS232PHYModel(platform.request("uartbone"))
