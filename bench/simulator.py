@@ -115,19 +115,16 @@ def process_seconds(pid):
 def simulated_rates(config):
     """Cycles a second of the simulated SoC: {what it does: rate}."""
     rates = {}
-    with Simulation(config) as simulation, simulated_transport(simulation) as transport:
-        device = Device(transport, CSRMap.from_csv(simulation.csr_csv), SIM_TIMEOUT_SCALE)
-        device.boot(simulation.firmware)
-
-        def now():
-            device.write_csr("mailbox_latch", 1)
-            return device.read_csr("mailbox_cycles"), process_seconds(simulation.process.pid)
-
-        for mode, work in WORK.items():
-            start = now()
-            work(device)
-            cycles, seconds = (after - before for after, before in zip(now(), start))
-            rates[mode] = cycles/seconds
+    with Simulation(config) as simulation:
+        csr = CSRMap.from_csv(simulation.csr_csv)
+        with simulated_transport(simulation, csr) as transport:
+            device = Device(transport, csr, SIM_TIMEOUT_SCALE)
+            device.boot(simulation.firmware)
+            for mode, work in WORK.items():
+                cycles, seconds = device.cycles(), process_seconds(simulation.process.pid)
+                work(device)
+                cycles, seconds = device.cycles() - cycles, process_seconds(simulation.process.pid) - seconds
+                rates[mode] = cycles/seconds
     return rates
 
 

@@ -99,17 +99,18 @@ def _simulated_device(config, args, log):
             simulation.__enter__()
         except (OSError, RuntimeError, ValueError) as error:
             raise HostError(f"The simulation did not start: {error}") from error
-        with simulated_transport(simulation) as transport:
-            device = Device(transport, CSRMap.from_csv(simulation.csr_csv), args.timeout_scale or SIM_TIMEOUT_SCALE)
+        csr = CSRMap.from_csv(simulation.csr_csv)
+        with simulated_transport(simulation, csr) as transport:
+            device = Device(transport, csr, args.timeout_scale or SIM_TIMEOUT_SCALE)
             _boot(device, args.firmware or simulation.firmware, args.reload, log)
             yield device
     finally:
         simulation.close()
 
 
-def simulated_transport(simulation):
+def simulated_transport(simulation, csr):
     if simulation.transport_kind == "etherbone":
-        return Etherbone(sock=simulation.open_socket(), timeout=SIM_TIMEOUT, alive=simulation.alive)
+        return Etherbone(sock=simulation.open_socket(), timeout=SIM_TIMEOUT, alive=simulation.alive, **_gateware(csr))
     host, port = simulation.endpoint
     return UARTBone(f"socket://{host}:{port}", timeout=SIM_TIMEOUT, alive=simulation.alive,
         resync_time=1.5*GATEWARE_TIMEOUT*SIM_TIMEOUT_SCALE)
@@ -128,11 +129,16 @@ def _board_device(args, log):
 
 def _board_transport(args, csr):
     if args.transport == "etherbone":
-        depth = csr.constants.get("etherbone_buffer_depth", LITEX_BUFFER_DEPTH)
-        return Etherbone(args.ip, args.udp_port, buffer_depth=depth)
+        return Etherbone(args.ip, args.udp_port, **_gateware(csr))
     if args.port is None:
         raise UsageError("--port is missing: give a serial port such as /dev/ttyUSB1, or host:port of a TCP server.")
     return UARTBone(port_url(args.port), args.baudrate)
+
+
+def _gateware(csr):
+    """What Etherbone must know of the gateware."""
+    return {"buffer_depth": csr.constants.get("etherbone_buffer_depth", LITEX_BUFFER_DEPTH),
+        "window": csr.constants.get("etherbone_window", 0)}
 
 
 def port_url(port):

@@ -7,6 +7,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 
@@ -16,13 +17,23 @@ from host.errors import LinkError
 
 @dataclass
 class Statistics:
-    """What a transport did since it was opened, in bytes of payload and in repetitions."""
+    """What a transport did since it was opened: bytes of payload, repetitions, and what that took on the wire."""
     read_bytes     : int = 0
     written_bytes  : int = 0
     verified_bytes : int = 0 # Written, read back and found equal.
     timeouts       : int = 0 # Requests repeated because no answer came.
     rewrites       : int = 0 # Bursts written again because they read back differently.
     ignored        : int = 0 # Answers dropped: late, duplicate, or malformed.
+    frames         : int = 0 # Sent and received; of a UART none.
+    wire_bytes     : int = 0 # Sent and received: whole Ethernet frames but for preamble, check sequence and gap.
+
+# Check --------------------------------------------------------------------------------------------
+
+class Check(Enum):
+    """How it is made sure that a burst was written."""
+    ALL  = "all words are read back"
+    LAST = "its last word is read back"
+    NONE = "a word is read, a sign of life and of order"
 
 # Transport ----------------------------------------------------------------------------------------
 
@@ -91,16 +102,30 @@ class Transport(ABC):
         ------
         IntegrityError : some words still differ after all retries.
         """
-        words = np.atleast_1d(np.asarray(words))
-        if words.size and not (0 <= int(words.min()) and int(words.max()) < 2**32):
-            raise ValueError(f"words outside 0 to 2**32 - 1 are not allowed: {words.min()} to {words.max()}.")
-        words = words.astype(np.uint32)
+        words = _as_words(words)
         self._check(address, words.size)
         if words.size:
-            self._write(address, words, readback, progress or _no_progress)
+            self._write(address, words, Check.ALL if readback else Check.NONE, progress or _no_progress)
         self.statistics.written_bytes += words.nbytes
         if readback:
             self.statistics.verified_bytes += words.nbytes
+
+    def load_words(self, address, words, progress=None):
+        """Write to memory as fast as the link allows; arguments as of :meth:`write_words`.
+
+        Bursts are acknowledged by their last words: one that got lost is noticed by it, and sent again. That is no
+        proof: a last word may be what memory held before, and other words may be damaged. Whoever loads has the device
+        compute a checksum of what it holds.
+
+        Raises
+        ------
+        IntegrityError : the last word of a burst still differs after all retries.
+        """
+        words = _as_words(words)
+        self._check(address, words.size)
+        if words.size:
+            self._write(address, words, Check.LAST, progress or _no_progress)
+        self.statistics.written_bytes += words.nbytes
 
     def read_bytes(self, address, size, progress=None):
         """`size` bytes, a multiple of 4; as :meth:`read_words`."""
@@ -110,9 +135,11 @@ class Transport(ABC):
 
     def write_bytes(self, address, data, readback=True, progress=None):
         """Write bytes, a multiple of 4 of them; as :meth:`write_words`."""
-        if len(data) % 4:
-            raise ValueError(f"{len(data)} bytes are not allowed: a multiple of 4 is.")
-        self.write_words(address, np.frombuffer(data, "<u4"), readback, progress)
+        self.write_words(address, _words_of(data), readback, progress)
+
+    def load_bytes(self, address, data, progress=None):
+        """Write bytes, a multiple of 4 of them; as :meth:`load_words`."""
+        self.load_words(address, _words_of(data), progress)
 
     @abstractmethod
     def close(self):
@@ -125,10 +152,10 @@ class Transport(ABC):
         """Fill the array `words` from `address` on."""
 
     @abstractmethod
-    def _write(self, address, words, readback, progress):
-        """Write the array `words` from `address` on."""
+    def _write(self, address, words, check, progress):
+        """Write the array `words` from `address` on; `check` is a :class:`Check`."""
 
-    def _check_alive(self):
+    def check_alive(self):
         """Raise LinkError when the device is known to be gone."""
         if self.alive is not None and not self.alive():
             raise LinkError("The simulation ended while the host was waiting for it: its log says why.")
@@ -138,6 +165,19 @@ class Transport(ABC):
         if address % 4 or not 0 <= address <= 2**32 - 4*count:
             raise ValueError(f"address = 0x{address:x} with {count} words is not allowed: "
                 "a multiple of 4, all words below 2**32, is.")
+
+
+def _as_words(words):
+    words = np.atleast_1d(np.asarray(words))
+    if words.size and not (0 <= int(words.min()) and int(words.max()) < 2**32):
+        raise ValueError(f"words outside 0 to 2**32 - 1 are not allowed: {words.min()} to {words.max()}.")
+    return words.astype(np.uint32)
+
+
+def _words_of(data):
+    if len(data) % 4:
+        raise ValueError(f"{len(data)} bytes are not allowed: a multiple of 4 is.")
+    return np.frombuffer(data, "<u4")
 
 
 def _no_progress(size):

@@ -204,7 +204,7 @@ def upload(device, address, data, progress=None, resume=True):
 
     def send(first, count):
         part = data[first*BLOCK_BYTES:(first + count)*BLOCK_BYTES]
-        device.write(address + first*BLOCK_BYTES, part, verify=False, progress=None if attempt else progress)
+        device.transport.load_bytes(address + first*BLOCK_BYTES, part, None if attempt else progress)
         if attempt:
             result.again += len(part)
         else:

@@ -36,10 +36,10 @@ from firmware.build import build as build_firmware
 
 from soc.console import add_console
 from soc.dram import controller_settings
-from soc.guard import add_etherbone
+from soc.etherbone import add_etherbone
 
-from targets.common import (BIOS_ROM_SIZE, ETHERBONE_BUFFER_DEPTH, add_config_arguments, add_protect_argument,
-    add_system, config_from_arguments)
+from targets.common import (BIOS_ROM_SIZE, add_config_arguments, add_protect_argument, add_system,
+    config_from_arguments)
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -101,14 +101,7 @@ class ArtySoC(SoCCore):
             self.ethphy = LiteEthPHYMII(
                 clock_pads = platform.request("eth_clocks"),
                 pads       = platform.request("eth"))
-            add_etherbone(self,
-                phy          = self.ethphy,
-                mac_address  = mac_address,
-                ip_address   = eth_ip,
-                udp_port     = udp_port,
-                buffer_depth = ETHERBONE_BUFFER_DEPTH,
-                protect      = protect,
-            )
+            add_etherbone(self, self.ethphy, mac_address, eth_ip, udp_port, protect)
 
         # LEDs -------------------------------------------------------------------------------------
         heartbeat = Signal(max=int(sys_clk_freq))

@@ -16,9 +16,6 @@ from soc.mailbox import add_mailbox
 
 BIOS_ROM_SIZE = 0x20000
 
-# Words of the longest Etherbone record, whose count is 8 bits, and one for its base address.
-ETHERBONE_BUFFER_DEPTH = 256
-
 # System -------------------------------------------------------------------------------------------
 
 def add_system(soc, config):
@@ -27,7 +24,6 @@ def add_system(soc, config):
     add_boot(soc)
     add_ssm(soc, config)
     add_checksum(soc)
-    soc.add_constant("ETHERBONE_BUFFER_DEPTH", ETHERBONE_BUFFER_DEPTH) # For the host.
 
 # Command Line -------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@
 import struct
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from liteeth.frontend.etherbone import LiteEthEtherbone
 
 from cores.compiled import Compiled, stream_ports
 
-from soc.guard import GuardedEtherbone
+from soc.etherbone import Etherbone
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -83,22 +84,34 @@ class _UDP:
     """A UDP core with one port."""
     def __init__(self):
         self.crossbar, self.dw = self, 8
-        self.source = stream.Endpoint(eth_udp_user_description(32))
-        self.sink   = stream.Endpoint(eth_udp_user_description(32))
+        self.port = SimpleNamespace(
+            source = stream.Endpoint(eth_udp_user_description(32)),
+            sink   = stream.Endpoint(eth_udp_user_description(32)))
 
     def get_port(self, udp_port, dw, cd):
-        return self
+        return self.port
 
 
 class Bench(LiteXModule):
     def __init__(self, guarded):
-        self.udp = udp = _UDP()
+        udp       = _UDP()
+        self.sink = sink = stream.Endpoint(eth_udp_user_description(32))
+        source    = udp.port.source
+        allowed   = Signal(reset=1) # A datagram may come.
+        within    = Signal()
+        self.comb += [
+            sink.connect(source, omit={"valid", "ready"}),
+            source.valid.eq(sink.valid & (within | allowed)),
+            sink.ready.eq(source.ready & (within | allowed)),
+        ]
+        self.sync += If(source.valid & source.ready, within.eq(~source.last))
+        self.reply = udp.port.sink
         if guarded:
-            self.core = GuardedEtherbone(udp, UDP_PORT, BUFFER_DEPTH)
-            bus = self.core.bus
+            self.core = core = Etherbone(udp, UDP_PORT)
+            self.comb += allowed.eq(~core.buffer.filling) # It loses those that do not fit.
         else:
-            self.core = LiteEthEtherbone(udp, UDP_PORT, buffer_depth=BUFFER_DEPTH)
-            bus = self.core.wishbone.bus
+            self.core = core = LiteEthEtherbone(udp, UDP_PORT, buffer_depth=BUFFER_DEPTH)
+        bus = core.wishbone.bus
         self.accesses = accesses = stream.Endpoint([("we", 1), ("adr", 30), ("dat", 32), ("sel", 4)])
         self.comb += [
             accesses.valid.eq(bus.cyc & bus.stb),
@@ -117,8 +130,8 @@ class EtherboneBench:
         bench = Bench(guarded)
         inputs, outputs = {}, {}
         for prefix, endpoint, payloads, drives in (
-            ("in",     bench.udp.source, ("data", "last", "last_be", "error", "length", "ip_address"), False),
-            ("reply",  bench.udp.sink,   ("data", "last", "ip_address"), True),
+            ("in",     bench.sink,  ("data", "last", "last_be", "error", "length", "ip_address"), False),
+            ("reply",  bench.reply, ("data", "last", "ip_address"), True),
             ("access", bench.accesses,   ("we", "adr", "dat", "sel"), True),
         ):
             new = stream_ports(prefix, endpoint, payloads, drives)

@@ -259,7 +259,7 @@ class FakeDevice:
 # Etherbone ----------------------------------------------------------------------------------------
 
 class EtherboneServer:
-    """LiteEth's Etherbone on UDP 127.0.0.2, with a bad network before it.
+    """LiteEth's Etherbone on UDP, with a bad network before it.
 
     As the gateware it answers to its own port number, takes one record a datagram, and stops for good at a record
     longer than its FIFO. Records are executed in the order in which they come out of the network.
@@ -270,7 +270,8 @@ class EtherboneServer:
     delay                 : Longest time for which a datagram is held back, in seconds.
     flip                  : Share of write records in which a bit of the data is flipped.
     """
-    def __init__(self, device, seed=0, loss=0, duplicate=0, late=0, delay=0.01, flip=0, buffer_depth=256):
+    def __init__(self, device, seed=0, loss=0, duplicate=0, late=0, delay=0.01, flip=0, buffer_depth=256,
+                 ip="127.0.0.2", port=0):
         self.device       = device
         self.random       = random.Random(seed)
         self.loss         = loss
@@ -280,9 +281,9 @@ class EtherboneServer:
         self.flip         = flip
         self.buffer_depth = buffer_depth
         self.counts       = Counter()
-        self.ip           = "127.0.0.2"
+        self.ip           = ip
         self.socket       = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind((self.ip, 0))
+        self.socket.bind((self.ip, port))
         self.port         = self.socket.getsockname()[1]
         self.socket.settimeout(0.005)
         self._held        = [] # (due time, order, function, datagram) of what is held back.

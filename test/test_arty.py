@@ -52,7 +52,7 @@ def test_everything_but_the_bitstream_is_written(tmp_path, variant, part, lanes,
     csr_csv = (tmp_path/"csr.csv").read_text()
     assert f"constant,ssm_lanes,{lanes}," in csr_csv
     assert "memory_region,main_ram,0x40000000,268435456" in csr_csv
-    for register in ("mailbox_boot", "mailbox_doorbell", "ssm_tile_push", "checksum_crc", "etherbone_dropped",
+    for register in ("mailbox_boot", "mailbox_doorbell", "ssm_tile_push", "checksum_crc", "etherbone_buffer_dropped",
             "uart_xover_rxtx"):
         assert f"csr_register,{register}," in csr_csv
     assert ("csr_register,etherbone_filter_refused," in csr_csv) == ("--protect" in options)

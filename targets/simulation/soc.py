@@ -18,9 +18,9 @@ from litedram.modules import MT41K128M16
 from litedram.phy.model import SDRAMPHYModel
 
 from soc.dram import controller_settings
-from soc.guard import add_etherbone
+from soc.etherbone import add_etherbone
 
-from targets.common import BIOS_ROM_SIZE, ETHERBONE_BUFFER_DEPTH, add_system
+from targets.common import BIOS_ROM_SIZE, add_system
 from targets.simulation.phy import EthernetPHY
 
 # Constants ----------------------------------------------------------------------------------------
@@ -55,13 +55,15 @@ class SimSoC(SoCCore):
 
     Both transports are always there, so that one model serves both: Etherbone on the pads ``eth``, UARTBone on the
     pads ``uartbone``. The BIOS initializes the DRAM and goes to the boot ROM without tests and delays. `protect` is
-    :func:`soc.guard.add_etherbone`'s.
+    :func:`soc.etherbone.add_etherbone`'s.
     """
     def __init__(self, config, protect=False):
         platform = SimPlatform("SIM", list(_io))
 
         # CRG --------------------------------------------------------------------------------------
-        self.crg = CRG(platform.request("sys_clk"))
+        reset    = Signal() # Driven by LiteX: the SoC resets where ctrl_reset is written.
+        self.crg = CRG(platform.request("sys_clk"), rst=reset)
+        self.crg.rst = reset
 
         # SoCCore ----------------------------------------------------------------------------------
         SoCCore.__init__(self, platform, SYS_CLK_FREQ,
@@ -99,11 +101,5 @@ class SimSoC(SoCCore):
 
         # Etherbone --------------------------------------------------------------------------------
         self.ethphy = EthernetPHY(platform.request("eth"))
-        add_etherbone(self,
-            phy          = self.ethphy,
-            mac_address  = MAC_ADDRESS,
-            ip_address   = IP_ADDRESS,
-            udp_port     = UDP_PORT,
-            buffer_depth = ETHERBONE_BUFFER_DEPTH,
-            protect      = protect,
-        )
+        add_etherbone(self, self.ethphy, MAC_ADDRESS, IP_ADDRESS, UDP_PORT, protect)
+        self.comb += self.ethphy.hold.eq(self.etherbone.buffer.filling)

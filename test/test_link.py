@@ -1,0 +1,277 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Both transports on bad links, before a device whose time is counted: seconds of silence take none here."""
+
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from bad_network import PREAMBLE_CHECK_GAP, EtherboneDevice, Faults, Memory, UARTBoneDevice
+
+from bench.link import entries
+
+from host.errors import TransportTimeout
+from host.etherbone import Etherbone
+from host.uartbone import UARTBone
+from host.window import RoundTrip, Window
+
+from soc.etherbone import WINDOW
+
+# Helpers ------------------------------------------------------------------------------------------
+
+BASE = 0x4000_0000
+BAD  = dict(loss=0.01, duplicate=0.01, reorder=0.01, corrupt=0.001)
+
+
+def random_words(count, seed=0):
+    return np.random.default_rng([seed, 99]).integers(0, 2**32, count, np.uint32)
+
+
+def ethernet(memory, faults=None, window=WINDOW, **options):
+    """A transport and the device it reaches."""
+    device = EtherboneDevice(memory, faults, **options)
+    return Etherbone(sock=device, window=window, clock=device.clock), device
+
+
+def uart(memory, baudrate=3_000_000, **options):
+    device = UARTBoneDevice(memory, baudrate=baudrate, **options)
+    return UARTBone("a model", baudrate, serial_port=device, clock=device.clock), device
+
+
+def assert_stored(memory, words):
+    """`words` are in memory, and nothing else has changed."""
+    assert np.array_equal(memory.words[:len(words)], words)
+    assert np.array_equal(memory.words[len(words):], Memory(4*len(memory.words)).words[len(words):])
+
+# Good Link ----------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("count", [1, 254, 255, 256, 5000])
+@pytest.mark.parametrize("window", [0, WINDOW])
+def test_ethernet(count, window):
+    memory       = Memory(0x10000)
+    link, device = ethernet(memory, window=window)
+    words        = random_words(count)
+    link.load_words(BASE, words)
+    assert_stored(memory, words)
+    words = random_words(count, 1)
+    link.write_words(BASE, words)
+    assert_stored(memory, words)
+    assert np.array_equal(link.read_words(BASE, count), words)
+    words = random_words(count, 2)
+    link.write_words(BASE, words, readback=False)
+    assert_stored(memory, words)
+    assert (link.statistics.timeouts, link.statistics.rewrites, link.statistics.ignored) == (0, 0, 0)
+    assert not device.counts
+
+
+def test_bulk_load_takes_little_but_the_payload():
+    """1 MiB at 100 Mbit/s, through a switch and a host that take 0.5 ms in all."""
+    memory       = Memory(0x10_0000)
+    link, device = ethernet(memory, latency=250e-6)
+    before, start = asdict(link.statistics), device.now
+    words        = random_words(0x4_0000)
+    link.load_words(BASE, words)
+    frames, wire = (asdict(link.statistics)[name] - before[name] for name in ("frames", "wire_bytes"))
+    assert_stored(memory, words)
+    assert words.nbytes/wire >= 0.92
+    assert words.nbytes/(wire + PREAMBLE_CHECK_GAP*frames) >= 0.9
+    assert 8*words.nbytes/(device.now - start) >= 0.9*100e6
+
+
+@pytest.mark.parametrize("latency, share", [(100e-6, 0.92), (500e-6, 0.9), (4e-3, 0.25)])
+def test_read_keeps_the_wire_busy(latency, share):
+    """Answers come at the wire's rate as long as the window is longer than the round trip."""
+    memory       = Memory(0x10_0000)
+    link, device = ethernet(memory, latency=latency)
+    start        = device.now
+    assert np.array_equal(link.read_words(BASE, 0x4_0000), memory.words)
+    assert 8*memory.words.nbytes/(device.now - start) >= share*100e6
+    assert not device.counts["overflow"]
+
+
+def test_window_learns_what_the_device_can_take():
+    """A wire 8 times as fast as the device: the buffer overflows until the window is small enough."""
+    memory       = Memory(0x10_0000)
+    link, device = ethernet(memory, rate=1e9, latency=10e-6)
+    words        = random_words(0x4_0000)
+    link.load_words(BASE, words)
+    assert_stored(memory, words)
+    assert 0 < device.counts["overflow"] < 100
+    assert link.window.size < WINDOW/2
+
+
+@pytest.mark.parametrize("baudrate", [9600, 115200, 3_000_000])
+def test_uart(baudrate):
+    memory       = Memory(0x10000)
+    link, device = uart(memory, baudrate)
+    words        = random_words(6000)
+    start        = device.now
+    link.load_words(BASE, words)
+    assert 10*words.nbytes/(device.now - start) >= 0.84*baudrate
+    assert_stored(memory, words)
+    words = random_words(6000, 1)
+    link.write_words(BASE, words)
+    assert_stored(memory, words)
+    assert np.array_equal(link.read_words(BASE, 6000), words)
+    assert (link.statistics.timeouts, link.statistics.rewrites) == (0, 0)
+    assert not device.counts
+
+# Bad Link -----------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("faults", [
+    dict(loss=0.2), dict(duplicate=0.3), dict(reorder=0.3, delay=0.05), dict(corrupt=0.02), dict(truncate=0.1),
+    dict(loss=0.05, duplicate=0.05, reorder=0.05, corrupt=0.01, truncate=0.05), BAD,
+], ids=lambda faults: "-".join(faults))
+def test_ethernet_on_a_bad_network(faults, seed):
+    memory       = Memory(0x4_0000)
+    faults       = Faults(seed, **faults)
+    link, device = ethernet(memory, faults)
+    words        = random_words(60_000, seed)
+    link.write_words(BASE, words)
+    assert np.array_equal(memory.words[:60_000], words)
+    if not faults.shares["corrupted"]: # What is damaged may be written anywhere, and reads are not protected.
+        assert_stored(memory, words)
+        assert np.array_equal(link.read_words(BASE, len(words)), words)
+        words = random_words(60_000, seed + 100)
+        link.load_words(BASE, words)
+        assert_stored(memory, words)
+    for name, share in faults.shares.items():
+        assert bool(faults.counts[name]) == bool(share)
+
+
+@pytest.mark.parametrize("window", [0, WINDOW])
+def test_silence_is_outlasted(window):
+    """The wire carries nothing for 10 s in the middle of a transfer."""
+    memory       = Memory(0x10_0000)
+    link, device = ethernet(memory, window=window, down=[(0.005, 10.005)])
+    words        = random_words(0x1_0000)
+    link.load_words(BASE, words)
+    assert_stored(memory, words)
+    assert device.now > 10 and device.counts["down"]
+
+
+def test_silence_for_good_is_an_error_and_the_next_command_works():
+    memory       = Memory(0x10_0000)
+    link, device = ethernet(memory, down=[(0.005, 100)])
+    words        = random_words(0x1_0000)
+    with pytest.raises(TransportTimeout, match="No answer from the model:0 to 9 requests for address 0x40.*cable"):
+        link.write_words(BASE, words)
+    assert 10 < device.now < 60
+    device.now = 101
+    link.write_words(BASE, words)
+    assert_stored(memory, words)
+
+
+def test_reset_in_the_middle_of_a_transfer():
+    """The device is silent for a second, and its memory has changed: what was not verified yet is written again."""
+    memory       = Memory(0x10_0000)
+    link, device = ethernet(memory, down=[(0.02, 1.02)])
+    words        = random_words(0x2_0000)
+    execute      = device._execute
+
+    def execute_and_forget(datagram, count):
+        if device.now > 1 and not device.counts["reset"]:
+            device.counts["reset"] += 1
+            memory.words[:] = 0
+        execute(datagram, count)
+
+    device._execute = execute_and_forget
+    link.write_words(BASE, words)
+    assert device.counts["reset"]
+    assert np.array_equal(memory.words[:len(words)], words)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("faults", [dict(lose=2e-4), dict(insert=2e-4), dict(corrupt=2e-4),
+    dict(lose=1e-4, insert=1e-4, corrupt=1e-4)], ids=lambda faults: "-".join(faults))
+def test_uart_on_a_bad_line(faults, seed):
+    memory       = Memory(0x10000)
+    link, device = uart(memory, seed=seed, **faults)
+    link.retries = 12 # A third of all bursts is damaged.
+    words        = random_words(12_000, seed)
+    link.write_words(BASE, words)
+    assert np.array_equal(memory.words[:12_000], words)
+    assert device.counts and link.statistics.timeouts + link.statistics.rewrites
+
+
+def test_uart_loads_again_what_lost_its_step():
+    memory       = Memory(0x4_0000)
+    link, device = uart(memory, seed=4, lose=2e-5)
+    words        = random_words(60_000)
+    link.load_words(BASE, words)
+    assert device.counts["lost"] and link.statistics.timeouts + link.statistics.rewrites
+    assert np.array_equal(memory.words[:60_000], words)
+
+
+def test_uart_finds_its_step_after_garbage():
+    memory       = Memory(0x10000)
+    link, device = uart(memory)
+    device.write(b"\x01\xff\x10\0\0\0\xaa\xbb\xcc") # A write of 255 words that ends after 3 bytes.
+    words = random_words(300)
+    link.write_words(BASE, words)
+    assert np.array_equal(memory.words[:300], words)
+
+# Full Size ----------------------------------------------------------------------------------------
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", range(20))
+def test_64_megabytes_on_a_bad_network(seed):
+    """Not one wrong byte: of what is read back, all is proven, damage included."""
+    memory       = Memory(0x400_0000)
+    faults       = Faults(seed, **BAD)
+    link, device = ethernet(memory, faults)
+    words        = random_words(0x100_0000, seed)
+    link.write_words(BASE, words)
+    assert np.array_equal(memory.words, words)
+    assert all(faults.counts[name] > 50 for name in ("lost", "duplicated", "reordered", "corrupted"))
+
+# Window -------------------------------------------------------------------------------------------
+
+def test_window():
+    window = Window(least=10, most=100)
+    assert window.size == 40
+    window.acknowledged(30)
+    assert window.size == 70           # Twice as much each round trip,
+    window.acknowledged(50)
+    assert window.size == 100
+    window.lost(number=5, newest=9)
+    assert window.size == 50
+    window.lost(number=9, newest=12)   # of the same round trip,
+    assert window.size == 50
+    window.acknowledged(50)
+    assert window.size == 60           # `least` more each round trip.
+    for number in range(10, 100, 10):
+        window.lost(number, number)
+    assert window.size == 10
+
+
+def test_round_trip():
+    trip = RoundTrip(timeout=1.0)
+    assert [trip.patience(repetitions) for repetitions in (0, 1, 3, 10)] == [1, 2, 8, 8]
+    for _ in range(100):
+        trip.sample(0.001)
+    assert trip.patience(0) == 0.25
+    for seconds in (0.5, 0.7)*50:
+        trip.sample(seconds)
+    assert 0.7 < trip.patience(0) < 1.2
+
+# Figures ------------------------------------------------------------------------------------------
+
+def test_entries():
+    ours   = {name: {"cycles": cycles, "efficiency": 0.93, "efficiency_gap": 0.91}
+        for name, cycles in (("load", 5), ("read", 20), ("write", 25))}
+    litex  = {"cycles": {"write_words": 100, "read_words": 400, "write_lists": 10, "read_lists": 200}}
+    values = {row["name"]: row for row in entries(ours, litex)}
+    assert values["link_write_ratio"]["value"] == values["link_read_ratio"]["value"] == 20
+    assert values["link_write_ratio"]["least"] == values["link_read_ratio"]["least"] == 5
+    assert values["link_efficiency"]["value"] == 0.93 and values["link_efficiency"]["least"] == 0.9
+    assert values["link_efficiency"]["bound"] == pytest.approx(1020/1078)
+    assert values["link_litex_read_lists"]["value"] == 200
+    for row in values.values():
+        assert set(row) == {"name", "value", "unit", "bound", "ratio", "least", "config", "command"}
