@@ -187,10 +187,10 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(1)
     entries = bench(OUTPUT, args.tokens)
-    print(f"{'figure':<30}{'value':>12}{'unit':>12}{'bound':>12}{'ratio':>9}")
+    print(f"{'figure':<30}{'value':>12}{'unit':>12}{'bound':>12}{'ratio':>11}")
     for row in entries:
         value, bound, ratio = (number(row[key]) for key in ("value", "bound", "ratio"))
-        print(f"{row['name']:<30}{value:>12}{row['unit']:>12}{bound:>12}{ratio:>9}")
+        print(f"{row['name']:<30}{value:>12}{row['unit']:>12}{bound:>12}{ratio:>11}")
     print(f"{OUTPUT/'quality.json'}, {OUTPUT/'quality.html'}")
 
 
