@@ -95,7 +95,7 @@ def selftest(args):
     """Test firmware, link, DRAM and core."""
     results = {}
     with open_device(args, args.log) as device, Progress() as progress:
-        size = TEST_BYTES[args.transport == "sim"]
+        size = min(TEST_BYTES[args.transport == "sim"], device.info.data_size//2)
         for name, test in TESTS.items():
             results[name] = test(device, size, progress)
             progress.close()

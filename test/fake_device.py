@@ -218,6 +218,7 @@ class FakeDevice:
             except ValueError:
                 error = Error.BAD_HEADS
         if error == Error.NONE and job["opcode"] == Opcode.CHECKSUM:
+            results |= {"cycles_low": 1000}
             self._checksum(*(job[word] for word in JOB_WORDS[JOB_OPERANDS:JOB_OPERANDS + 4]))
         results |= {"result_sequence": job["sequence"], "error": error, "error_detail": detail,
             "status": Status.FAILED if error else Status.DONE}
