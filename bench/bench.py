@@ -32,6 +32,7 @@ import torch
 from tqdm import tqdm
 
 from bench.cases import random_case
+from bench.link import link_entries
 from bench.page import BLACK, BLUE, GREEN, GREY, ORANGE, RED, figure, heading, page, paragraph, pyplot, table
 from bench.simulator import measure_simulator
 
@@ -40,6 +41,8 @@ from cores.ssm.config import BEAT_BYTES, LANES
 from host.block import run_block
 from host.case import Case
 from host.connect import add_device_arguments, open_device
+
+from targets.simulation.simulation import network_permitted
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -307,7 +310,7 @@ def plot_scaling(runs):
 
 # Page ---------------------------------------------------------------------------------------------
 
-def results_page(runs, processors, cpu, rates):
+def results_page(runs, processors, cpu, rates, link):
     def row(run):
         missed = "missed" if run.most and run.cycles > run.most else ""
         return missed, [run.name, f"{run.cycles:.0f}", f"{run.bound:.0f}", f"{run.cycles/run.bound:.3f}",
@@ -328,6 +331,9 @@ def results_page(runs, processors, cpu, rates):
         paragraph(f"A job takes the CPU {cpu:.0f} cycles; they pass while the tiles of the job before move and are computed on."),
         heading("Scaling"),
         plot_scaling(runs) if any(run.name.startswith("chunk") for run in runs) else paragraph("Not measured: --quick."),
+        heading("Link"),
+        table(["", "value", "at least", "unit"], [[row["name"], f"{row['value']:.3f}", f"{row['least'] or ''}", row["unit"]]
+            for row in link], text=(0, 3)) if link else paragraph("Not measured: network namespaces are not permitted here."),
         heading("Speed of the simulation"),
         table(["", "million cycles a second", "of litex_sim's"],
             [[what, f"{1e-6*rate:.3f}", f"{rate/rates['litex_sim']:.2f}"] for what, rate in rates.items()]),
@@ -344,10 +350,11 @@ def main():
     processors = measure_processors()
     cpu        = measure_all(runs)
     rates, simulator = measure_simulator()
+    link       = link_entries() if network_permitted() else []
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    entries = [entry(run) for run in runs] + [cpu_entry(cpu, runs)] + simulator + processor_entries(processors)
+    entries = [entry(run) for run in runs] + [cpu_entry(cpu, runs)] + simulator + link + processor_entries(processors)
     (OUTPUT/"results.json").write_text(json.dumps(entries, indent=4) + "\n")
-    (OUTPUT/"results.html").write_text(results_page(runs, processors, cpu, rates))
+    (OUTPUT/"results.html").write_text(results_page(runs, processors, cpu, rates, link))
     print(f"{'run':<24}{'cycles a token':>15}{'bound':>9}{'ratio':>8}{'at most':>9}")
     for run in runs:
         print(f"{run.name:<24}{run.cycles:>15.0f}{run.bound:>9.0f}{run.cycles/run.bound:>8.3f}"
@@ -355,6 +362,8 @@ def main():
     best = min(processors, key=lambda row: row["us"])
     print(f"CPU: {cpu:.0f} cycles a job, of which the lanes see "
         f"{next(run for run in runs if run.name == 'decode_l16').causes['wait_descriptor']:.0f} a decoded token")
+    for row in link:
+        print(f"{row['name']:<27}{row['value']:>9.3f}  {row['unit']}")
     print("Simulation: " + ", ".join(f"{what} {1e-6*rate:.3f} million cycles/s" for what, rate in rates.items()))
     print(f"PyTorch here: {best['us']:.0f} us a block at best ({best['device']}, {best['dtype']}, {best['how']})")
     print(f"{OUTPUT/'results.json'}, {OUTPUT/'results.html'}")

@@ -28,7 +28,7 @@ import numpy as np
 
 from cores.ssm.config import SSMConfig
 
-from host.connect import SIM_TIMEOUT
+from host.connect import SIM_TIMEOUT, SIM_TIMEOUT_SCALE
 from host.csr import CSRMap
 from host.device import Device
 from host.etherbone import FRAME_OVERHEAD, HEADER, MAX_COUNT, Etherbone
@@ -52,26 +52,23 @@ def open_link(simulation):
 
 
 def measure_ours(simulation, words=WORDS):
-    """{"load", "write", "read": {cycles and bytes a word, and the words that are wrong}}."""
+    """{"load", "write", "read": {cycles and bytes a word, and the words that are wrong}}; a load ends with the device's CRCs."""
     link, csr = open_link(simulation)
     with link:
-        device = Device(link, csr)
+        device = Device(link, csr, SIM_TIMEOUT_SCALE)
         base   = device.ram + OFFSET
+        device.boot(simulation.firmware)
         values = np.random.default_rng(7).integers(0, 2**32, words, np.uint32)
 
-        def cycles():
-            device.write_csr("mailbox_latch", 1)
-            return device.read_csr("mailbox_cycles")
-
         def timed(function):
-            start, before = cycles(), asdict(link.statistics)
+            start, before = device.cycles(), asdict(link.statistics)
             function()
             after = asdict(link.statistics)
             wire, frames, timeouts = (after[name] - before[name] for name in ("wire_bytes", "frames", "timeouts"))
-            return {"cycles": (cycles() - start)/words, "efficiency": 4*words/wire,
+            return {"cycles": (device.cycles() - start)/words, "efficiency": 4*words/wire,
                 "efficiency_gap": 4*words/(wire + PREAMBLE_CHECK_GAP*frames), "timeouts": timeouts}
 
-        result = {"load": timed(lambda: link.load_words(base, values))}
+        result = {"load": timed(lambda: device.upload(base, values.astype("<u4").tobytes(), resume=False))}
         got    = []
         result["read"]  = timed(lambda: got.append(link.read_words(base, words)))
         result["write"] = timed(lambda: link.write_words(base, values[::-1]))

@@ -167,6 +167,11 @@ def _finish(address, wrong, what):
         raise IntegrityError(f"{what} {ATTEMPTS} times, {int(wrong.sum())} blocks of {BLOCK_BYTES} bytes still differ, the "
             f"first at 0x{block:08x}: check the cable, the network and the device's memory.")
 
+def _troubles(device):
+    """Changes when something on the link went wrong."""
+    statistics = device.transport.statistics
+    return statistics.timeouts, statistics.rewrites
+
 # Upload -------------------------------------------------------------------------------------------
 
 def upload(device, address, data, progress=None, resume=True):
@@ -210,11 +215,15 @@ def upload(device, address, data, progress=None, resume=True):
         else:
             result.moved += len(part)
 
-    checks = _Checks(device, address, len(data), BLOCK_BYTES)
+    checks   = _Checks(device, address, len(data), BLOCK_BYTES)
+    troubles = _troubles(device)
     for attempt in range(ATTEMPTS):
+        _move(checks, wrong, lambda first, count: crcs[first:first + count], send)
+        if result.again or _troubles(device) != troubles: # What was damaged in its address has written somewhere else.
+            troubles = _troubles(device)
+            wrong    = checksums(device, address, len(data)) != crcs
         if not wrong.any():
             break
-        _move(checks, wrong, lambda first, count: crcs[first:first + count], send)
     _finish(address, wrong, "Sent")
     return result
 

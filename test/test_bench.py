@@ -82,7 +82,8 @@ def test_entries(measured):
 def test_page(measured):
     processors = [{"device": "cpu", "threads": 1, "dtype": "float32", "how": how, "us": us}
         for how, us in (("as written", 190.0), ("tuned", 90.0))]
-    page = bench.results_page(measured, processors, 2500.0, {"litex_sim": 6e5, "decode": 3e5})
+    page = bench.results_page(measured, processors, 2500.0, {"litex_sim": 6e5, "decode": 3e5},
+        [{"name": "link_efficiency", "value": 0.93, "least": 0.9, "unit": "of all"}])
     assert all(run.name in page for run in measured)
     assert page.count("<svg") == page.count("</svg>") == 4
     assert not re.search(r"<(link|script|img)|url\((?!#)|@import", page) # Nothing is loaded from elsewhere.
