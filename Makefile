@@ -8,12 +8,12 @@ PYTHON = .venv/bin/python
 .PHONY: help setup demo test test-slow bench bench-accuracy clean
 
 help:
-	@echo "make demo       One Mamba-2 130M layer through the simulated SoC, compared with PyTorch."
+	@echo "make demo       One Mamba-2 130M layer through the simulated SoC, compared with PyTorch; then a tiny model writes text."
 	@echo "make test       The tests, without those that take minutes each."
 	@echo "make test-slow  Those."
 	@echo "make bench      The simulated SoC against its bounds, as JSON and a page in build/bench/."
 	@echo "make bench-accuracy"
-	@echo "                Errors, drift and area of the core's arithmetic, likewise."
+	@echo "                Errors, drift and area of the core's arithmetic, and what it does to a model's text, likewise."
 	@echo "make setup      Installs what the above need; they do it themselves."
 	@echo "make clean      Removes what was built."
 
@@ -22,6 +22,7 @@ setup:
 
 demo: setup
 	$(PYTHON) examples/demo.py
+	$(PYTHON) host/stream.py generate --model tiny --prompt "In the beginning" --tokens 100 --temperature 0.6 --seed 1
 
 test: setup
 	$(PYTHON) -m pytest -q -m "not slow"
@@ -36,6 +37,7 @@ bench: setup
 bench-accuracy: setup
 	$(PYTHON) bench/area.py
 	$(PYTHON) bench/accuracy.py
+	$(PYTHON) bench/quality.py
 
 clean:
 	rm -rf build

@@ -28,10 +28,10 @@ import numpy as np
 
 from cores.ssm.config import SSMConfig
 
-from host.connect import SIM_TIMEOUT, SIM_TIMEOUT_SCALE
+from host.connect import SIM_TIMEOUT_SCALE, simulated_transport
 from host.csr import CSRMap
 from host.device import Device
-from host.etherbone import FRAME_OVERHEAD, HEADER, MAX_COUNT, Etherbone
+from host.etherbone import FRAME_OVERHEAD, HEADER, MAX_COUNT
 
 from targets.simulation.simulation import Simulation
 
@@ -44,17 +44,10 @@ OFFSET             = 0x80_0000  # Into main RAM.
 
 # Measurements -------------------------------------------------------------------------------------
 
-def open_link(simulation):
-    """This project's transport to a simulation."""
-    csr = CSRMap.from_csv(simulation.csr_csv)
-    return Etherbone(sock=simulation.open_socket(), timeout=SIM_TIMEOUT, alive=simulation.alive,
-        window=csr.constants["etherbone_window"]), csr
-
-
 def measure_ours(simulation, words=WORDS):
     """{"load", "write", "read": {cycles and bytes a word, and the words that are wrong}}; a load ends with the device's CRCs."""
-    link, csr = open_link(simulation)
-    with link:
+    csr = CSRMap.from_csv(simulation.csr_csv)
+    with simulated_transport(simulation, csr) as link:
         device = Device(link, csr, SIM_TIMEOUT_SCALE)
         base   = device.ram + OFFSET
         device.boot(simulation.firmware)

@@ -22,11 +22,10 @@ from cores.ssm.config import SSMConfig
 
 from firmware.build import build as build_firmware
 
+from host.connect import SIM_TIMEOUT_SCALE, simulated_transport
 from host.csr import CSRMap
 from host.device import Device, Job
 from host.errors import DeviceError
-from host.etherbone import Etherbone
-from host.uartbone import UARTBone
 
 from soc.accelerator import add_ssm
 from soc.protocol import RING_ENTRIES, Error, Opcode
@@ -39,12 +38,9 @@ from targets.simulation.simulation import Simulation
 def booted_device(*defines):
     """A device in the simulation, running a firmware built with macros defined."""
     with Simulation(SSMConfig()) as simulation:
-        if simulation.transport_kind == "etherbone":
-            transport = Etherbone(sock=simulation.open_socket(), timeout=2.0, alive=simulation.alive)
-        else:
-            transport = UARTBone("socket://{}:{}".format(*simulation.endpoint), timeout=2.0, alive=simulation.alive)
-        with transport:
-            device = Device(transport, CSRMap.from_csv(simulation.csr_csv), timeout_scale=300)
+        csr = CSRMap.from_csv(simulation.csr_csv)
+        with simulated_transport(simulation, csr) as transport:
+            device = Device(transport, csr, timeout_scale=SIM_TIMEOUT_SCALE)
             build_dir = os.path.dirname(simulation.csr_csv)
             device.boot(build_firmware(build_dir, defines) if defines else simulation.firmware)
             yield device

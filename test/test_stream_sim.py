@@ -123,4 +123,4 @@ def test_refused(tmp_path):
 def test_selftest():
     done = stream("selftest")
     assert done.returncode == 0, done.stderr
-    assert "self-test passed" in done.stdout
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [[name, "passed:"] for name in TESTS]

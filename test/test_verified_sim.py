@@ -12,12 +12,11 @@ import pytest
 
 from cores.ssm.config import SSMConfig
 
+from host.connect import SIM_TIMEOUT_SCALE, simulated_transport
 from host.csr import CSRMap
 from host.device import Device, Job
 from host.errors import DeviceError
-from host.etherbone import Etherbone
 from host.manifest import Manifest, adopt, load
-from host.uartbone import UARTBone
 from host.verified import BLOCK_BYTES, Checksum
 
 from soc.protocol import TABLE_OFFSET, Error, Opcode
@@ -29,12 +28,9 @@ from targets.simulation.simulation import Simulation
 @pytest.fixture(scope="module")
 def device():
     with Simulation(SSMConfig()) as simulation:
-        if simulation.transport_kind == "etherbone":
-            transport = Etherbone(sock=simulation.open_socket(), timeout=2.0, alive=simulation.alive)
-        else:
-            transport = UARTBone("socket://{}:{}".format(*simulation.endpoint), timeout=2.0, alive=simulation.alive)
-        with transport:
-            device = Device(transport, CSRMap.from_csv(simulation.csr_csv), timeout_scale=300)
+        csr = CSRMap.from_csv(simulation.csr_csv)
+        with simulated_transport(simulation, csr) as transport:
+            device = Device(transport, csr, timeout_scale=SIM_TIMEOUT_SCALE)
             device.boot(simulation.firmware)
             yield device
 
