@@ -14,6 +14,8 @@ import pytest
 
 from cases import assert_same_bits, random_case
 
+from host.checks import TESTS
+
 from model.bitexact import ssm_block
 
 from targets.simulation.build import ROOT

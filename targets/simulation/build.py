@@ -30,7 +30,7 @@ FIRMWARE_SOURCES = ("firmware", "soc/protocol.py", "cores/ssm/config.py", "cores
 VERILATOR_FLAGS = (
     "--cc", "--exe", "--top-module", "sim", "--prefix", "Vsim", "-O3",
     "--x-assign", "fast", "--x-initial", "fast", "--noassert",
-    "--flatten", "--output-split", "30000", "--output-split-cfuncs", "3000", # Larger functions: faster to compile and to run.
+    "--flatten", "--output-split", "300000", "--output-split-cfuncs", "30000", # Larger functions: faster to compile and to run.
     "-Wno-fatal", "-Wno-lint", "-Wno-style", "-Wno-COMBDLY",
 )
 OPTIMIZATION = ("OPT_FAST=-O2", "OPT_SLOW=-O0", "OPT_GLOBAL=-O2") # -O3 and -march=native were measured to be no faster.
