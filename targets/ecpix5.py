@@ -33,6 +33,7 @@ from litex_boards.targets.lambdaconcept_ecpix5 import _CRG
 
 from soc.console import add_console
 from soc.dram import controller_settings
+from soc.etherbone import add_etherbone
 
 from targets.board import (ROOT, TargetError, add_board_arguments, add_build_arguments, add_status_leds, print_written,
     program, soc_arguments, write_gateware)
@@ -89,9 +90,8 @@ class ECPIX5SoC(SoCCore):
                 clock_pads = platform.request("eth_clocks"),
                 pads       = platform.request("eth"),
                 rx_delay   = 0e-9)
-            self.add_etherbone(
+            add_etherbone(self,
                 phy          = self.ethphy,
-                data_width   = 32, # With 8 all of it would run at the PHY's 125 MHz.
                 mac_address  = mac,
                 ip_address   = eth_ip,
                 udp_port     = udp_port,
