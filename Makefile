@@ -5,7 +5,7 @@
 
 PYTHON = .venv/bin/python
 
-.PHONY: help setup demo test test-slow bench bench-accuracy clean
+.PHONY: help setup demo test test-slow bench bench-accuracy bench-boards clean
 
 help:
 	@echo "make demo       One Mamba-2 130M layer through the simulated SoC, compared with PyTorch."
@@ -14,6 +14,8 @@ help:
 	@echo "make bench      The simulated SoC against its bounds, as JSON and a page in build/bench/."
 	@echo "make bench-accuracy"
 	@echo "                Errors, drift and area of the core's arithmetic, likewise."
+	@echo "make bench-boards"
+	@echo "                What the SoC takes of the boards' FPGAs, by synthesis, likewise."
 	@echo "make setup      Installs what the above need; they do it themselves."
 	@echo "make clean      Removes what was built."
 
@@ -35,6 +37,9 @@ bench: setup
 bench-accuracy: setup
 	$(PYTHON) bench/area.py
 	$(PYTHON) bench/accuracy.py
+
+bench-boards: setup
+	$(PYTHON) bench/fit.py
 
 clean:
 	rm -rf build

@@ -14,6 +14,7 @@ belongs to, in build/yosys/.
 """
 
 import argparse
+import gzip
 import hashlib
 import json
 import os
@@ -67,45 +68,40 @@ OWNERS = (
 )
 REST = "SoC"
 
+# Names that say nothing: of memories, and of what LiteX makes of expressions.
+NAMELESS = ("storage", "memory", "mem", "comb_", "sync_", "rhs_", "slice_proxy", "array_muxed", "next_", "builder_", "main_")
+
 # Synthesis ----------------------------------------------------------------------------------------
 
 def owner(name):
-    """Whose a signal is; None: not known."""
+    """Whose a signal is; None: its name does not say it."""
     name = name.removeprefix("soc_")
-    return next((part for part, beginnings in OWNERS if name.startswith(beginnings)), REST if name[:1].isalpha() else None)
-
-
-def measure(netlist):
-    """What :func:`report` needs of a netlist."""
-    owners = netlist.owners(owner)
-    cells  = {part: Counter() for part in (*(part for part, _ in OWNERS), REST)}
-    for name, cell in netlist.cells.items():
-        cells[owners.get(name, REST)][cell["type"]] += 1
-    levels, path = netlist.longest_path(lambda name: owners.get(name) in ("core", "tile memory"))
-    return {"cells": cells, "levels": levels, "path": netlist.describe(path)}
+    return next((part for part, beginnings in OWNERS if name.startswith(beginnings)), None if name.startswith(NAMELESS) else REST)
 
 
 def synthesise(gateware_dir, name):
-    """What :func:`measure` finds in the netlist of a SoC, from yosys or as kept from an earlier run."""
+    """The :class:`~cores.netlist.Netlist` of a SoC, from yosys or as kept from an earlier run."""
     folder  = Path(gateware_dir)
     verilog = "\n".join(line for line in (folder/f"{name}.v").read_text().splitlines() if not line.startswith("//"))
     script  = (folder/f"{name}.tcl").read_text()
     sources = [line.split("{")[1].rstrip("}") for line in script.splitlines() if line.startswith("read_verilog")]
     lengths = [(file.name, len(file.read_text().split())) for file in sorted(folder.glob("*.init"))] # BIOSes bear a date.
-    kept    = FOLDER/f"{hashlib.sha256(f'{SYNTHESIS}{verilog}{lengths}{OWNERS}'.encode()).hexdigest()[:16]}.json"
+    kept    = FOLDER/f"{hashlib.sha256(f'{SYNTHESIS}{verilog}{lengths}'.encode()).hexdigest()[:16]}.json.gz"
     if not kept.exists():
         FOLDER.mkdir(parents=True, exist_ok=True)
-        netlist = folder/"netlist.json"
+        netlist  = folder/"netlist.json"
         commands = [*(f"read_verilog {source}" for source in sources), f"{SYNTHESIS} -top {name}", f"write_json {netlist}"]
         (folder/"fit.ys").write_text("\n".join(commands) + "\n")
         done = subprocess.run([find_yosys(), "-q", "-l", "fit.log", "fit.ys"], cwd=folder, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"yosys failed:\n{done.stderr[-2000:]}")
-        found = measure(Netlist(json.loads(netlist.read_text()), name))
-        part  = kept.with_suffix(f".{os.getpid()}")
-        part.write_text(json.dumps(found))
+        part = kept.with_suffix(f".{os.getpid()}")
+        with gzip.open(part, "wb", compresslevel=3) as file:
+            file.write(netlist.read_bytes())
+        netlist.unlink()
         part.replace(kept)
-    return json.loads(kept.read_text())
+    with gzip.open(kept) as file:
+        return Netlist(json.load(file), name)
 
 
 def taken(counted):
@@ -119,10 +115,15 @@ def fit(variant, lanes):
     """{"parts": {part: taken}, "total", "levels", "path"} of a variant."""
     soc     = ArtySoC(SSMConfig(lanes=lanes), variant)
     builder = write_gateware(soc, os.path.join(ROOT, "build", "fit", variant), compile_gateware=False)
-    found   = synthesise(builder.gateware_dir, soc.get_build_name())
-    parts   = {part: taken(cells) for part, cells in found["cells"].items()}
+    netlist = synthesise(builder.gateware_dir, soc.get_build_name())
+    owners  = netlist.owners(owner)
+    cells   = {part: Counter() for part in (*(part for part, _ in OWNERS), REST)}
+    for name, cell in netlist.cells.items():
+        cells[owners.get(name, REST)][cell["type"]] += 1
+    parts   = {part: taken(counted) for part, counted in cells.items()}
     total   = {column: sum(row[column] for row in parts.values()) for column in COLUMNS}
-    return {"parts": parts, "total": total, "levels": found["levels"], "path": found["path"]}
+    levels, path = netlist.longest_path(lambda name: owners.get(name) in ("core", "tile memory"))
+    return {"parts": parts, "total": total, "levels": levels, "path": netlist.describe(path)}
 
 # Results ------------------------------------------------------------------------------------------
 

@@ -140,7 +140,7 @@ def _parser():
         lanes_default=", ".join(f"{lanes} on the {variant}" for variant, (lanes, _) in VARIANTS.items()))
     group = parser.add_argument_group("board")
     group.add_argument("--variant", default="a7-35", choices=VARIANTS, help="Board (default: %(default)s).")
-    add_board_arguments(group, sys_clk_freq=100e6)
+    add_board_arguments(group, sys_clk_freq=100e6, limits=(50e6, 125e6))
     group = add_build_arguments(parser, "build/arty/VARIANT")
     group.add_argument("--toolchain", choices=TOOLCHAINS, help="What builds the bitstream (default: vivado; openxc7 where only "
         "that is found).")

@@ -60,20 +60,20 @@ def _mac_address(text):
     return int("".join(parts), 16)
 
 
-def _positive(text):
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise ValueError(text)
-    return value
-
-# As argparse's messages call them.
-_ip_address.__name__, _mac_address.__name__, _positive.__name__ = "IP address", "MAC address", "frequency"
+_ip_address.__name__, _mac_address.__name__ = "IP address", "MAC address" # As argparse's messages call them.
 
 
-def add_board_arguments(group, sys_clk_freq):
-    """Add the options that all boards have; :func:`soc_arguments` gives them to the SoC."""
-    group.add_argument("--sys-clk-freq", default=sys_clk_freq, type=_positive, metavar="HZ",
-        help=f"System clock (default: {sys_clk_freq/1e6:g}e6).")
+def add_board_arguments(group, sys_clk_freq, limits):
+    """Add the options that all boards have; :func:`soc_arguments` gives them to the SoC. limits: of the system clock, in Hz."""
+    low, high = limits
+
+    def frequency(text):
+        if not low <= float(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not allowed: {low/1e6:g}e6 to {high/1e6:g}e6 is.")
+        return float(text)
+
+    group.add_argument("--sys-clk-freq", default=sys_clk_freq, type=frequency, metavar="HZ",
+        help=f"System clock, which the DRAM's follows (default: {sys_clk_freq/1e6:g}e6).")
     group.add_argument("--baudrate", default=115200, type=int, help="Baud rate of UARTBone (default: %(default)s).")
     group.add_argument("--with-etherbone", default=True, action=argparse.BooleanOptionalAction,
         help="Etherbone beside UARTBone (default: with).")

@@ -114,6 +114,11 @@ class ECPIX5SoC(SoCCore):
 
 # Build --------------------------------------------------------------------------------------------
 
+def _remove(paths):
+    for path in filter(os.path.exists, paths):
+        os.remove(path)
+
+
 def build(soc, output_dir, seed=SEED, compile_gateware=True):
     """Build all, and check that every clock meets its constraint. Returns LiteX's Builder.
 
@@ -121,8 +126,10 @@ def build(soc, output_dir, seed=SEED, compile_gateware=True):
     ------
     TargetError : a tool failed, or a clock misses its constraint: then there is no bitstream.
     """
-    tools = None
+    tools      = None
+    bitstreams = [os.path.join(output_dir, "gateware", soc.get_build_name() + extension) for extension in (".bit", ".svf")]
     if compile_gateware:
+        _remove(bitstreams)
         check_folder(output_dir)
         tools = tools_folder()
     soc.platform.toolchain._pnr_opts += f"--report {REPORT} "
@@ -141,10 +148,7 @@ def build(soc, output_dir, seed=SEED, compile_gateware=True):
         try:
             check_timing(report)
         except TargetError:
-            for mode, extension in (("sram", ".bit"), ("flash", ".svf")):
-                bitstream = builder.get_bitstream_filename(mode=mode, ext=extension)
-                if os.path.exists(bitstream):
-                    os.remove(bitstream)
+            _remove(bitstreams)
             raise
     return builder
 
@@ -155,7 +159,7 @@ def _parser():
         "options, writes Verilog, constraints, scripts, BIOS and firmware.")
     add_config_arguments(parser)
     group = parser.add_argument_group("board")
-    add_board_arguments(group, sys_clk_freq=75e6)
+    add_board_arguments(group, sys_clk_freq=75e6, limits=(50e6, 100e6))
     group.add_argument("--revision", default="r02", choices=BOARDS, help="Of the board: which chip its USB cable meets "
         "(r02: FT2232, r03: FT4232; default: %(default)s).")
     group = add_build_arguments(parser, "build/ecpix5")

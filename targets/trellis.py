@@ -58,17 +58,21 @@ def check_folder(folder):
 Clock = namedtuple("Clock", "name, achieved, constraint") # Both in MHz.
 
 
+def _name(net):
+    """A clock's name, without what nextpnr adds."""
+    return net.removeprefix("$glbnet$").removesuffix("$TRELLIS_IO_IN")
+
+
 def clocks(report):
     """The clocks of a report of nextpnr (the dictionary), by name."""
-    return [Clock(name.removeprefix("$glbnet$"), clock["achieved"], clock["constraint"])
+    return [Clock(_name(name), clock["achieved"], clock["constraint"])
         for name, clock in sorted(report["fmax"].items())]
 
 
 def longest_path(report, clock):
     """The longest path within a clock domain: lines of text, what it goes through with its delays in ns."""
-    edge = lambda text: text.split()[-1].removeprefix("$glbnet$")
     for path in report["critical_paths"]:
-        if edge(path["from"]) == edge(path["to"]) == clock:
+        if {_name(path[end].split()[-1]) for end in ("from", "to")} == {clock}:
             lines, total = [], 0
             for step in path["path"]:
                 total += step["delay"]
