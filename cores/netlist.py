@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 # How names of cells begin whose outputs follow their inputs at once. All others end and begin a path: flip-flops, block
 # RAM, what is at the pins.
 LOGIC = ("LUT", "INV", "MUXF", "CARRY4")
-READ  = ("RAM32", "RAM64", "RAM128", "RAM256", "SRL") # Read like logic, by these ports; written at the clock.
+READ  = ("RAM32", "RAM64", "RAM128", "RAM256", "SRL") # Read like logic, by the address of the output; written at the clock.
 
 CONSTANTS = ("0", "1", "x", "z")
 
@@ -90,13 +90,18 @@ class Netlist:
                                 if bit not in CONSTANTS:
                                     chained = source == "CI" and self.cells.get(self.driver.get(bit), {}).get("type") == "CARRY4"
                                     yield bit, out, 0 if chained else 1
-            elif kind.startswith(LOGIC) or kind.startswith(READ):
-                logic = kind.startswith(LOGIC)
+            elif kind.startswith(LOGIC):
                 for out in self.bits(name, "output"):
-                    for source, bits in inputs.items():
-                        if logic or source.startswith("A") or source.startswith("DPRA"):
-                            for bit in bits:
-                                yield bit, out, 0 if kind == "INV" else 1 # An inverter becomes part of a LUT.
+                    for bit in self.bits(name, "input"):
+                        yield bit, out, 0 if kind == "INV" else 1 # An inverter becomes part of a LUT.
+            elif kind.startswith(READ):
+                for port, bits in self.ports(name, "output").items():
+                    address = f"ADDR{port[2]}" if port in ("DOA", "DOB", "DOC", "DOD") else "DPRA" if port == "DPO" else "A"
+                    for out in bits:
+                        for source, addresses in inputs.items():
+                            if source.rstrip("0123456789") == address:
+                                for bit in addresses:
+                                    yield bit, out, 1
 
     def longest_path(self, belongs):
         """(levels, [bits]) of the longest path with a cell of those for which `belongs(cell name)` is true.

@@ -59,6 +59,16 @@ def test_a_carry_reaches_no_lower_sum():
     assert netlist({"a": flip_flop(10, 13), "c": carry, "l": lut(11, 12)}, {}).longest_path(lambda name: True)[0] == 3
 
 
+def test_a_memory_is_read_by_its_own_address():
+    """From an address to the output that it belongs to; what is written, and where, waits for the clock."""
+    ram = cell("RAM32M", {"ADDRA": [11], "ADDRD": [12], "DIA": [13]}, {"DOA": [20], "DOD": [21]})
+    cells = {"ram": ram, "a": flip_flop(10, 99), "read": lut(11, 10), "write": lut(12, 11), "data": lut(13, 12), "end": lut(22, 20)}
+    assert netlist(cells, {}).longest_path(lambda name: name == "end") == (3, [10, 11, 20, 22])
+    assert netlist(cells, {}).longest_path(lambda name: name == "data") == (3, [10, 11, 12, 13])
+    cells = {"ram": cell("RAM64X1D", {"A": [11], "DPRA": [12], "D": [13]}, {"SPO": [20], "DPO": [21]}), "read": lut(12, 10)}
+    assert netlist(cells, {}).longest_path(lambda name: name == "read") == (2, [10, 12, 21])
+
+
 def test_a_loop():
     with pytest.raises(ValueError, match="a netlist with a loop of logic is not allowed."):
         netlist({"a": lut(10, 11), "b": lut(11, 10)}, {}).longest_path(lambda name: True)
@@ -78,7 +88,7 @@ FOUND = {"parts": {"core": {"LUT": 5000, "FF": 4000, "DSP48E1": 24, "RAMB36": 1.
     "DSP48E1": 4, "RAMB36": 20}}, "total": {"LUT": 13000, "FF": 10000, "DSP48E1": 28, "RAMB36": 21.5}, "levels": 9, "path": []}
 
 REPORT = {
-    "fmax": {"$glbnet$sys_clk": {"achieved": 80.0, "constraint": 75.0}, "$glbnet$eth": {"achieved": 130.0, "constraint": 125.0}},
+    "fmax": {"$glbnet$sys_clk": {"achieved": 80.0, "constraint": 75.0}, "$glbnet$eth$TRELLIS_IO_IN": {"achieved": 130.0, "constraint": 125.0}},
     "critical_paths": [{"from": "posedge $glbnet$sys_clk", "to": "posedge $glbnet$sys_clk", "path": [
         {"delay": 0.5, "type": "clk-to-q", "net": "", "from": {"cell": "a", "port": "CLK"}, "to": {"cell": "a_reg", "port": "Q"}},
         {"delay": 9.0, "type": "routing",  "net": "a_net", "from": {"cell": "a", "port": "Q"}, "to": {"cell": "b", "port": "A"}},
@@ -120,6 +130,6 @@ def test_a_miss_names_the_path():
 
 def test_a_clock_without_a_constraint():
     loose = json.loads(json.dumps(REPORT))
-    loose["fmax"]["$glbnet$eth"]["constraint"] = 12.0
+    loose["fmax"]["$glbnet$eth$TRELLIS_IO_IN"]["constraint"] = 12.0
     with pytest.raises(TargetError, match="eth has no constraint."):
         check_timing(loose)
