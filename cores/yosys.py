@@ -75,5 +75,6 @@ def netlist(source, top, family):
     ports = {letter.lower(): ", ".join(f"{letter}{n}" for n in reversed(range(bits)))
         for letter, bits in (("A", 18), ("B", 18), ("C", 18), ("P", 36))}
     script = (f"read_verilog top.v; {synthesis} -top {top}; write_verilog -noattr netlist.v; design -reset; "
-        f"read_verilog netlist.v {models}; hierarchy -check -top {top}; proc; flatten; opt_clean; write_verilog -noattr simulated.v")
+        f"read_verilog -nooverwrite netlist.v {models}; " # The models of the ECP5 define some cells twice.
+        f"hierarchy -check -top {top}; proc; flatten; opt_clean; write_verilog -noattr simulated.v")
     return _run(source, script, "simulated.v", {"mult18x18d.v": _MULT18X18D.format(**ports)})

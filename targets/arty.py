@@ -39,7 +39,7 @@ from targets.common import (BIOS_ROM_SIZE, ETHERBONE_BUFFER_DEPTH, add_config_ar
 
 # Constants ----------------------------------------------------------------------------------------
 
-VARIANTS = {         # Lanes by default: the most that fit, as bench/fit.py shows. openFPGALoader's name.
+VARIANTS = {         # Lanes by default, openFPGALoader's name. What they take: bench/fit.py.
     "a7-35"  : (8,  "arty_a7_35t"),
     "a7-100" : (32, "arty_a7_100t"),
 }

@@ -13,12 +13,9 @@ import pytest
 from core_player import CorePlayer, random_tile
 
 from cores.ssm.config import SSMConfig
-from cores.ssm.player import case_tiles
 from cores.yosys import SIMULATED, netlist
 
 from firmware.vectors import selftest_vectors
-
-from host.case import *
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -33,7 +30,7 @@ CONFIGS = {
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize("family", SIMULATED)
 def test_equals_model(family, config):
-    """The vectors of the firmware's self-test's sizes, special values among them, then larger tiles with and without stalls."""
+    """Tiles of the self-test's sizes, special values among them, then larger ones with and without stalls."""
     rng = np.random.default_rng(1)
     with CorePlayer(config, transform=partial(netlist, top="top", family=family)) as player:
         for vector in selftest_vectors(config):
