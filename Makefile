@@ -5,7 +5,7 @@
 
 PYTHON = .venv/bin/python
 
-.PHONY: help setup demo test test-slow bench bench-accuracy clean
+.PHONY: help setup demo test test-slow bench bench-accuracy bench-boards clean
 
 help:
 	@echo "make demo       One Mamba-2 130M layer through the simulated SoC, compared with PyTorch; then a tiny model writes text."
@@ -14,6 +14,8 @@ help:
 	@echo "make bench      The simulated SoC against its bounds, as JSON and a page in build/bench/."
 	@echo "make bench-accuracy"
 	@echo "                Errors, drift and area of the core's arithmetic, and what it does to a model's text, likewise."
+	@echo "make bench-boards"
+	@echo "                What the SoC takes of the boards' FPGAs, by synthesis, likewise."
 	@echo "make setup      Installs what the above need; they do it themselves."
 	@echo "make clean      Removes what was built."
 
@@ -38,6 +40,9 @@ bench-accuracy: setup
 	$(PYTHON) bench/area.py
 	$(PYTHON) bench/accuracy.py
 	$(PYTHON) bench/quality.py
+
+bench-boards: setup
+	$(PYTHON) bench/fit.py
 
 clean:
 	rm -rf build

@@ -180,13 +180,14 @@ class Compiled:
 
     Parameters
     ----------
-    module  : a Migen module, not finalised, clocked by the ``sys`` domain.
-    inputs  : {name: Signal}, driven from here.
-    outputs : {name: Signal}, read from here.
+    module    : a Migen module, not finalised, clocked by the ``sys`` domain.
+    inputs    : {name: Signal}, driven from here.
+    outputs   : {name: Signal}, read from here.
+    transform : what becomes of the Verilog, whose module is `top`, before it is compiled.
 
     Values are unsigned bit patterns: arrays of 64-bit words, (cycles,) up to 64 bits wide and (cycles, words) above.
     """
-    def __init__(self, module, inputs, outputs):
+    def __init__(self, module, inputs, outputs, transform=lambda source: source):
         self.widths = {name: len(signal) for name, signal in {**inputs, **outputs}.items()}
         self.ports  = {name: number for number, name in enumerate(self.widths)}
         self.inputs, self.outputs = list(inputs), list(outputs)
@@ -198,7 +199,7 @@ class Compiled:
         ios    = {clock.clk, clock.rst, *inputs.values(), *outputs.values()}
         source = str(verilog.convert(module, ios=ios, name="top"))
         source = "\n".join(line for line in source.splitlines() if not line.startswith("//"))
-        self._library = ctypes.CDLL(str(self._build(source)))
+        self._library = ctypes.CDLL(str(self._build(transform(source))))
         self._library.create.restype  = ctypes.c_void_p
         self._library.streams.restype = ctypes.c_int64
         self._handle = ctypes.c_void_p(self._library.create())

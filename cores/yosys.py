@@ -3,7 +3,7 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""Synthesis by yosys for Xilinx 7-series: how many cells of each kind a module takes."""
+"""Synthesis by yosys: how many cells of each kind a module takes on Xilinx 7-series, and netlists to simulate."""
 
 import json
 import shutil
@@ -21,6 +21,24 @@ FOLDER = Path(__file__).resolve().parent.parent/"build"/"yosys"
 
 SYNTHESIS = "synth_xilinx -flatten -abc9 -family xc7 -noiopad"
 
+# For a netlist to simulate: synthesis, and the models of the cells. yosys has none of block RAM.
+SIMULATED = {
+    "xilinx" : (f"{SYNTHESIS} -noclkbuf -nobram", "+/xilinx/cells_sim.v"),
+    "ecp5"   : ("synth_ecp5 -abc9 -nobram",       "+/ecp5/cells_sim.v mult18x18d.v"),
+}
+
+# The multiplier of the ECP5, as yosys uses it: without registers. yosys only knows its ports.
+_MULT18X18D = """
+module MULT18X18D(
+    input {a}, SIGNEDA, SOURCEA,
+    input {b}, SIGNEDB, SOURCEB,
+    input {c},
+    output {p});
+    wire signed [18:0] a = {{SIGNEDA & A17, {a}}}, b = {{SIGNEDB & B17, {b}}};
+    assign {{{p}}} = a*b;
+endmodule
+"""
+
 # Synthesis ----------------------------------------------------------------------------------------
 
 def find_yosys():
@@ -32,13 +50,31 @@ def find_yosys():
     return found
 
 
-def synthesise(source, top):
-    """A :class:`collections.Counter` of the cells of module `top` in the Verilog `source`, as yosys names them."""
+def _run(source, script, result, extra={}):
+    """The text of the file `result` that yosys' `script` writes, of top.v with `source` and the files `extra`."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
-        (Path(folder)/"top.v").write_text(source)
-        script = f"read_verilog top.v; {SYNTHESIS} -top {top}; tee -q -o cells.json stat -json"
-        done   = subprocess.run([find_yosys(), "-q", "-p", script], cwd=folder, capture_output=True, text=True)
+        for name, text in {"top.v": source, **extra}.items():
+            (Path(folder)/name).write_text(text)
+        done = subprocess.run([find_yosys(), "-q", "-p", script], cwd=folder, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"yosys failed:\n{done.stdout}{done.stderr}")
-        return Counter(json.loads((Path(folder)/"cells.json").read_text())["design"]["num_cells_by_type"])
+        return (Path(folder)/result).read_text()
+
+
+def synthesise(source, top):
+    """A :class:`collections.Counter` of the cells of module `top` in the Verilog `source`, as yosys names them."""
+    script = f"read_verilog top.v; {SYNTHESIS} -top {top}; tee -q -o cells.json stat -json"
+    return Counter(json.loads(_run(source, script, "cells.json"))["design"]["num_cells_by_type"])
+
+
+def netlist(source, top, family):
+    """The netlist of module `top` in the Verilog `source`, for a family of SIMULATED, as Verilog: its cells replaced by
+    yosys' models of them, so that it can be simulated. Memories become LUT RAM."""
+    synthesis, models = SIMULATED[family]
+    ports = {letter.lower(): ", ".join(f"{letter}{n}" for n in reversed(range(bits)))
+        for letter, bits in (("A", 18), ("B", 18), ("C", 18), ("P", 36))}
+    script = (f"read_verilog top.v; {synthesis} -top {top}; write_verilog -noattr netlist.v; design -reset; "
+        f"read_verilog -nooverwrite netlist.v {models}; " # The models of the ECP5 define some cells twice.
+        f"hierarchy -check -top {top}; proc; flatten; opt_clean; write_verilog -noattr simulated.v")
+    return _run(source, script, "simulated.v", {"mult18x18d.v": _MULT18X18D.format(**ports)})

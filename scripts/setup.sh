@@ -29,6 +29,7 @@ TOOLS=(
     "iproute2                ip"                      # Network of the simulation.
     "util-linux              unshare"
     "iverilog                iverilog"                # Simulates the stand-alone Verilog (slow tests).
+    "libftdi1-2              /usr/share/doc/libftdi1-2/copyright" # openFPGALoader needs it.
 )
 
 missing=()

@@ -16,6 +16,7 @@ from liteeth.common import eth_udp_user_description, etherbone_magic, etherbone_
 from liteeth.core import LiteEthUDPIPCore
 from liteeth.frontend.etherbone import LiteEthEtherbone
 
+from soc.wishbone_slice import WishboneSlice
 from soc.write_filter import WriteFilter, writable_windows
 
 # Constants ----------------------------------------------------------------------------------------
@@ -256,18 +257,24 @@ class Etherbone(LiteEthEtherbone):
 
 # Integration --------------------------------------------------------------------------------------
 
-def add_etherbone(soc, phy, mac_address, ip_address, udp_port=1234, protect=False, name="etherbone"):
+def add_etherbone(soc, phy, mac_address, ip_address, udp_port=1234, protect=False, wide=False, name="etherbone"):
     """Add Etherbone to a LiteX SoC, as its own ``add_etherbone``, with :class:`Etherbone` in place of LiteEth's.
 
     Parameters
     ----------
     phy     : PHY with the clock domains ``eth_rx`` and ``eth_tx``, 8 bits wide.
+    wide    : For a gigabit PHY on a slow FPGA: UDP/IP is 32 bits wide and at the SoC's clock, all but the PHY; and there are
+              registers before the bus, as the address comes from block RAM and goes to every slave.
     protect : Writes reach only what jobs need (:func:`soc.write_filter.writable_windows`), so no firmware can be loaded by
               Etherbone; mailbox and accelerator must have been added before.
     """
-    # UDP/IP runs at the PHY's clock, Etherbone at the SoC's.
-    core = LiteEthUDPIPCore(phy, mac_address, ip_address, soc.clk_freq)
-    soc.add_module(name=f"ethcore_{name}", module=ClockDomainsRenamer({"sys": "eth_rx"})(core))
+    if wide:
+        core = LiteEthUDPIPCore(phy, mac_address, ip_address, soc.clk_freq, dw=32, with_sys_datapath=True)
+        soc.add_module(name=f"ethcore_{name}", module=core)
+    else: # UDP/IP runs at the PHY's clock, Etherbone at the SoC's.
+        core = LiteEthUDPIPCore(phy, mac_address, ip_address, soc.clk_freq)
+        soc.add_module(name=f"ethcore_{name}", module=ClockDomainsRenamer({"sys": "eth_rx"})(core))
+    # LiteEth has a FIFO between UDP and Etherbone where their clocks differ by name.
     soc.cd_etherbone = ClockDomain("etherbone")
     soc.comb += [
         soc.cd_etherbone.clk.eq(ClockSignal("sys")),
@@ -279,6 +286,10 @@ def add_etherbone(soc, phy, mac_address, ip_address, udp_port=1234, protect=Fals
         write_filter = WriteFilter(bus, writable_windows(soc))
         soc.add_module(name=f"{name}_filter", module=write_filter)
         bus = write_filter.bus
+    if wide:
+        wishbone_slice = WishboneSlice(bus)
+        soc.add_module(name=f"{name}_slice", module=wishbone_slice)
+        bus = wishbone_slice.bus
     soc.bus.add_master(name=name, master=bus)
     soc.add_constant("ETHERBONE_BUFFER_DEPTH", RECORD_DEPTH) # For the host.
     soc.add_constant("ETHERBONE_WINDOW",       WINDOW)
@@ -286,5 +297,6 @@ def add_etherbone(soc, phy, mac_address, ip_address, udp_port=1234, protect=Fals
     if not getattr(phy, "model", False):
         rx, tx = phy.crg.cd_eth_rx.clk, phy.crg.cd_eth_tx.clk
         soc.platform.add_period_constraint(rx, 1e9/phy.rx_clk_freq)
-        soc.platform.add_period_constraint(tx, 1e9/phy.tx_clk_freq)
-        soc.platform.add_false_path_constraints(soc.crg.cd_sys.clk, rx, tx)
+        if tx is not rx: # Of RGMII both are the PHY's receive clock.
+            soc.platform.add_period_constraint(tx, 1e9/phy.tx_clk_freq)
+        soc.platform.add_false_path_constraints(soc.crg.cd_sys.clk, *dict.fromkeys((rx, tx)))

@@ -8,7 +8,6 @@
 """Digilent Arty A7 with the accelerator, reached by Etherbone and by UARTBone."""
 
 import argparse
-import ipaddress
 import os
 import shutil
 import sys
@@ -18,8 +17,6 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import environment # First: the others need it.
 
 from migen import *
-
-from litex.build.openfpgaloader import OpenFPGALoader
 
 from litex.soc.integration.builder import Builder
 from litex.soc.integration.soc_core import SoCCore
@@ -32,22 +29,24 @@ from liteeth.phy.mii import LiteEthPHYMII
 from litex_boards.platforms import digilent_arty
 from litex_boards.targets.digilent_arty import _CRG
 
-from firmware.build import build as build_firmware
-
 from soc.console import add_console
 from soc.dram import controller_settings
 from soc.etherbone import add_etherbone
 
-from targets.common import (BIOS_ROM_SIZE, add_config_arguments, add_protect_argument, add_system,
-    config_from_arguments)
+from targets.board import (ROOT, TargetError, add_board_arguments, add_build_arguments, add_status_leds, print_written,
+    program, soc_arguments, write_gateware)
+from targets.common import BIOS_ROM_SIZE, add_config_arguments, add_system, config_from_arguments
 
 # Constants ----------------------------------------------------------------------------------------
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
-VARIANTS = {         # Lanes by default, openFPGALoader's name.
+VARIANTS = {         # Lanes by default, openFPGALoader's name. What they take: bench/fit.py.
     "a7-35"  : (8,  "arty_a7_35t"),
     "a7-100" : (32, "arty_a7_100t"),
+}
+
+TOOLCHAINS = {       # Commands, environment variables that LiteX's script needs; without them it ends in the middle.
+    "vivado"  : (("vivado",), ()),
+    "openxc7" : (("yosys", "nextpnr-xilinx", "fasm2frames", "xc7frames2bit"), ("CHIPDB", "PRJXRAY_DB_DIR")),
 }
 
 # ArtySoC ------------------------------------------------------------------------------------------
@@ -56,14 +55,14 @@ class ArtySoC(SoCCore):
     """Arty SoC
 
     The serial port is UARTBone, the console a crossover (``litex_term crossover``). LED 0 blinks, LED 1 is on while
-    jobs are in the ring.
+    jobs are in the ring, LED 2 from an error to the next job.
     """
-    def __init__(self, config, variant="a7-35", sys_clk_freq=100e6, baudrate=115200, with_etherbone=True,
-        eth_ip      = "192.168.1.50",
-        mac_address = 0x10e2d5000000,
-        udp_port    = 1234,
-        protect     = False):
-        platform = digilent_arty.Platform(variant=variant, toolchain="vivado")
+    def __init__(self, config, variant="a7-35", toolchain="vivado", sys_clk_freq=100e6, baudrate=115200, with_etherbone=True,
+        eth_ip   = "192.168.1.50",
+        mac      = 0x10e2d5000000,
+        udp_port = 1234,
+        protect  = False):
+        platform = digilent_arty.Platform(variant=variant, toolchain=toolchain)
 
         # CRG --------------------------------------------------------------------------------------
         self.crg = _CRG(platform, sys_clk_freq)
@@ -101,65 +100,33 @@ class ArtySoC(SoCCore):
             self.ethphy = LiteEthPHYMII(
                 clock_pads = platform.request("eth_clocks"),
                 pads       = platform.request("eth"))
-            add_etherbone(self, self.ethphy, mac_address, eth_ip, udp_port, protect)
+            add_etherbone(self, self.ethphy, mac, eth_ip, udp_port, protect)
 
         # LEDs -------------------------------------------------------------------------------------
-        heartbeat = Signal(max=int(sys_clk_freq))
-        self.sync += If(heartbeat == 0, heartbeat.eq(int(sys_clk_freq) - 1)).Else(heartbeat.eq(heartbeat - 1))
         leds = platform.request_all("user_led")
-        self.comb += [
-            leds[0].eq(heartbeat < int(sys_clk_freq)//2),
-            leds[1].eq(self.mailbox.doorbell.storage != self.mailbox.completed.storage),
-        ]
+        add_status_leds(self, heartbeat=leds[0], running=leds[1], error=leds[2])
 
-# Build --------------------------------------------------------------------------------------------
+# Toolchains ---------------------------------------------------------------------------------------
 
-def write_gateware(soc, output_dir, compile_gateware):
-    """Write Verilog, constraints, scripts, BIOS and firmware, and by Vivado the bitstream. Returns LiteX's Builder."""
-    path = os.environ["PATH"]
-    os.environ["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{path}" # LiteX calls meson.
-    try:
-        builder = Builder(soc, output_dir=output_dir, compile_gateware=compile_gateware, bios_console="lite")
-        builder.build()
-    finally:
-        os.environ["PATH"] = path
-    build_firmware(output_dir)
-    return builder
+def missing_tools(toolchain):
+    """Commands not on the PATH and environment variables not set that the toolchain needs."""
+    commands, variables = TOOLCHAINS[toolchain]
+    if "LITEX_ENV_VIVADO" in os.environ and toolchain == "vivado": # Then LiteX's script finds it there.
+        return []
+    return [name for name in commands if shutil.which(name) is None] + [name for name in variables if not os.environ.get(name)]
 
-# Messages -----------------------------------------------------------------------------------------
 
-def _print_written(builder):
-    name = builder.soc.get_build_name()
-    print(f"Written to {builder.output_dir}:")
-    print(f"  Verilog, memory contents: gateware/{name}.v, *.init")
-    print(f"  Constraints:              gateware/{name}.xdc")
-    print(f"  Vivado's script:          gateware/{name}.tcl, started by build_{name}.sh")
-    print(f"  BIOS, firmware:           software/bios/bios.bin, firmware/firmware.bin")
-    print(f"  Registers:                csr.csv")
-
-_NO_VIVADO = """\
-arty.py: no bitstream: Vivado is not on the PATH. Everything it needs is in
+_NO_BITSTREAM = """\
+no bitstream: {toolchain} needs {missing}, not found on the PATH or in the environment. What Vivado needs is in
   {gateware_dir}
 Alternatives:
   - Vivado (the free edition covers this part): source its settings64.sh and run this command again, or run
     bash build_{name}.sh in that folder on a machine that has it.
-  - openXC7 (https://github.com/openXC7): open tools (yosys, nextpnr-xilinx) that take the same Verilog and pins.
-  - The simulation needs neither board nor Vivado: python targets/sim.py"""
+  - openXC7 (https://github.com/openXC7, toolchain-installer): open tools. Put its commands on the PATH, set CHIPDB to a
+    folder for its databases and PRJXRAY_DB_DIR to prjxray-db, and run this command with --toolchain openxc7.
+  - The simulation needs neither board nor toolchain: python targets/sim.py"""
 
 # Command Line -------------------------------------------------------------------------------------
-
-def _ip_address(text):
-    return str(ipaddress.IPv4Address(text))
-
-
-def _mac_address(text):
-    parts = text.split(":")
-    if len(parts) != 6 or any(len(part) != 2 for part in parts) or int(parts[0], 16) & 1:
-        raise ValueError(text)
-    return int("".join(parts), 16)
-
-_ip_address.__name__, _mac_address.__name__ = "IP address", "MAC address" # As argparse's messages call them.
-
 
 def _parser():
     parser = argparse.ArgumentParser(description="Digilent Arty A7 with the Mamba-2 accelerator. Without further "
@@ -168,44 +135,11 @@ def _parser():
         lanes_default=", ".join(f"{lanes} on the {variant}" for variant, (lanes, _) in VARIANTS.items()))
     group = parser.add_argument_group("board")
     group.add_argument("--variant", default="a7-35", choices=VARIANTS, help="Board (default: %(default)s).")
-    group.add_argument("--sys-clk-freq", default=100e6, type=float, metavar="HZ",
-        help="System clock; the DRAM runs at 8 transfers a cycle (default: 100e6).")
-    group.add_argument("--baudrate", default=115200, type=int,
-        help="Baud rate of UARTBone (default: %(default)s).")
-    group.add_argument("--with-etherbone", default=True, action=argparse.BooleanOptionalAction,
-        help="Etherbone beside UARTBone (default: with).")
-    group.add_argument("--eth-ip", default="192.168.1.50", type=_ip_address, metavar="ADDRESS",
-        help="IP address of the board (default: %(default)s).")
-    group.add_argument("--mac", default="10:e2:d5:00:00:00", type=_mac_address, metavar="ADDRESS",
-        help="MAC address of the board (default: %(default)s).")
-    group.add_argument("--udp-port", default=1234, type=int, metavar="PORT",
-        help="UDP port of Etherbone (default: %(default)s).")
-    add_protect_argument(group)
-    group = parser.add_argument_group("build")
-    group.add_argument("--build", action="store_true", help="Build the bitstream, by Vivado.")
-    group.add_argument("--load",  action="store_true", help="Load the bitstream into the FPGA, by openFPGALoader.")
-    group.add_argument("--flash", action="store_true", help="Write the bitstream to the flash, by openFPGALoader.")
-    group.add_argument("--no-compile-gateware", action="store_true", help="With --build: all but the bitstream.")
-    group.add_argument("--build-dir", metavar="DIR", help="Folder to write to (default: build/arty/VARIANT).")
+    add_board_arguments(group, sys_clk_freq=100e6, limits=(50e6, 125e6))
+    group = add_build_arguments(parser, "build/arty/VARIANT")
+    group.add_argument("--toolchain", choices=TOOLCHAINS, help="What builds the bitstream (default: vivado; openxc7 where only "
+        "that is found).")
     return parser
-
-
-def _program(builder, board, mode):
-    """Load or flash the bitstream; returns whether that was possible."""
-    bitstream = builder.get_bitstream_filename(mode="sram" if mode == "load" else "flash")
-    if not os.path.exists(bitstream):
-        print(f"arty.py: there is no bitstream to {mode}: {bitstream} does not exist; --build makes it.",
-            file=sys.stderr)
-        return False
-    if shutil.which("openFPGALoader") is None:
-        print("arty.py: openFPGALoader is not on the PATH: install the Debian package openfpgaloader.", file=sys.stderr)
-        return False
-    programmer = OpenFPGALoader(board)
-    if mode == "load":
-        programmer.load_bitstream(bitstream)
-    else:
-        programmer.flash(0, bitstream)
-    return True
 
 
 def main():
@@ -215,22 +149,26 @@ def main():
     args.lanes   = args.lanes or lanes
     config     = config_from_arguments(parser, args)
     output_dir = os.path.abspath(args.build_dir or os.path.join(ROOT, "build", "arty", args.variant))
-    soc = ArtySoC(config, args.variant, args.sys_clk_freq, args.baudrate, args.with_etherbone, args.eth_ip, args.mac,
-        args.udp_port, args.protect)
-
-    if args.build or not (args.load or args.flash):
-        bitstream  = args.build and not args.no_compile_gateware
-        has_vivado = shutil.which("vivado") is not None or "LITEX_ENV_VIVADO" in os.environ
-        builder    = write_gateware(soc, output_dir, compile_gateware=bitstream and has_vivado)
-        _print_written(builder)
-        if bitstream and not has_vivado:
-            print(_NO_VIVADO.format(gateware_dir=builder.gateware_dir, name=soc.get_build_name()), file=sys.stderr)
-            return 1
-    else:
-        builder = Builder(soc, output_dir=output_dir)
-    for mode in ("load", "flash"):
-        if getattr(args, mode) and not _program(builder, board, mode):
-            return 1
+    toolchain  = args.toolchain or ("openxc7" if missing_tools("vivado") and not missing_tools("openxc7") else "vivado")
+    missing    = missing_tools(toolchain)
+    try:
+        # Without openXC7 there, LiteX can't write its script: Vivado's is written then.
+        soc = ArtySoC(config, args.variant, "vivado" if missing else toolchain, **soc_arguments(args))
+        if args.build or not (args.load or args.flash):
+            bitstream = args.build and not args.no_compile_gateware
+            builder   = write_gateware(soc, output_dir, compile_gateware=bitstream and not missing)
+            print_written(builder, "xdc", f"{soc.get_build_name()}.{'tcl' if missing or toolchain == 'vivado' else 'ys'}")
+            if bitstream and missing:
+                raise TargetError(_NO_BITSTREAM.format(toolchain=toolchain, missing=", ".join(missing),
+                    gateware_dir=builder.gateware_dir, name=soc.get_build_name()))
+        else:
+            builder = Builder(soc, output_dir=output_dir)
+        for mode in ("load", "flash"):
+            if getattr(args, mode):
+                program(builder, board, mode)
+    except TargetError as error:
+        print(f"arty.py: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

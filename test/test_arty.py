@@ -3,7 +3,7 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""The Arty target: both variants are written completely; what is missing here is said."""
+"""The Arty target: both variants are written completely, as LiteX's own target has them; what is missing here is said."""
 
 import os
 import re
@@ -13,6 +13,14 @@ import sys
 
 import pytest
 
+from litex.soc.integration.builder import Builder
+
+from litex_boards.targets.digilent_arty import BaseSoC
+
+from cores.ssm.config import SSMConfig
+
+from targets.arty import VARIANTS, ArtySoC, missing_tools
+from targets.common import BIOS_ROM_SIZE
 from targets.simulation.build import ROOT
 
 # Helpers ------------------------------------------------------------------------------------------
@@ -35,7 +43,7 @@ def test_everything_but_the_bitstream_is_written(tmp_path, variant, part, lanes,
     result = run("--variant", variant, "--build-dir", str(tmp_path), "--eth-ip", "10.0.0.9", *options)
     assert result.returncode == returncode, result.stderr
     if returncode:
-        for words in ("Vivado is not on the PATH", str(tmp_path/"gateware"), "openXC7", "targets/sim.py"):
+        for words in ("vivado needs vivado, not found on the PATH", str(tmp_path/"gateware"), "openXC7", "targets/sim.py"):
             assert words in result.stderr
 
     gateware = tmp_path/"gateware"
@@ -59,12 +67,55 @@ def test_everything_but_the_bitstream_is_written(tmp_path, variant, part, lanes,
     assert (tmp_path/"software"/"bios"/"bios.bin").stat().st_size < 0x20000
     assert (tmp_path/"firmware"/"firmware.bin").stat().st_size > 0
 
+
+def without_names(text):
+    """Lines of a script or of constraints, in any order, without what only the name of class and folder makes different."""
+    text = re.sub(r"\w+_crg_clkin", "crg_clkin", re.sub(r"\{\S*/gateware/", "{", text))
+    return sorted(line for line in text.splitlines() if line and not line.startswith("#"))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_as_litex_has_it(tmp_path, variant):
+    """Vivado is given the same pins, I/O standards, clocks, false paths and commands as by LiteX's own target for the Arty with
+    the same features, LEDs included."""
+    options = {"cpu_type": "vexriscv", "integrated_rom_size": BIOS_ROM_SIZE, "integrated_sram_size": 0x2000}
+    socs    = {
+        "litex" : BaseSoC(variant, with_etherbone=True, l2_size=0, **options),
+        "here"  : ArtySoC(SSMConfig(lanes=4), variant),
+    }
+    for name, soc in socs.items():
+        Builder(soc, output_dir=str(tmp_path/name), compile_software=False, compile_gateware=False).build()
+    for extension in ("xdc", "tcl"):
+        litex, here = (without_names((tmp_path/name/"gateware"/f"digilent_arty.{extension}").read_text()) for name in socs)
+        assert here == litex and len(here) > 30
+
+
+def test_toolchain_openxc7():
+    """Its platform is another one; without its tools, nothing is left half done."""
+    assert type(ArtySoC(SSMConfig(lanes=4), toolchain="openxc7").platform.toolchain).__name__ == "XilinxYosysNextpnrToolchain"
+
+
+def test_missing_tools(monkeypatch, tmp_path):
+    """Commands and environment variables are looked for."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ("CHIPDB", "PRJXRAY_DB_DIR", "LITEX_ENV_VIVADO"):
+        monkeypatch.delenv(name, raising=False)
+    assert missing_tools("vivado") == ["vivado"]
+    assert missing_tools("openxc7") == ["yosys", "nextpnr-xilinx", "fasm2frames", "xc7frames2bit", "CHIPDB", "PRJXRAY_DB_DIR"]
+    for name in ("yosys", "nextpnr-xilinx", "fasm2frames", "xc7frames2bit", "vivado"):
+        (tmp_path/name).touch(mode=0o755)
+    monkeypatch.setenv("CHIPDB", str(tmp_path))
+    assert missing_tools("vivado") == []
+    assert missing_tools("openxc7") == ["PRJXRAY_DB_DIR"]
+
 # Errors -------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("options, message", (
     (["--variant", "a7-50"],             "invalid choice: 'a7-50'"),
     (["--eth-ip", "192.168.1"],          "invalid IP address value: '192.168.1'"),
     (["--mac", "11:22:33:44:55:66"],     "invalid MAC address value: '11:22:33:44:55:66'"), # A multicast address.
+    (["--sys-clk-freq", "1e9"],          "1e9 is not allowed: 50e6 to 125e6 is."),
+    (["--sys-clk-freq", "fast"],         "invalid frequency value: 'fast'"),
     (["--max-headdim", "0"],             "max_headdim = 0 is not allowed: an integer from 1 to 256 is."),
 ))
 def test_command_line_errors(options, message):

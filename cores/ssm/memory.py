@@ -46,6 +46,22 @@ def check_width(port):
     if width != 8*BEAT_BYTES:
         raise ValueError(f"port data_width = {width} is not allowed: {8*BEAT_BYTES} is.")
 
+class CommandSkid(LiteXModule):
+    """A LiteDRAM native port, ``port``, in front of another, ``target``: whether a command is taken comes from a register, so that
+    the controller's arbitration is not in the paths of those who wait for it. No cycle is added."""
+    def __init__(self, target):
+        self.port = port = LiteDRAMNativePort(target.mode, target.address_width, target.data_width)
+
+        # # #
+
+        self.skid = skid = stream.Buffer(port.cmd.description, pipe_valid=False, pipe_ready=True)
+        self.comb += [
+            port.cmd.connect(skid.sink),
+            skid.source.connect(target.cmd),
+            port.wdata.connect(target.wdata),
+            target.rdata.connect(port.rdata),
+        ]
+
 # Memory Reader ------------------------------------------------------------------------------------
 
 class MemoryReader(LiteXModule):
@@ -72,6 +88,8 @@ class MemoryReader(LiteXModule):
 
         native = isinstance(port, LiteDRAMNativePort)
         if native:
+            self.skid   = CommandSkid(port)
+            port        = self.skid.port
             self.reader = reader = LiteDRAMDMAReader(port, fifo_depth=depth)
         else:
             self.reader = reader = WishboneDMAReader(port, endianness="big", fifo_depth=depth) # Bytes stay in place.
@@ -117,6 +135,8 @@ class MemoryWriter(LiteXModule):
         ]
 
         if isinstance(port, LiteDRAMNativePort):
+            self.skid = CommandSkid(port)
+            port      = self.skid.port
             # The data waits here until the memory asks for it. A beat outside goes the same way, to be dropped in order.
             self.fifo = fifo = stream.SyncFIFO([("data", 8*BEAT_BYTES), ("drop", 1)], depth)
             self.comb += [

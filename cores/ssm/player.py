@@ -48,7 +48,8 @@ class CorePlayer:
 
     Parameters
     ----------
-    config : :class:`cores.ssm.config.SSMConfig`.
+    config  : :class:`cores.ssm.config.SSMConfig`.
+    options : of :class:`cores.compiled.Compiled`.
     """
     STREAMS = { # Name: payloads, whether the core drives it.
         "state_sink"   : (("data",),        False),
@@ -57,7 +58,7 @@ class CorePlayer:
         "y_source"     : (("data", "last"), True),
     }
 
-    def __init__(self, config):
+    def __init__(self, config, **options):
         self.config = config
         core    = SSMCore(config)
         inputs  = {"headdim": core.headdim, "d_state": core.d_state}
@@ -67,7 +68,7 @@ class CorePlayer:
             driven, read = stream_ports(name, getattr(core, name), payloads, drives)
             inputs.update(driven)
             outputs.update(read)
-        self.compiled = Compiled(core, inputs, outputs)
+        self.compiled = Compiled(core, inputs, outputs, **options)
 
     def close(self):
         self.compiled.close()

@@ -23,8 +23,8 @@ BUILD_DIR = ROOT/"build"/"sim"
 
 # What a model is made from: when one of these changes, it is built anew.
 GATEWARE_SOURCES = ("cores", "soc/accelerator.py", "soc/boot.py", "soc/checksum.py", "soc/dram.py", "soc/etherbone.py",
-    "soc/mailbox.py", "soc/protocol.py", "soc/write_filter.py", "targets/common.py", "targets/simulation/soc.py",
-    "targets/simulation/phy.py", "targets/simulation/main.cpp", "firmware/bootrom*")
+    "soc/mailbox.py", "soc/protocol.py", "soc/wishbone_slice.py", "soc/write_filter.py", "targets/common.py",
+    "targets/simulation/soc.py", "targets/simulation/phy.py", "targets/simulation/main.cpp", "firmware/bootrom*")
 FIRMWARE_SOURCES = ("firmware", "soc/protocol.py", "cores/ssm/config.py", "cores/ssm/layout.py", "model/bitexact.py")
 
 VERILATOR_FLAGS = (

