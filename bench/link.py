@@ -103,16 +103,17 @@ def entries(ours, litex):
         ("link_load",              load["cycles"],          "cycles a word", wire, None),
         ("link_read",              read["cycles"],          "cycles a word", wire, None),
         ("link_write_read_back",   ours["write"]["cycles"], "cycles a word", wire, None),
+        ("link_litex_wrong",       litex["wrong"],          "words lost or wrong", None, None),
     ] + [(f"link_litex_{name}", cycles, "cycles a word", None, None) for name, cycles in other.items()]
     return [{"name": name, "value": value, "unit": unit, "bound": bound, "ratio": bound and value/bound, "least": least,
         "config": config, "command": COMMAND} for name, value, unit, bound, least in rows]
 
 
 def link_entries():
-    """Measure, and return the entries; RuntimeError where anything came back wrong."""
+    """Measure, and return the entries; RuntimeError where a word came back wrong. LiteX's may: it acknowledges no write."""
     ours, litex = measure()
-    if ours["wrong"] or litex["wrong"]:
-        raise RuntimeError(f"Words that came back wrong: {ours['wrong']} of ours, {litex['wrong']} of LiteX's.")
+    if ours["wrong"]:
+        raise RuntimeError(f"{ours['wrong']} words came back wrong.")
     return entries(ours, litex)
 
 # Main ---------------------------------------------------------------------------------------------
