@@ -102,8 +102,8 @@ def the_sweep():
         runs.append(Run(f"prefill_{name}", 16, 16, heads=heads, bound=lane_bound(heads, 16)))
         runs.append(Run(f"decode_{name}",  16,  5, "decode", heads=heads, measured=(1, 4), bound=dram_bound(heads)))
     for run in runs:
-        if run.bound is None: # Whichever binds: the lanes, or the state's way in and out, once a chunk.
-            run.bound = max(lane_bound(run.heads, run.lanes), dram_bound(run.heads)/run.tokens)
+        if run.bound is None: # Whichever binds: the lanes, or the state's way out, once a chunk; it starts from zeros.
+            run.bound = max(lane_bound(run.heads, run.lanes), dram_bound(run.heads)/2/run.tokens)
     return runs
 
 
@@ -245,7 +245,9 @@ def plot_roofline(runs):
         axis.plot(x, y, "o" if run.most else ".", color=colors[run.lanes], ms=7 if run.most else 6,
             mec=BLACK if run.most else "none", mew=0.8)
         if run.most:
-            axis.annotate(run.name, (x, y), xytext=(8, -11), textcoords="offset points", fontsize=8)
+            left = run.resident > 0 # Its neighbour is to the right.
+            axis.annotate(run.name, (x, y), xytext=(-8 if left else 8, -11), textcoords="offset points", fontsize=8,
+                ha="right" if left else "left")
     axis.set(xscale="log", yscale="log", xlabel="state elements updated for each byte to or from DRAM",
         ylabel="state elements updated in a cycle", xlim=(0.12, 30), ylim=(1.5, 48))
     return figure(plot)
