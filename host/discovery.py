@@ -6,11 +6,10 @@
 """Which boards answer: a probe to each address of a network, or to its broadcast address."""
 
 import ipaddress
-import socket
 import time
 
 from host.errors import LinkError, UsageError
-from host.etherbone import DEFAULT_PORT, TRANSIENT, encode_probe, is_probe_reply, local_address
+from host.etherbone import DEFAULT_PORT, TRANSIENT, encode_probe, is_probe_reply, open_socket
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -42,7 +41,7 @@ def discover(network, port=DEFAULT_PORT, timeout=1.0):
     """
     addresses = _addresses(network)
     found     = set()
-    with _open_socket(addresses[-1], port) as sock:
+    with open_socket(addresses[-1], port, connect=False) as sock:
         for _ in range(ROUNDS):
             for address in addresses:
                 if address not in found:
@@ -62,19 +61,6 @@ def _addresses(network):
         raise UsageError(f"network = {network} is not allowed: it has {parsed.num_addresses} addresses, at most "
             f"{MOST_ADDRESSES} are asked.")
     return [str(address) for address in parsed.hosts()]
-
-
-def _open_socket(address, port):
-    local = local_address(address, port)
-    sock  = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        sock.bind((local, port))
-    except OSError as error:
-        sock.close()
-        raise LinkError(f"Cannot use UDP port {port} on {local} ({error}): another host program, or litex_server, may "
-            "be using it; end that first.") from error
-    return sock
 
 
 def _send(sock, address, port):

@@ -245,13 +245,18 @@ def local_address(ip, port):
         raise LinkError(f"No route to {ip}:{port} ({error}): check the address and the network interface.") from error
 
 
-def open_socket(ip, port):
-    """A UDP socket to (ip, port), bound to the same port and only on the interface that leads there."""
+def open_socket(ip, port, connect=True):
+    """A UDP socket to (ip, port), bound to the same port and only on the interface that leads there.
+
+    Without `connect` it may send to any address there, a broadcast address among them.
+    """
     local = local_address(ip, port)
     sock  = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, not connect)
         sock.bind((local, port))
-        sock.connect((ip, port))
+        if connect:
+            sock.connect((ip, port))
     except OSError as error:
         sock.close()
         raise LinkError(f"Cannot use UDP port {port} on {local} ({error}): another host program, or litex_server, may "
