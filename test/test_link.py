@@ -266,12 +266,12 @@ def test_round_trip():
 def test_entries():
     ours   = {name: {"cycles": cycles, "efficiency": 0.93, "efficiency_gap": 0.91}
         for name, cycles in (("load", 5), ("read", 20), ("write", 25))}
-    litex  = {"cycles": {"write_words": 100, "read_words": 400, "write_lists": 10, "read_lists": 200}}
+    litex  = {"cycles": {"write_words": 100, "read_words": 400, "write_lists": 10, "read_lists": 200}, "wrong": 3}
     values = {row["name"]: row for row in entries(ours, litex)}
     assert values["link_write_ratio"]["value"] == values["link_read_ratio"]["value"] == 20
     assert values["link_write_ratio"]["least"] == values["link_read_ratio"]["least"] == 5
     assert values["link_efficiency"]["value"] == 0.93 and values["link_efficiency"]["least"] == 0.9
     assert values["link_efficiency"]["bound"] == pytest.approx(1020/1078)
-    assert values["link_litex_read_lists"]["value"] == 200
+    assert values["link_litex_read_lists"]["value"] == 200 and values["link_litex_wrong"]["value"] == 3
     for row in values.values():
         assert set(row) == {"name", "value", "unit", "bound", "ratio", "least", "config", "command"}
