@@ -7,6 +7,7 @@
 #include "ssm.h"
 
 #define RESET_TIMEOUT 100000 /* Cycles; what is outstanding at the DRAM takes a thousand at most. */
+#define COUNTER_MASK  ((1ULL << SSM_COUNTER_BITS) - 1)
 
 volatile uint32_t ssm_events;
 uint32_t          ssm_queue_depth;
@@ -58,8 +59,8 @@ void ssm_counters_take(struct ssm_counters *counters)
 	struct ssm_counters now;
 
 	counters_read(&now);
-	counters->lane_busy   = now.lane_busy   - taken.lane_busy;
-	counters->read_beats  = now.read_beats  - taken.read_beats;
-	counters->write_beats = now.write_beats - taken.write_beats;
+	counters->lane_busy   = (now.lane_busy   - taken.lane_busy)   & COUNTER_MASK;
+	counters->read_beats  = (now.read_beats  - taken.read_beats)  & COUNTER_MASK;
+	counters->write_beats = (now.write_beats - taken.write_beats) & COUNTER_MASK;
 	taken = now;
 }

@@ -10,7 +10,8 @@ import dataclasses
 from litex.soc.interconnect import wishbone
 
 from cores.ssm.config import BEAT_BYTES
-from cores.ssm.ssm import SSM
+from cores.ssm.memory import SharedPort
+from cores.ssm.ssm import COUNTER_BITS, SSM
 
 # SSM ----------------------------------------------------------------------------------------------
 
@@ -23,10 +24,11 @@ def page_beats(sdram):
 def add_ssm(soc, config, name="ssm", allow_l2_cache=False):
     """Add an SSM accelerator: its CSRs, its interrupt and its memory masters.
 
-    With LiteDRAM (``soc.add_sdram`` called before) the masters are six native ports of the controller, 128 bits wide:
-    two to read head tiles and two to write them, page by page in turn, one for inputs and one for y. Without it they
-    are four Wishbone masters of the SoC's bus, and the memory is the region ``main_ram``. A LiteDRAM that is to be near
-    its limit takes :func:`soc.dram.controller_settings`.
+    With LiteDRAM (``soc.add_sdram`` called before) the masters are on native ports of the controller, 128 bits wide: two to
+    read head tiles and two, below 16 lanes one, to write them, page by page in turn; the last ones also for inputs and y. The
+    first one that reads has room for others (``soc.ssm_read_port0.get_port()``). Without it they are four Wishbone masters of
+    the SoC's bus, and the memory is the region ``main_ram``. A LiteDRAM that is to be near its limit takes
+    :func:`soc.dram.controller_settings`.
 
     Coherency: the native ports reach the DRAM behind the SoC's L2 cache, so the SoC must not have one
     (``l2_cache_size=0``); then host and CPU writes, which go through (the VexRiscv's data cache writes through), are in
@@ -51,18 +53,26 @@ def add_ssm(soc, config, name="ssm", allow_l2_cache=False):
     if "main_ram" not in soc.bus.regions:
         raise ValueError("a SoC without the region main_ram is not allowed: add the memory before the accelerator.")
     region = soc.bus.regions["main_ram"]
-    page = None
+    page   = None
     if hasattr(soc, "sdram"):
-        page  = page_beats(soc.sdram)
-        ports = [soc.sdram.crossbar.get_port(data_width=8*BEAT_BYTES) for _ in range(6)]
+        page = page_beats(soc.sdram)
+        reads, writes = [], []
+        for mode, ports, count in (("read", reads, 2), ("write", writes, 2 if config.lanes >= 16 else 1)):
+            for n in range(count):
+                target = soc.sdram.crossbar.get_port(mode=mode, data_width=8*BEAT_BYTES)
+                shared = SharedPort(target)
+                soc.add_module(name=f"{name}_{mode}_port{n}", module=shared)
+                ports.append(shared.get_port())
+            ports.append(shared.get_port())
     else:
         ports = [wishbone.Interface(data_width=8*BEAT_BYTES, address_width=32, addressing="word") for _ in range(4)]
         for n, port in enumerate(ports):
             soc.bus.add_master(name=f"{name}_master{n}", master=port)
+        reads, writes = ports[:2], ports[2:]
 
-    half = len(ports)//2
-    soc.add_module(name=name, module=SSM(config, ports[:half], ports[half:], region.origin, region.size, page))
+    soc.add_module(name=name, module=SSM(config, reads, writes, region.origin, region.size, page))
     if soc.irq.enabled:
         soc.irq.add(name, use_loc_if_exists=True)
     for parameter, value in dataclasses.asdict(config).items():
         soc.add_constant(f"SSM_{parameter.upper()}", int(value)) # For the firmware.
+    soc.add_constant("SSM_COUNTER_BITS", COUNTER_BITS)

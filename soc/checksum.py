@@ -9,7 +9,7 @@ from migen import *
 
 from litex.gen import *
 
-from litex.soc.interconnect import wishbone
+from litex.soc.interconnect import stream, wishbone
 from litex.soc.interconnect.csr import *
 
 from liteeth.mac.crc import LiteEthMACCRC32, LiteEthMACCRCEngine
@@ -21,43 +21,32 @@ from cores.ssm.memory import ADDRESS_BITS, MemoryReader, Region
 # CRC-32 -------------------------------------------------------------------------------------------
 
 class CRC32(LiteXModule):
-    """CRC-32 of a sequence of beats
+    """CRC-32 of a sequence of words of 32 bits
 
-    That of Ethernet and zlib: ``zlib.crc32(data)``, the least significant byte of a beat being the first one. A register
-    cuts the long sum: the data's share of a beat is taken in one cycle, the CRC's own in the next.
+    That of Ethernet and zlib: ``zlib.crc32(data)``, the least significant byte of a word being the first one.
 
-        crc' = M*crc ^ D*data        over GF(2); M and D are LiteEth's CRC engine with data, or CRC, held at 0
-
-    Latency: 2 cycles from ``valid`` to ``crc``. Throughput: a beat a cycle.
+    Latency: 1 cycle. Throughput: a word a cycle.
     """
-    latency = 2
     def __init__(self):
-        self.clear = Signal() # Begin again; nothing may be valid in this cycle or the one before.
+        self.clear = Signal() # Begin again.
         self.valid = Signal()
-        self.data  = Signal(8*BEAT_BYTES)
+        self.data  = Signal(32)
         self.crc   = Signal(32, reset_less=True)
 
         # # #
 
-        def engine():
-            return LiteEthMACCRCEngine(8*BEAT_BYTES, LiteEthMACCRC32.width, LiteEthMACCRC32.polynom)
-        self.of_data = of_data = engine()
-        self.of_crc  = of_crc  = engine()
-        state  = Signal(32, reset=LiteEthMACCRC32.init)
-        share  = Signal(32)
-        shared = Signal()
+        self.engine = engine = LiteEthMACCRCEngine(32, LiteEthMACCRC32.width, LiteEthMACCRC32.polynom)
+        state = Signal(32, reset=LiteEthMACCRC32.init)
         self.comb += [
-            of_data.data.eq(self.data),
-            of_crc.crc_prev.eq(state),
+            engine.data.eq(self.data),
+            engine.crc_prev.eq(state),
             self.crc.eq(~state[::-1]),
         ]
         self.sync += [
-            share.eq(of_data.crc_next),
-            shared.eq(self.valid),
             If(self.clear,
                 state.eq(state.reset)
-            ).Elif(shared,
-                state.eq(of_crc.crc_next ^ share)
+            ).Elif(self.valid,
+                state.eq(engine.crc_next)
             ),
         ]
 
@@ -66,10 +55,10 @@ class CRC32(LiteXModule):
 class Checksum(LiteXModule):
     """Checksum unit
 
-    Reads a region of memory and computes its CRC-32, ``zlib.crc32`` of its bytes, at a beat of 16 bytes a cycle where the
-    memory gives that much.
+    Reads a region of memory and computes its CRC-32, ``zlib.crc32`` of its bytes, at 4 bytes a cycle, more than any link
+    brings.
 
-        CSRs --> Burst --> MemoryReader --> CRC32 --> crc
+        CSRs --> Burst --> MemoryReader --> 128 to 32 bits --> CRC32 --> crc
 
     To use it, write ``address`` and ``length``, then ``start`` to ``control``; wait until ``status.busy`` is 0; read ``crc``
     if no error is set. A region that is misaligned, empty or not inside the memory is not read at all: an error is set
@@ -99,7 +88,8 @@ class Checksum(LiteXModule):
 
         region = Region(origin, size)
         self.burst  = burst  = ResetInserter()(Burst(ADDRESS_BITS))
-        self.reader = reader = MemoryReader(port, region)
+        self.reader = reader = MemoryReader(port, region, depth=16)
+        self.words  = words  = ResetInserter()(stream.Converter(8*BEAT_BYTES, 32))
         self.crc32  = crc32  = CRC32()
 
         # Checks. ----------------------------------------------------------------------------------
@@ -121,7 +111,6 @@ class Checksum(LiteXModule):
         asking    = Signal() # Addresses of beats are still to come.
         resetting = Signal()
         remaining = Signal(ADDRESS_BITS) # Beats whose CRC is still to come.
-        arrived   = Signal()
         busy      = Signal()
         status    = self._status.fields
         self.comb += [
@@ -133,13 +122,17 @@ class Checksum(LiteXModule):
             burst.sink.beats.eq(beats),
             burst.source.connect(reader.sink),
             reader.flush.eq(resetting),
-            reader.source.ready.eq(1),
-            crc32.valid.eq(reader.source.valid),
-            crc32.data.eq(reader.source.data),
+            words.reset.eq(resetting),
+            words.sink.valid.eq(reader.source.valid),
+            words.sink.data.eq(reader.source.data),
+            words.sink.last.eq(1), # Of the beat.
+            reader.source.ready.eq(words.sink.ready),
+            words.source.ready.eq(1),
+            crc32.valid.eq(words.source.valid),
+            crc32.data.eq(words.source.data),
         ]
         self.sync += [
-            arrived.eq(reader.source.valid),
-            remaining.eq(remaining - arrived),
+            If(words.source.valid & words.source.last, remaining.eq(remaining - 1)),
             If(burst.sink.ready, asking.eq(0)),
             If(self._control.fields.reset,
                 resetting.eq(1),
@@ -167,14 +160,14 @@ class Checksum(LiteXModule):
 # Integration --------------------------------------------------------------------------------------
 
 def add_checksum(soc, name="checksum"):
-    """Add a :class:`Checksum` to a LiteX SoC, on a port of its LiteDRAM, or else as a master of its bus.
+    """Add a :class:`Checksum` to a LiteX SoC, on the accelerator's first port to LiteDRAM, or else as a master of its bus.
 
-    The rules of coherency are those of :func:`soc.accelerator.add_ssm`.
+    The rules of coherency are those of :func:`soc.accelerator.add_ssm`, which is to be called before.
     """
     soc.check_if_exists(name)
     region = soc.bus.regions["main_ram"]
     if hasattr(soc, "sdram"):
-        port = soc.sdram.crossbar.get_port(mode="read", data_width=8*BEAT_BYTES)
+        port = soc.ssm_read_port0.get_port()
     else:
         port = wishbone.Interface(data_width=8*BEAT_BYTES, address_width=32, addressing="word")
         soc.bus.add_master(name=f"{name}_master", master=port)

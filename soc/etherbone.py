@@ -23,6 +23,7 @@ from soc.write_filter import WriteFilter, writable_windows
 
 RECORD_DEPTH = 256  # Words of LiteEth's record FIFOs, the most they allow: the longest list and its base address.
 BUFFER_DEPTH = 1024
+ICMP_DEPTH   = 1024 # Bytes of the longest ping; in block RAM.
 WINDOW       = 8192 # Words that a host may have on their way, see docs/link.md.
 HEADER_WORDS = 3    # Packet header, record header.
 PROBE_WORDS  = 3    # A packet header, and what LiteEth's probe FIFO holds.
@@ -71,7 +72,7 @@ class DatagramBuffer(LiteXModule):
 
         memory     = Memory(32, depth)
         write_port = memory.get_port(write_capable=True)
-        read_port  = memory.get_port()
+        read_port  = memory.get_port(mode=READ_FIRST)
         self.specials += memory, write_port, read_port
 
         # Pointers have one bit more than an address. From start to write is the datagram that is coming in.
@@ -263,24 +264,23 @@ def add_etherbone(soc, phy, mac_address, ip_address, udp_port=1234, protect=Fals
     Parameters
     ----------
     phy     : PHY with the clock domains ``eth_rx`` and ``eth_tx``, 8 bits wide.
-    wide    : For a gigabit PHY on a slow FPGA: UDP/IP is 32 bits wide and at the SoC's clock, all but the PHY; and there are
-              registers before the bus, as the address comes from block RAM and goes to every slave.
+    wide    : For a gigabit PHY: UDP/IP is 32 bits wide, not 8; and there are registers before the bus, as the address comes
+              from block RAM and goes to every slave.
     protect : Writes reach only what jobs need (:func:`soc.write_filter.writable_windows`), so no firmware can be loaded by
               Etherbone; mailbox and accelerator must have been added before.
     """
-    if wide:
-        core = LiteEthUDPIPCore(phy, mac_address, ip_address, soc.clk_freq, dw=32, with_sys_datapath=True)
-        soc.add_module(name=f"ethcore_{name}", module=core)
-    else: # UDP/IP runs at the PHY's clock, Etherbone at the SoC's.
-        core = LiteEthUDPIPCore(phy, mac_address, ip_address, soc.clk_freq)
-        soc.add_module(name=f"ethcore_{name}", module=ClockDomainsRenamer({"sys": "eth_rx"})(core))
-    # LiteEth has a FIFO between UDP and Etherbone where their clocks differ by name.
-    soc.cd_etherbone = ClockDomain("etherbone")
-    soc.comb += [
-        soc.cd_etherbone.clk.eq(ClockSignal("sys")),
-        soc.cd_etherbone.rst.eq(ResetSignal("sys")),
-    ]
-    soc.add_module(name=name, module=Etherbone(core.udp, udp_port, cd="etherbone"))
+    core = LiteEthUDPIPCore(phy, mac_address, ip_address, soc.clk_freq,
+        dw                = 32 if wide else 8,
+        with_sys_datapath = True,
+        icmp_fifo_depth   = ICMP_DEPTH)
+    soc.add_module(name=f"ethcore_{name}", module=core)
+    if wide: # LiteEth has a FIFO between UDP and Etherbone where their clocks differ by name.
+        soc.cd_etherbone = ClockDomain("etherbone")
+        soc.comb += [
+            soc.cd_etherbone.clk.eq(ClockSignal("sys")),
+            soc.cd_etherbone.rst.eq(ResetSignal("sys")),
+        ]
+    soc.add_module(name=name, module=Etherbone(core.udp, udp_port, cd="etherbone" if wide else "sys"))
     bus = getattr(soc, name).wishbone.bus
     if protect:
         write_filter = WriteFilter(bus, writable_windows(soc))

@@ -71,7 +71,7 @@ class ArtySoC(SoCCore):
         SoCCore.__init__(self, platform, sys_clk_freq,
             ident                = f"Mamba-2 SSM accelerator on Arty {variant}",
             cpu_type             = "vexriscv",
-            cpu_variant          = "standard",
+            cpu_variant          = "lite" if variant == "a7-35" else "standard",
             integrated_rom_size  = BIOS_ROM_SIZE,
             integrated_sram_size = 0x2000,
             with_uart            = False)

@@ -83,8 +83,8 @@ class MemoryModel(LiteXModule):
                 self._wishbone(port, data_port, chance(), beats, origin, region)
 
     def _native(self, port, data_port, command_chance, data_chance, beats, region):
-        """Commands are taken in order; the data of each moves some cycles later, when the memory wants it."""
-        self.submodules.queue = queue = stream.SyncFIFO([("address", port.address_width), ("we", 1)], 16)
+        """Commands are taken in order; the data of each moves two cycles later or more, when the memory wants it."""
+        self.submodules.queue = queue = stream.SyncFIFO([("address", port.address_width), ("we", 1)], 16, buffered=True)
         data = Signal(128)
         self.comb += [
             port.cmd.ready.eq(queue.sink.ready & command_chance),

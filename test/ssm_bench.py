@@ -191,6 +191,7 @@ class SSMBench:
         if self.config.stochastic_rounding:
             self.write("tile_seed",  seed)
         self.write("tile_push",      zero_state | no_store << 1 | interrupt << 2)
+        self.compiled.step() # Until it shows in the status.
 
     def wait(self, condition, cycles=200_000, step=16):
         for _ in range(0, cycles, step):

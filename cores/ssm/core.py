@@ -18,6 +18,7 @@ from cores.ssm.config import BEAT_ELEMENTS
 from cores.ssm.datapath import Datapath
 from cores.ssm.fp16 import delay
 from cores.ssm.inputs import InputBuffer
+from cores.ssm.memory import BLOCK_DEPTH
 from cores.ssm.resident import ResidentTiles
 from cores.ssm.sequencer import Sequencer
 from cores.ssm.tile import TileBanks
@@ -253,9 +254,9 @@ class SSMCore(LiteXModule):
 
         # y: room for a whole token is reserved before it starts. ----------------------------------
         beats = -(-config.max_headdim//BEAT_ELEMENTS)
-        depth = max(4*beats, 32)
+        depth = max(4*beats, BLOCK_DEPTH)
         self.gatherer = gatherer = RowGatherer()
-        self.y_fifo   = y_fifo   = stream.SyncFIFO([("data", 128)], depth)
+        self.y_fifo   = y_fifo   = stream.SyncFIFO([("data", 128)], depth, buffered=True)
         reserved      = Signal(max=depth + 1)
         start         = Signal()
         leave         = Signal()

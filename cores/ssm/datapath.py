@@ -72,8 +72,11 @@ class Datapath(LiteXModule):
 
         # # #
 
+        # Few lanes leave DSP blocks over, for what all lanes share.
+        dsp = lanes < 16
+
         # Operands that all lanes share. -----------------------------------------------------------
-        self.scale      = scale      = Scale()
+        self.scale      = scale      = Scale(dsp)
         self.normaliser = normaliser = Normaliser()
         self.comb += [
             scale.dt.eq(self.dt),
@@ -116,7 +119,7 @@ class Datapath(LiteXModule):
             ]
 
         # Skip: D*x joins the row's first sum. -----------------------------------------------------
-        self.skip = skip = AlignedProduct(dsp=False)
+        self.skip = skip = AlignedProduct(dsp=dsp)
         wait = self.new_state_cycle + dot_cycles - skip.latency
         self.comb += [
             skip.a.eq(delay(self, self.x, wait)),

@@ -97,24 +97,36 @@ class InputAddresses(LiteXModule):
         bc     = Signal(ADDRESS_BITS)
         tokens = Signal(16)
         same   = Signal()
+        next_x, next_bc, next_token = Signal(), Signal(), Signal()
         self.comb += burst.source.connect(self.source)
+        self.sync += [
+            If(next_x,     x.eq(x           + Mux(sink.ready, sink.x,      self.x_stride))),
+            If(next_bc,    bc.eq(bc         + Mux(sink.ready, sink.bc,     self.bc_stride))),
+            If(next_token, tokens.eq(tokens + Mux(sink.ready, sink.tokens, 2**16 - 1))),
+        ]
         self.fsm = fsm = FSM(reset_state="IDLE")
-        fsm.act("IDLE",
+        fsm.act("IDLE", # Sums from 0: a choice of what is added takes less than one of sums.
+            NextValue(x,      0),
+            NextValue(bc,     0),
+            NextValue(tokens, 0),
+            If(sink.valid, NextState("LOAD"))
+        )
+        fsm.act("LOAD",
             sink.ready.eq(1),
-            NextValue(x,      sink.x),
-            NextValue(bc,     sink.bc),
-            NextValue(tokens, sink.tokens),
-            NextValue(same,   sink.same_bc),
-            If(sink.valid, NextState("X"))
+            next_x.eq(1),
+            next_bc.eq(1),
+            next_token.eq(1),
+            NextValue(same, sink.same_bc),
+            NextState("X")
         )
         fsm.act("X",
             burst.sink.valid.eq(1),
             burst.sink.address.eq(x),
             burst.sink.beats.eq(self.x_beats),
             If(burst.sink.ready,
-                NextValue(x, x + self.x_stride),
+                next_x.eq(1),
                 If(same,
-                    NextValue(tokens, tokens - 1),
+                    next_token.eq(1),
                     If(tokens == 1, NextState("IDLE"))
                 ).Else(
                     NextState("BC")
@@ -126,8 +138,8 @@ class InputAddresses(LiteXModule):
             burst.sink.address.eq(bc),
             burst.sink.beats.eq(self.bc_beats),
             If(burst.sink.ready,
-                NextValue(bc, bc + self.bc_stride),
-                NextValue(tokens, tokens - 1),
+                next_bc.eq(1),
+                next_token.eq(1),
                 If(tokens == 1, NextState("IDLE")).Else(NextState("X"))
             )
         )
@@ -152,6 +164,14 @@ class OutputAddresses(LiteXModule):
         y      = Signal(ADDRESS_BITS)
         skip   = Signal(16)
         tokens = Signal(16)
+        next_token, next_skip = Signal(), Signal()
+        self.sync += [
+            If(next_token,
+                y.eq(y           + Mux(sink.ready, sink.y,      self.stride)),
+                tokens.eq(tokens + Mux(sink.ready, sink.tokens, 2**16 - 1)),
+            ),
+            If(next_skip, skip.eq(skip + Mux(sink.ready, sink.first_token, 2**16 - 1))),
+        ]
         self.comb += [
             burst.sink.address.eq(y),
             burst.sink.beats.eq(self.beats),
@@ -159,12 +179,17 @@ class OutputAddresses(LiteXModule):
             source.last.eq(burst.source.last & (tokens == 1)),
         ]
         self.fsm = fsm = FSM(reset_state="IDLE")
-        fsm.act("IDLE",
+        fsm.act("IDLE", # As above.
+            NextValue(y,      0),
+            NextValue(tokens, 0),
+            NextValue(skip,   0),
+            If(sink.valid, NextState("LOAD"))
+        )
+        fsm.act("LOAD",
             sink.ready.eq(1),
-            NextValue(y,      sink.y),
-            NextValue(tokens, sink.tokens),
-            NextValue(skip,   sink.first_token),
-            If(sink.valid, NextState("SKIP"))
+            next_token.eq(1),
+            next_skip.eq(1),
+            NextState("SKIP")
         )
         fsm.act("SKIP",
             If(tokens == 0,
@@ -173,16 +198,14 @@ class OutputAddresses(LiteXModule):
             ).Elif(skip == 0,
                 NextState("RUN")
             ).Else(
-                NextValue(y,      y + self.stride),
-                NextValue(skip,   skip - 1),
-                NextValue(tokens, tokens - 1)
+                next_token.eq(1),
+                next_skip.eq(1)
             )
         )
         fsm.act("RUN",
             burst.sink.valid.eq(1),
             If(burst.sink.ready,
-                NextValue(y,      y + self.stride),
-                NextValue(tokens, tokens - 1),
+                next_token.eq(1),
                 If(tokens == 1, NextState("IDLE"))
             )
         )

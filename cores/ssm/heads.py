@@ -37,7 +37,8 @@ class HeadRepeater(LiteXModule):
     From head to head x, y and the state's addresses go on by their step, the BC record's with each group; the place on
     chip by one, and round; the seed by SEED_STRIDE. Where the core can hold the B and C of all tokens, the heads of a group
     after its first use them from there (``same_bc``). ``interrupt`` comes with the last head. ``push`` takes what is at the
-    inputs, unless tiles wait (``posting``), or ``refuse`` is set with it. ``stop``, with a tile, ends the block there.
+    inputs, in this cycle and the next, unless tiles wait (``posting``), or ``refuse`` is set with it. ``stop``, with a tile,
+    ends the block there.
     """
     def __init__(self, config):
         self.push        = Signal()
@@ -61,39 +62,46 @@ class HeadRepeater(LiteXModule):
         remaining = Signal(16, reset_less=True)
         in_group  = Signal(16, reset_less=True)
         last      = Signal()
+        loading   = Signal() # The cycle after push. Sums are 0 then: a choice of what is added takes less than one of sums.
+        push      = Signal()
         self.comb += [
             last.eq(remaining == 1),
-            source.valid.eq(self.posting & self.room),
+            push.eq(self.push & ~self.posting),
+            source.valid.eq(self.posting & ~loading & self.room),
             [getattr(source, name).eq(getattr(tile, name)) for name, _ in tile_layout(config)],
             source.interrupt.eq(tile.interrupt & last),
         ]
+        sums  = [(getattr(tile, name), getattr(first, name), getattr(self, f"{name.split('_')[0]}_step"), 1)
+            for name in ADDRESSES if name != "bc"]
+        sums += [
+            (tile.bc,   first.bc,   self.bc_step,              in_group == 1),
+            (remaining, self.heads, Constant(2**16 - 1, 16),   1),
+        ]
         steps = [
-            tile.x.eq(tile.x + self.x_step),
-            tile.y.eq(tile.y + self.y_step),
-            tile.state_in.eq(tile.state_in   + self.state_step),
-            tile.state_out.eq(tile.state_out + self.state_step),
             tile.same_bc.eq((in_group != 1) & (tile.tokens <= BC_SLOTS)),
-            in_group.eq(in_group - 1),
-            If(in_group == 1,
-                in_group.eq(self.group_heads),
-                tile.bc.eq(tile.bc + self.bc_step),
-            ),
+            in_group.eq(Mux(in_group == 1, self.group_heads, in_group - 1)),
         ]
         if config.resident_tiles:
             steps += [If(tile.tile == config.resident_tiles - 1, tile.tile.eq(0)).Else(tile.tile.eq(tile.tile + 1))]
         if config.stochastic_rounding:
             steps += [tile.seed.eq(tile.seed + SEED_STRIDE)]
         self.sync += [
+            loading.eq(push),
             If(self.reset,
                 self.posting.eq(0),
-            ).Elif(self.push & ~self.posting,
+            ).Elif(push,
                 tile.raw_bits().eq(first.raw_bits()),
-                remaining.eq(self.heads),
                 in_group.eq(self.group_heads),
                 self.posting.eq(~self.refuse),
             ).Elif(source.valid,
-                remaining.eq(remaining - 1),
                 *steps,
                 If(last | self.stop, self.posting.eq(0)),
-            )
+            ),
+            [
+                If(push,
+                    total.eq(0)
+                ).Elif(loading | (source.valid & moves),
+                    total.eq(total + Mux(loading, start, step))
+                )
+            for total, start, step, moves in sums],
         ]

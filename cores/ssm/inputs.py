@@ -13,6 +13,7 @@ from litex.soc.interconnect import stream
 
 from cores.ssm.config import BC_SLOTS
 from cores.ssm.fp16 import NORMALISED_BITS, Normaliser
+from cores.ssm.memory import BLOCK_DEPTH
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -178,14 +179,17 @@ class InputBuffer(LiteXModule):
             normalised.append(normaliser.source)
         group_bits = log2_int(lanes//GRANULE)
         bases      = [n*columns for n in range(BC_SLOTS)]
+        depth      = BC_SLOTS*columns
+        if depth >= BLOCK_DEPTH//2: # Deep enough to be block RAM.
+            depth = max(depth, BLOCK_DEPTH)
         for name, data, write, slot, column in (
             ("B", Cat(*normalised), write_B, self.B_slot, self.B_column),
             ("C", granule.data,     write_C, self.C_slot, self.C_column)):
             outputs = []
             for group in range(lanes//GRANULE):
-                memory     = Memory(len(data), BC_SLOTS*columns)
+                memory     = Memory(len(data), depth)
                 write_port = memory.get_port(write_capable=True)
-                read_port  = memory.get_port()
+                read_port  = memory.get_port(mode=READ_FIRST)
                 self.specials += memory, write_port, read_port
                 self.comb += [
                     write_port.adr.eq(index[group_bits:] + Array(bases)[bc_fill]),

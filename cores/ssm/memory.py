@@ -17,13 +17,14 @@ from litex.soc.cores.dma import WishboneDMAReader
 from litex.soc.interconnect import stream
 
 from litedram.common import LiteDRAMNativePort
-from litedram.frontend.dma import LiteDRAMDMAReader
 
 from cores.ssm.config import BEAT_BYTES
 
 # Constants ----------------------------------------------------------------------------------------
 
 ADDRESS_BITS = 32 - log2_int(BEAT_BYTES)
+
+BLOCK_DEPTH = 128 # Beats from which on block RAM takes less than LUT RAM, as synthesis reckons.
 
 # Region -------------------------------------------------------------------------------------------
 
@@ -46,20 +47,78 @@ def check_width(port):
     if width != 8*BEAT_BYTES:
         raise ValueError(f"port data_width = {width} is not allowed: {8*BEAT_BYTES} is.")
 
-class CommandSkid(LiteXModule):
-    """A LiteDRAM native port, ``port``, in front of another, ``target``: whether a command is taken comes from a register, so that
-    the controller's arbitration is not in the paths of those who wait for it. No cycle is added."""
-    def __init__(self, target):
-        self.port = port = LiteDRAMNativePort(target.mode, target.address_width, target.data_width)
+# Shared Port --------------------------------------------------------------------------------------
+
+class SharedPort(LiteXModule):
+    """Several LiteDRAM native ports, one for each user, on one port of the crossbar: all of them read, or all write.
+
+    A user keeps the port until it has no command and all its beats have moved, so each is to pause now and then. A port more
+    at the crossbar would cost LUTs at each of the DRAM's banks; to change over costs the memory's latency.
+
+    Whether a command is taken comes from a register: the controller's arbitration is not in the paths of those who wait for
+    it.
+
+    Parameters
+    ----------
+    target : LiteDRAMNativePort.
+    most   : beats that may be under way, a power of two.
+    """
+    def __init__(self, target, most=128):
+        self.target = target
+        self.most   = most
+        self.users  = []
+
+    def get_port(self):
+        """A port more."""
+        if self.finalized:
+            raise RuntimeError("a port of a SharedPort that is finalized is not allowed: ask for it earlier.")
+        port = LiteDRAMNativePort(self.target.mode, self.target.address_width, self.target.data_width)
+        self.users.append(port)
+        return port
+
+    def do_finalize(self):
+        target = self.target
+        if not self.users:
+            return
 
         # # #
 
-        self.skid = skid = stream.Buffer(port.cmd.description, pipe_valid=False, pipe_ready=True)
+        self.skid = skid = stream.Buffer(target.cmd.description, pipe_valid=False, pipe_ready=True)
+        self.comb += skid.source.connect(target.cmd)
+        if len(self.users) == 1:
+            user, = self.users
+            self.comb += [
+                user.cmd.connect(skid.sink),
+                user.wdata.connect(target.wdata),
+                target.rdata.connect(user.rdata),
+            ]
+            return
+        user  = Signal(max=len(self.users))
+        beats = Signal(max=self.most + 1) # Of the user, under way.
+        asked = Signal()
+        moved = Signal()
+        full  = beats[-1]
+        for n, port in enumerate(self.users):
+            self.comb += [
+                port.rdata.data.eq(target.rdata.data),
+                If(user == n,
+                    port.cmd.connect(skid.sink, omit={"valid", "ready"}),
+                    skid.sink.valid.eq(port.cmd.valid & ~full),
+                    port.cmd.ready.eq(skid.sink.ready & ~full),
+                    port.wdata.connect(target.wdata),
+                    port.rdata.valid.eq(target.rdata.valid),
+                )
+            ]
         self.comb += [
-            port.cmd.connect(skid.sink),
-            skid.source.connect(target.cmd),
-            port.wdata.connect(target.wdata),
-            target.rdata.connect(port.rdata),
+            asked.eq(skid.sink.valid & skid.sink.ready),
+            moved.eq(target.rdata.valid | (target.wdata.valid & target.wdata.ready)),
+            target.rdata.ready.eq(1),
+        ]
+        self.sync += [
+            beats.eq(beats + asked - moved),
+            If((beats == 0) & ~skid.sink.valid,
+                [If(port.cmd.valid, user.eq(n)) for n, port in enumerate(self.users)]
+            )
         ]
 
 # Memory Reader ------------------------------------------------------------------------------------
@@ -73,9 +132,9 @@ class MemoryReader(LiteXModule):
     ----------
     port   : LiteDRAMNativePort or wishbone.Interface of 128 bits.
     region : :class:`Region`.
-    depth  : beats that may be under way.
+    depth  : beats that may be under way; from BLOCK_DEPTH on they lie in block RAM.
     """
-    def __init__(self, port, region, depth=32):
+    def __init__(self, port, region, depth=BLOCK_DEPTH):
         check_width(port)
         self.sink         = sink   = stream.Endpoint([("address", ADDRESS_BITS)])
         self.source       = source = stream.Endpoint([("data", 8*BEAT_BYTES)])
@@ -86,29 +145,46 @@ class MemoryReader(LiteXModule):
 
         # # #
 
-        native = isinstance(port, LiteDRAMNativePort)
-        if native:
-            self.skid   = CommandSkid(port)
-            port        = self.skid.port
-            self.reader = reader = LiteDRAMDMAReader(port, fifo_depth=depth)
-        else:
-            self.reader = reader = WishboneDMAReader(port, endianness="big", fifo_depth=depth) # Bytes stay in place.
         inside  = Signal()
-        pending = Signal(max=2*depth + 2)
-        local   = sink.address[:region.bits] # LiteDRAM's addresses start at 0.
+        pending = Signal(max=2*depth + 2) # Beats asked for that did not leave yet.
+        leave   = Signal()
         self.comb += [
             inside.eq(region.contains(sink.address)),
-            reader.sink.valid.eq(sink.valid & ~self.flush),
-            reader.sink.address.eq(Mux(inside, local, 0) + (0 if native else region.origin)),
-            sink.ready.eq(reader.sink.ready & ~self.flush),
-            self.beat.eq(reader.sink.valid & reader.sink.ready),
             self.out_of_range.eq(self.beat & ~inside),
-            source.valid.eq(reader.source.valid & ~self.flush),
-            source.data.eq(reader.source.data),
-            reader.source.ready.eq(source.ready | self.flush),
             self.idle.eq(pending == 0),
         ]
-        self.sync += pending.eq(pending + self.beat - (reader.source.valid & reader.source.ready))
+        self.sync += pending.eq(pending + self.beat - leave)
+
+        if isinstance(port, LiteDRAMNativePort):
+            self.fifo = fifo = stream.SyncFIFO(source.description, depth, buffered=depth >= BLOCK_DEPTH)
+            room  = Signal()
+            local = sink.address[:region.bits] # LiteDRAM's addresses start at 0.
+            self.comb += [
+                room.eq(pending < depth),
+                port.cmd.valid.eq(sink.valid & ~self.flush & room),
+                port.cmd.addr.eq(Mux(inside, local, 0)),
+                sink.ready.eq(port.cmd.ready & ~self.flush & room),
+                self.beat.eq(port.cmd.valid & port.cmd.ready),
+                fifo.sink.valid.eq(port.rdata.valid),
+                fifo.sink.data.eq(port.rdata.data),
+                port.rdata.ready.eq(1),
+            ]
+            data = fifo.source
+        else:
+            self.reader = reader = WishboneDMAReader(port, endianness="big", fifo_depth=depth) # Bytes stay in place.
+            self.comb += [
+                reader.sink.valid.eq(sink.valid & ~self.flush),
+                reader.sink.address.eq(Mux(inside, sink.address, region.origin)),
+                sink.ready.eq(reader.sink.ready & ~self.flush),
+                self.beat.eq(reader.sink.valid & reader.sink.ready),
+            ]
+            data = reader.source
+        self.comb += [
+            source.valid.eq(data.valid & ~self.flush),
+            source.data.eq(data.data),
+            data.ready.eq(source.ready | self.flush),
+            leave.eq(data.valid & data.ready),
+        ]
 
 # Memory Writer ------------------------------------------------------------------------------------
 
@@ -117,7 +193,7 @@ class MemoryWriter(LiteXModule):
 
     ``idle`` says that nothing is under way. Parameters as for :class:`MemoryReader`.
     """
-    def __init__(self, port, region, depth=16):
+    def __init__(self, port, region, depth=BLOCK_DEPTH):
         check_width(port)
         self.sink         = sink = stream.Endpoint([("address", ADDRESS_BITS), ("data", 8*BEAT_BYTES)])
         self.done         = Signal()
@@ -135,10 +211,9 @@ class MemoryWriter(LiteXModule):
         ]
 
         if isinstance(port, LiteDRAMNativePort):
-            self.skid = CommandSkid(port)
-            port      = self.skid.port
-            # The data waits here until the memory asks for it. A beat outside goes the same way, to be dropped in order.
-            self.fifo = fifo = stream.SyncFIFO([("data", 8*BEAT_BYTES), ("drop", 1)], depth)
+            # The data waits here until the memory asks for it, three cycles after the command at the earliest. A beat outside
+            # goes the same way, to be dropped in order.
+            self.fifo = fifo = stream.SyncFIFO([("data", 8*BEAT_BYTES), ("drop", 1)], depth, buffered=depth >= BLOCK_DEPTH)
             self.comb += [
                 port.cmd.we.eq(1),
                 port.cmd.addr.eq(sink.address[:region.bits]),
@@ -156,7 +231,7 @@ class MemoryWriter(LiteXModule):
                 self.beat.eq(port.wdata.valid & port.wdata.ready),
                 self.retired.eq(fifo.source.valid & fifo.source.ready),
                 self.done.eq(self.retired & fifo.source.last),
-                self.idle.eq(~fifo.source.valid),
+                self.idle.eq(fifo.level == 0),
             ]
         else:
             self.comb += [

@@ -23,17 +23,25 @@ class Multiplier(LiteXModule):
 
     It subtracts, because yosys makes one LUT6 a bit of a choice and a subtraction, but two of a choice and an addition.
 
+    With ``dsp`` it is a DSP block of the same latency, whose ``source = a*b`` is not ``negated``.
+
     Latency: 1 + b_bits/2 cycles, rounded up. Throughput: one product a cycle.
     """
-    def __init__(self, a_bits, b_bits):
+    def __init__(self, a_bits, b_bits, dsp=False):
         rows         = -(-b_bits//2)
         self.latency = 1 + rows
         self.a       = Signal((a_bits, True))
         self.b       = Signal(b_bits)
         self.source  = Signal((a_bits + b_bits, True))
+        self.negated = not dsp
 
         # # #
 
+        if dsp:
+            product = Signal((a_bits + b_bits, True), reset_less=True)
+            self.sync += product.eq(delay(self, self.a, 1)*delay(self, self.b, 1))
+            self.comb += self.source.eq(delay(self, product, self.latency - 2))
+            return
         a      = Signal((a_bits, True),     reset_less=True)
         triple = Signal((a_bits + 2, True), reset_less=True)
         self.sync += [

@@ -19,6 +19,10 @@ from litex.soc.interconnect import stream
 from cores.ssm.config import BEAT_BYTES
 from cores.ssm.memory import ADDRESS_BITS, MemoryReader, MemoryWriter
 
+# Constants ----------------------------------------------------------------------------------------
+
+UNDER_WAY = 64 # Beats.
+
 # Paged Reader -------------------------------------------------------------------------------------
 
 class PagedReader(LiteXModule):
@@ -36,9 +40,8 @@ class PagedReader(LiteXModule):
     ports      : LiteDRAM native ports, a power of two of them.
     region     : :class:`cores.ssm.memory.Region`.
     page_beats : beats of a page (the row of a bank), a power of two.
-    depth      : beats that may be under way, at each port.
     """
-    def __init__(self, ports, region, page_beats, depth=32):
+    def __init__(self, ports, region, page_beats):
         self.sink   = sink   = stream.Endpoint([("address", ADDRESS_BITS)])
         self.source = source = stream.Endpoint([("data", 8*BEAT_BYTES)])
         self.flush  = Signal()
@@ -48,12 +51,12 @@ class PagedReader(LiteXModule):
 
         # # #
 
-        readers = [MemoryReader(port, region, depth) for port in ports]
+        readers = [MemoryReader(port, region) for port in ports]
         self.submodules += readers
         bits   = log2_int(len(ports))
         page   = log2_int(page_beats)
         choice = sink.address[page:page + bits]
-        self.order = order = ResetInserter()(stream.SyncFIFO([("choice", bits)], len(ports)*depth))
+        self.order = order = ResetInserter()(stream.SyncFIFO([("choice", bits)], UNDER_WAY))
         self.comb += [
             order.reset.eq(self.flush),
             order.sink.choice.eq(choice),
@@ -89,7 +92,7 @@ class PagedWriter(LiteXModule):
 
     ``done`` pulses when the beat marked ``last`` and all before it are in the memory.
     """
-    def __init__(self, ports, region, page_beats, depth=16):
+    def __init__(self, ports, region, page_beats):
         self.sink = sink = stream.Endpoint([("address", ADDRESS_BITS), ("data", 8*BEAT_BYTES)])
         self.done = Signal()
         self.idle = Signal()
@@ -98,12 +101,12 @@ class PagedWriter(LiteXModule):
 
         # # #
 
-        writers = [MemoryWriter(port, region, depth) for port in ports]
+        writers = [MemoryWriter(port, region) for port in ports]
         self.submodules += writers
         bits   = log2_int(len(ports))
         page   = log2_int(page_beats)
         choice = sink.address[page:page + bits]
-        self.order = order = stream.SyncFIFO([("choice", bits)], 2*len(ports)*depth)
+        self.order = order = stream.SyncFIFO([("choice", bits)], UNDER_WAY)
         self.comb += [
             order.sink.choice.eq(choice),
             order.sink.last.eq(sink.last),
@@ -113,7 +116,7 @@ class PagedWriter(LiteXModule):
         ]
         stray = 0
         for n, writer in enumerate(writers):
-            retired = Signal(max=4*len(ports)*depth) # Beats of this port that are done and not yet accounted for.
+            retired = Signal(max=UNDER_WAY + 1) # Beats of this port that are done and not yet accounted for.
             retire  = Signal()
             self.comb += [
                 writer.sink.address.eq(sink.address),

@@ -68,7 +68,7 @@ class ResidentTiles(TileMemory):
 
         # Memory. ----------------------------------------------------------------------------------
         memory = Memory(len(self.state), depth)
-        read   = memory.get_port()
+        read   = memory.get_port(mode=READ_FIRST)
         write  = memory.get_port(write_capable=True)
         self.specials += memory, read, write
         self.comb += [

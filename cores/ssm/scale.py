@@ -29,11 +29,11 @@ class Scale(LiteXModule):
                               +-> Multiplier (11 x 11) -> source
         x  (16) -> normalise -+
 
-    Latency: 9 cycles. Throughput: one product a cycle.
+    Latency: 9 cycles. Throughput: one product a cycle. Multiplier: of LUTs, or with ``dsp`` a DSP block.
     """
     latency = 9
 
-    def __init__(self):
+    def __init__(self, dsp=False):
         self.dt     = Signal(16)
         self.x      = Signal(16)
         self.source = source = Record(SCALED_LAYOUT, reset_less=True)
@@ -52,24 +52,23 @@ class Scale(LiteXModule):
         dt, x = (NormalisedFields(self, word) for word in words)
 
         # Multiply, then the sign.
-        self.multiplier = multiplier = Multiplier(12, 11)
+        self.multiplier = multiplier = Multiplier(12, 11, dsp)
         cycles   = multiplier.latency
         sign     = dt.sign ^ x.sign
         nan      = dt.nan | x.nan | (dt.inf & x.zero) | (dt.zero & x.inf)
-        positive = Signal()
+        sign_n   = delay(self, sign, cycles)
+        flip     = Signal() # The product has the wrong sign.
         self.comb += [
             multiplier.a.eq(dt.significand),
             multiplier.b.eq(x.significand),
-            positive.eq(~delay(self, sign, cycles)),
+            flip.eq(~sign_n if multiplier.negated else sign_n),
         ]
         exponent = Signal(7, reset_less=True)
         self.sync += [
             exponent.eq(dt.exponent + x.exponent),
-            # The complement plus 1 of the negative product.
-            # The product is negative; its complement and 1 is positive.
-            source.significand.eq((Cat(positive, multiplier.source ^ Replicate(positive, 23)) + positive)[1:]),
+            source.significand.eq((Cat(flip, multiplier.source ^ Replicate(flip, 23)) + flip)[1:]), # Complement and 1.
             source.exponent.eq(delay(self, exponent, cycles - 1)),
-            source.sign.eq(~positive),
+            source.sign.eq(sign_n),
             source.nan.eq(delay(self, nan, cycles)),
             source.inf.eq(delay(self, (dt.inf | x.inf) & ~nan, cycles)),
             source.zero.eq(delay(self, (dt.zero | x.zero) & ~nan, cycles)),

@@ -27,10 +27,12 @@ GATEWARE_VERSION = 0x000100 # 0xMMmmpp: major, minor, patch.
 
 BEAT_SHIFT = log2_int(BEAT_BYTES)
 
+COUNTER_BITS = 40 # 3 hours at 100 MHz.
+
 # Counters -----------------------------------------------------------------------------------------
 
 class Counters(LiteXModule):
-    """Event counters of 64 bits, cleared together and read from one common snapshot.
+    """Event counters of COUNTER_BITS bits, which wrap, cleared together and read from one common snapshot.
 
     events : {name: (Signal, description)}; a counter adds its signal each cycle.
     """
@@ -41,8 +43,8 @@ class Counters(LiteXModule):
         # # #
 
         for name, (event, description) in events.items():
-            count  = Signal(64, name=f"{name}_count")
-            status = CSRStatus(64, name=name, description=description)
+            count  = Signal(COUNTER_BITS, name=f"{name}_count")
+            status = CSRStatus(COUNTER_BITS, name=name, description=description)
             setattr(self, name, status)
             self.sync += [
                 count.eq(count + event),
@@ -70,7 +72,7 @@ class SSM(LiteXModule, AutoDoc):
     read_ports  : masters for head tiles, then one for inputs: LiteDRAM native ports or Wishbone interfaces of 128 bits.
     write_ports : masters for head tiles, then one for y, likewise.
     origin, size: the memory region on the bus, in bytes. Nothing outside it is read or written.
-    page_beats  : beats of a DRAM page, if several masters share the head tiles, page by page in turn; None for one.
+    page_beats  : beats of a DRAM page, where several masters share the head tiles, page by page in turn.
     """
     def __init__(self, config, read_ports, write_ports, origin, size, page_beats=None):
         self.intro = ModuleDoc("""SSM accelerator
@@ -179,14 +181,14 @@ class SSM(LiteXModule, AutoDoc):
 
         # Memory masters. --------------------------------------------------------------------------
         region = Region(origin, size)
-        if page_beats is None:
-            self.state_reader = state_reader = MemoryReader(read_ports[0],  region)
-            self.state_writer = state_writer = MemoryWriter(write_ports[0], region)
-        else:
-            self.state_reader = state_reader = PagedReader(read_ports[:-1],  region, page_beats)
-            self.state_writer = state_writer = PagedWriter(write_ports[:-1], region, page_beats)
-        self.input_reader = input_reader = MemoryReader(read_ports[-1],  region, depth=128)
-        self.y_writer     = y_writer     = MemoryWriter(write_ports[-1], region)
+        *state_reads,  input_read = read_ports
+        *state_writes, y_write    = write_ports
+        self.state_reader = state_reader = (MemoryReader(*state_reads, region) if len(state_reads) == 1 else
+            PagedReader(state_reads, region, page_beats))
+        self.state_writer = state_writer = (MemoryWriter(*state_writes, region) if len(state_writes) == 1 else
+            PagedWriter(state_writes, region, page_beats))
+        self.input_reader = input_reader = MemoryReader(input_read, region)
+        self.y_writer     = y_writer     = MemoryWriter(y_write, region)
         readers = (state_reader, input_reader)
         writers = (state_writer, y_writer)
 

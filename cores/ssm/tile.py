@@ -163,33 +163,27 @@ class TileBanks(TileMemory):
             self.load_done.eq(load.valid & (self.load_address == self.words) & ~load_storing),
         ]
 
-        # Banks: one read and one write port each, the lanes' or the swap's. -----------------------
-        bank_state = [Signal(len(self.state)) for _ in range(2)]
+        # Banks. The lanes read at port a and write at port b, the swap the other way round: so neither port has to choose
+        # what it writes. No word is read while it is written.
+        bank_a = [Signal(len(self.state)) for _ in range(2)]
+        bank_b = [Signal(len(self.state)) for _ in range(2)]
         for bank in range(2):
             memory = Memory(len(self.state), max(config.max_tile_words, 2))
-            read   = memory.get_port()
-            write  = memory.get_port(write_capable=True)
-            self.specials += memory, read, write
-            lanes_write = Signal()
+            port_a = memory.get_port(write_capable=True, mode=READ_FIRST)
+            port_b = memory.get_port(write_capable=True, mode=READ_FIRST)
+            self.specials += memory, port_a, port_b
             self.comb += [
-                If(self.loaded[bank],
-                    read.adr.eq(self.read_address),
-                ).Else(
-                    read.adr.eq(self.store_address),
-                ),
-                bank_state[bank].eq(read.dat_r),
-                lanes_write.eq(self.write_valid & (self.write_bank == bank)),
-                If(lanes_write,
-                    write.adr.eq(self.write_address),
-                    write.dat_w.eq(self.new_state),
-                    write.we.eq(1),
-                ).Else(
-                    write.adr.eq(self.load_address),
-                    write.dat_w.eq(self.load_data),
-                    write.we.eq(self.load_write & (self.load_bank == bank)),
-                ),
+                port_a.adr.eq(Mux(self.loaded[bank], self.read_address, self.load_address)),
+                port_a.dat_w.eq(self.load_data),
+                port_a.we.eq(self.load_write & (self.load_bank == bank)),
+                bank_a[bank].eq(port_a.dat_r),
+
+                port_b.adr.eq(Mux(self.loaded[bank], self.write_address, self.store_address)),
+                port_b.dat_w.eq(self.new_state),
+                port_b.we.eq(self.write_valid & (self.write_bank == bank)),
+                bank_b[bank].eq(port_b.dat_r),
             ]
         self.comb += [
-            self.state.eq(Mux(delay(self, self.read_bank, 1), bank_state[1], bank_state[0])),
-            self.store_data.eq(Mux(delay(self, self.store_bank, 1), bank_state[1], bank_state[0])),
+            self.state.eq(Mux(delay(self, self.read_bank, 1), bank_a[1], bank_a[0])),
+            self.store_data.eq(Mux(delay(self, self.store_bank, 1), bank_b[1], bank_b[0])),
         ]
