@@ -11,7 +11,6 @@ import ipaddress
 import os
 import shutil
 import subprocess
-import sys
 
 from migen import *
 
@@ -21,7 +20,7 @@ from litex.soc.integration.builder import Builder
 
 from firmware.build import build as build_firmware
 
-from targets.common import add_protect_argument
+from targets.common import add_protect_argument, builder_environment
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -115,13 +114,10 @@ def write_gateware(soc, output_dir, compile_gateware, tools_dir=None, **toolchai
     ------
     TargetError : the toolchain failed, or no PLL setting gives the system clock.
     """
-    environment = os.environ["PATH"]
-    folder      = os.getcwd()
-    # LiteX calls meson, and the toolchain by the names of its commands.
-    os.environ["PATH"] = os.pathsep.join(filter(None, (tools_dir, os.path.dirname(sys.executable), environment)))
     builder = Builder(soc, output_dir=output_dir, compile_gateware=compile_gateware, bios_console="lite")
     try:
-        builder.build(**toolchain)
+        with builder_environment(tools_dir):
+            builder.build(**toolchain)
     except ValueError as error:
         if "PLL" not in str(error):
             raise
@@ -130,9 +126,6 @@ def write_gateware(soc, output_dir, compile_gateware, tools_dir=None, **toolchai
         if builder.compile_gateware and os.path.exists(os.path.join(builder.gateware_dir, f"{soc.get_build_name()}.v")):
             raise TargetError(f"{soc.platform.toolchain.__class__.__name__} failed ({error}) in {builder.gateware_dir}.") from error
         raise
-    finally:
-        os.environ["PATH"] = environment
-        os.chdir(folder)
     build_firmware(output_dir)
     return builder
 

@@ -95,20 +95,15 @@ def _run(command, cwd, log):
 def _build_soc(config, protect, build_dir, log):
     """Write the SoC's Verilog with the BIOS in its ROM."""
     from litex.soc.integration.builder import Builder
+    from targets.common import builder_environment
     from targets.simulation.soc import SimSoC
 
-    # LiteX looks for meson on the PATH, and moves to the build directory.
-    path, cwd = os.environ["PATH"], os.getcwd()
-    os.environ["PATH"] = f"{Path(os.sys.executable).parent}{os.pathsep}{path}"
     try:
-        with output_to(log):
+        with output_to(log), builder_environment():
             soc = SimSoC(config, protect)
             Builder(soc, output_dir=str(build_dir), compile_gateware=False, bios_console="disable").build()
     except (OSError, subprocess.CalledProcessError, SystemExit) as error:
         raise BuildError(f"LiteX failed ({error}): its output is in {log}.")
-    finally:
-        os.environ["PATH"] = path
-        os.chdir(cwd)
     return [source[0] for source in soc.platform.sources if source[0].endswith((".v", ".sv"))]
 
 
