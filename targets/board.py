@@ -3,7 +3,7 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""What the board targets share: LEDs, the families of options, building, loading and flashing."""
+"""What the board targets share: the SoC but for memory, PHY and LEDs, the command line, building, loading and flashing."""
 
 import argparse
 import importlib.util
@@ -11,16 +11,23 @@ import ipaddress
 import os
 import shutil
 import subprocess
+import sys
 
 from migen import *
 
 from litex.build.openfpgaloader import OpenFPGALoader
 
 from litex.soc.integration.builder import Builder
+from litex.soc.integration.soc_core import SoCCore
 
 from firmware.build import build as build_firmware
 
-from targets.common import add_protect_argument, builder_environment
+from soc.console import add_console
+from soc.dram import controller_settings
+from soc.etherbone import add_etherbone
+
+from targets.common import (BIOS_ROM_SIZE, add_config_arguments, add_protect_argument, add_system, builder_environment,
+    config_from_arguments)
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -29,24 +36,62 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 class TargetError(Exception):
     """A build or a board did not do what was asked; the message says why, and what to do."""
 
-# LEDs ---------------------------------------------------------------------------------------------
+# BoardSoC -----------------------------------------------------------------------------------------
 
-def add_status_leds(soc, heartbeat, running, error):
-    """Drive three LEDs, signals that are 1 for on.
+class BoardSoC(SoCCore):
+    """A board's SoC: the CPU, to which the board adds memory (:meth:`add_dram`), all else (:meth:`add_links`) and LEDs.
 
-    ``heartbeat`` blinks once a second; ``running`` is on while jobs are in the ring; ``error`` from an error of the
-    accelerator (``ssm_errors``) to the next doorbell.
+    The serial port is UARTBone, the console a crossover (``litex_term crossover``).
     """
-    second = int(soc.sys_clk_freq)
-    count  = Signal(max=second)
-    soc.sync += [
-        If(count == 0, count.eq(second - 1)).Else(count.eq(count - 1)),
-        If(soc.ssm.ev.error.trigger, error.eq(1)).Elif(soc.mailbox.doorbell.re, error.eq(0)),
-    ]
-    soc.comb += [
-        heartbeat.eq(count < second//2),
-        running.eq(soc.mailbox.doorbell.storage != soc.mailbox.completed.storage),
-    ]
+    def __init__(self, platform, sys_clk_freq, board):
+        SoCCore.__init__(self, platform, sys_clk_freq,
+            ident                = f"Mamba-2 SSM accelerator on {board}",
+            cpu_type             = "vexriscv",
+            cpu_variant          = "standard",
+            integrated_rom_size  = BIOS_ROM_SIZE,
+            integrated_sram_size = 0x2000,
+            with_uart            = False)
+
+    def add_dram(self, module):
+        """Add the DDR3 SDRAM, a LiteDRAM module, behind its PHY, `ddrphy`."""
+        self.add_sdram("sdram",
+            phy                 = self.ddrphy,
+            module              = module,
+            l2_cache_size       = 0, # The accelerator's ports bypass it.
+            controller_settings = controller_settings(),
+        )
+
+    def add_links(self, config, wide=False, baudrate=115200,
+        eth_ip   = "192.168.1.50",
+        mac      = 0x10e2d5000000,
+        udp_port = 1234,
+        protect  = False):
+        """Add UARTBone, console, the system around the accelerator of an SSMConfig, and Etherbone if there is an `ethphy`.
+
+        `wide` and `protect` are :func:`soc.etherbone.add_etherbone`'s.
+        """
+        self.add_uartbone(baudrate=baudrate)
+        add_console(self)
+        add_system(self, config)
+        if hasattr(self, "ethphy"):
+            add_etherbone(self, self.ethphy, mac, eth_ip, udp_port, protect, wide)
+
+    def add_status_leds(self, heartbeat, running, error):
+        """Drive three LEDs, signals that are 1 for on.
+
+        ``heartbeat`` blinks once a second; ``running`` is on while jobs are in the ring; ``error`` from an error of the
+        accelerator (``ssm_errors``) to the next doorbell.
+        """
+        second = int(self.sys_clk_freq)
+        count  = Signal(max=second)
+        self.sync += [
+            If(count == 0, count.eq(second - 1)).Else(count.eq(count - 1)),
+            If(self.ssm.ev.error.trigger, error.eq(1)).Elif(self.mailbox.doorbell.re, error.eq(0)),
+        ]
+        self.comb += [
+            heartbeat.eq(count < second//2),
+            running.eq(self.mailbox.doorbell.storage != self.mailbox.completed.storage),
+        ]
 
 # Command Line -------------------------------------------------------------------------------------
 
@@ -64,8 +109,16 @@ def _mac_address(text):
 _ip_address.__name__, _mac_address.__name__ = "IP address", "MAC address" # As argparse's messages call them.
 
 
-def add_board_arguments(group, sys_clk_freq, limits):
-    """Add the options that all boards have; :func:`soc_arguments` gives them to the SoC. limits: of the system clock, in Hz."""
+def board_parser(board, sys_clk_freq, limits, build_dir, **lanes):
+    """The parser of a board's target, and its groups "board" and "build", to which the board adds options of its own.
+
+    Parameters
+    ----------
+    board        : The board's name.
+    sys_clk_freq : Default of the system clock, in Hz; limits: lowest and highest.
+    build_dir    : The default folder, as the help calls it.
+    lanes        : :func:`targets.common.add_config_arguments`'s.
+    """
     low, high = limits
 
     def frequency(text):
@@ -73,6 +126,11 @@ def add_board_arguments(group, sys_clk_freq, limits):
             raise argparse.ArgumentTypeError(f"{text} is not allowed: {low/1e6:g}e6 to {high/1e6:g}e6 is.")
         return float(text)
 
+    parser = argparse.ArgumentParser(description=f"{board} with the Mamba-2 accelerator. Without further options, writes "
+        "Verilog, constraints, scripts, BIOS and firmware.")
+    add_config_arguments(parser, **lanes)
+
+    group = parser.add_argument_group("board")
     group.add_argument("--sys-clk-freq", default=sys_clk_freq, type=frequency, metavar="HZ",
         help=f"System clock, which the DRAM's follows (default: {sys_clk_freq/1e6:g}e6).")
     group.add_argument("--baudrate", default=115200, type=int, help="Baud rate of UARTBone (default: %(default)s).")
@@ -86,22 +144,42 @@ def add_board_arguments(group, sys_clk_freq, limits):
         help="UDP port of Etherbone (default: %(default)s).")
     add_protect_argument(group)
 
+    build = parser.add_argument_group("build")
+    build.add_argument("--build", action="store_true", help="Build all, with the bitstream.")
+    build.add_argument("--load",  action="store_true", help="Load the bitstream into the FPGA, by openFPGALoader.")
+    build.add_argument("--flash", action="store_true", help="Write the bitstream to the flash, by openFPGALoader.")
+    build.add_argument("--no-compile-gateware", action="store_true", help="With --build: all but the bitstream.")
+    build.add_argument("--build-dir", metavar="DIR", help=f"Folder to write to (default: {build_dir}).")
+    return parser, group, build
 
-def soc_arguments(args):
-    """What the options of :func:`add_board_arguments` say to the SoC."""
-    return {name: getattr(args, name) for name in ("sys_clk_freq", "baudrate", "with_etherbone", "eth_ip", "mac", "udp_port",
-        "protect")}
 
+def run(parser, args, board, make_soc, build, output_dir):
+    """Build, load and flash as the options say; returns the program's exit code.
 
-def add_build_arguments(parser, build_dir):
-    """Add the options that say what to do; `build_dir` is the default folder, as the help calls it."""
-    group = parser.add_argument_group("build")
-    group.add_argument("--build", action="store_true", help="Build all, with the bitstream.")
-    group.add_argument("--load",  action="store_true", help="Load the bitstream into the FPGA, by openFPGALoader.")
-    group.add_argument("--flash", action="store_true", help="Write the bitstream to the flash, by openFPGALoader.")
-    group.add_argument("--no-compile-gateware", action="store_true", help="With --build: all but the bitstream.")
-    group.add_argument("--build-dir", metavar="DIR", help=f"Folder to write to (default: {build_dir}).")
-    return group
+    Parameters
+    ----------
+    board      : openFPGALoader's name of the board.
+    make_soc   : Called with the SSMConfig and the options of the group "board" by name, returns the SoC.
+    build      : Called with the SoC, a folder, and whether the bitstream is wanted, builds all and returns LiteX's Builder.
+    output_dir : The default folder.
+    """
+    config     = config_from_arguments(parser, args)
+    output_dir = os.path.abspath(args.build_dir or output_dir)
+    options    = {name: getattr(args, name) for name in ("sys_clk_freq", "baudrate", "with_etherbone", "eth_ip", "mac",
+        "udp_port", "protect")}
+    try:
+        soc = make_soc(config, **options)
+        if args.build or not (args.load or args.flash):
+            builder = build(soc, output_dir, args.build and not args.no_compile_gateware)
+        else:
+            builder = Builder(soc, output_dir=output_dir)
+        for mode in ("load", "flash"):
+            if getattr(args, mode):
+                program(builder, board, mode)
+    except TargetError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 # Build --------------------------------------------------------------------------------------------
 
@@ -121,10 +199,12 @@ def write_gateware(soc, output_dir, compile_gateware, tools_dir=None, **toolchai
     except ValueError as error:
         if "PLL" not in str(error):
             raise
-        raise TargetError(f"a system clock of {soc.sys_clk_freq/1e6:g} MHz is not what the PLL can make: {error}.") from error
+        raise TargetError(f"a system clock of {soc.sys_clk_freq/1e6:g} MHz is not what the PLL can make: "
+            f"{error}.") from error
     except (OSError, subprocess.CalledProcessError) as error:
         if builder.compile_gateware and os.path.exists(os.path.join(builder.gateware_dir, f"{soc.get_build_name()}.v")):
-            raise TargetError(f"{soc.platform.toolchain.__class__.__name__} failed ({error}) in {builder.gateware_dir}.") from error
+            raise TargetError(f"{soc.platform.toolchain.__class__.__name__} failed ({error}) in "
+                f"{builder.gateware_dir}.") from error
         raise
     build_firmware(output_dir)
     return builder
@@ -154,12 +234,12 @@ def find_openfpgaloader():
     if found is None and spec is not None:
         found = os.path.join(os.path.dirname(spec.origin), "bin", "openFPGALoader")
     if found is None or not os.access(found, os.X_OK):
-        raise TargetError("openFPGALoader was found neither on the PATH nor as a Python package: run make setup, or install the "
-            "Debian package openfpgaloader.")
+        raise TargetError("openFPGALoader was found neither on the PATH nor as a Python package: run make setup, or install "
+            "the Debian package openfpgaloader.")
     tried = subprocess.run([found, "--Version"], capture_output=True, text=True)
     if tried.returncode:
-        raise TargetError(f"{found} does not run: {tried.stderr.strip() or tried.stdout.strip()}. Install the Debian package "
-            "libftdi1-2.")
+        raise TargetError(f"{found} does not run: {tried.stderr.strip() or tried.stdout.strip()}. Install the Debian "
+            "package libftdi1-2.")
     return found
 
 
@@ -182,6 +262,6 @@ def program(builder, board, mode):
             programmer.flash(0, bitstream)
     except OSError as error:
         raise TargetError(f"openFPGALoader did not {mode} {bitstream}: its message is above. It looked for the board "
-            f"{board} on USB. Is the board powered, its USB cable plugged into the connector for JTAG, and may this user use "
-            "it (as root, or with openFPGALoader's udev rules, 99-openfpgaloader.rules)? lsusb should list an FTDI device "
-            "(0403:).") from error
+            f"{board} on USB. Is the board powered, its USB cable plugged into the connector for JTAG, and may this user "
+            "use it (as root, or with openFPGALoader's udev rules, 99-openfpgaloader.rules)? lsusb should list an FTDI "
+            "device (0403:).") from error
