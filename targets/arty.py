@@ -24,6 +24,8 @@ from litedram.phy import s7ddrphy
 
 from liteeth.phy.mii import LiteEthPHYMII
 
+from litespi.modules import S25FL128S
+
 from litex_boards.platforms import digilent_arty
 from litex_boards.targets.digilent_arty import _CRG
 
@@ -49,6 +51,8 @@ class ArtySoC(BoardSoC):
     LED 0 blinks, LED 1 is on while jobs are in the ring, LED 2 from an error to the next job. `links` are
     :meth:`~targets.board.BoardSoC.add_links`'s.
     """
+    flash_module = S25FL128S
+
     def __init__(self, config, variant="a7-35", toolchain="vivado", sys_clk_freq=100e6, with_etherbone=True, **links):
         platform = digilent_arty.Platform(variant=variant, toolchain=toolchain)
 

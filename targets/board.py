@@ -25,6 +25,7 @@ from firmware.build import build as build_firmware
 from soc.console import add_console
 from soc.dram import controller_settings
 from soc.etherbone import add_etherbone
+from soc.flash import FLASH_OFFSET, add_flash_boot, flash_image, write_flash_image
 
 from targets.common import (BIOS_ROM_SIZE, add_config_arguments, add_protect_argument, add_system, builder_environment,
     config_from_arguments)
@@ -43,6 +44,8 @@ class BoardSoC(SoCCore):
 
     The serial port is UARTBone, the console a crossover (``litex_term crossover``).
     """
+    flash_module = None # Class of LiteSPI's that describes the flash.
+
     def __init__(self, platform, sys_clk_freq, board):
         SoCCore.__init__(self, platform, sys_clk_freq,
             ident                = f"Mamba-2 SSM accelerator on {board}",
@@ -62,17 +65,20 @@ class BoardSoC(SoCCore):
         )
 
     def add_links(self, config, wide=False, baudrate=115200,
-        eth_ip   = "192.168.1.50",
-        mac      = 0x10e2d5000000,
-        udp_port = 1234,
-        protect  = False):
+        eth_ip          = "192.168.1.50",
+        mac             = 0x10e2d5000000,
+        udp_port        = 1234,
+        protect         = False,
+        with_flash_boot = False):
         """Add UARTBone, console, the system around the accelerator of an SSMConfig, and Etherbone if there is an `ethphy`.
 
-        `wide` and `protect` are :func:`soc.etherbone.add_etherbone`'s.
+        `wide` and `protect` are :func:`soc.etherbone.add_etherbone`'s; `with_flash_boot` adds the flash (:mod:`soc.flash`).
         """
         self.add_uartbone(baudrate=baudrate)
         add_console(self)
         add_system(self, config)
+        if with_flash_boot:
+            add_flash_boot(self, self.flash_module)
         if hasattr(self, "ethphy"):
             add_etherbone(self, self.ethphy, mac, eth_ip, udp_port, protect, wide)
 
@@ -143,6 +149,8 @@ def board_parser(board, sys_clk_freq, limits, build_dir, **lanes):
     group.add_argument("--udp-port", default=1234, type=int, metavar="PORT",
         help="UDP port of Etherbone (default: %(default)s).")
     add_protect_argument(group)
+    group.add_argument("--with-flash-boot", action="store_true",
+        help="Start the firmware from the flash, where --flash then writes it too (default: the host loads it).")
 
     build = parser.add_argument_group("build")
     build.add_argument("--build", action="store_true", help="Build all, with the bitstream.")
@@ -166,16 +174,17 @@ def run(parser, args, board, make_soc, build, output_dir):
     config     = config_from_arguments(parser, args)
     output_dir = os.path.abspath(args.build_dir or output_dir)
     options    = {name: getattr(args, name) for name in ("sys_clk_freq", "baudrate", "with_etherbone", "eth_ip", "mac",
-        "udp_port", "protect")}
+        "udp_port", "protect", "with_flash_boot")}
     try:
         soc = make_soc(config, **options)
         if args.build or not (args.load or args.flash):
             builder = build(soc, output_dir, args.build and not args.no_compile_gateware)
         else:
             builder = Builder(soc, output_dir=output_dir)
-        for mode in ("load", "flash"):
-            if getattr(args, mode):
-                program(builder, board, mode)
+        if args.load:
+            program(builder, board, "load")
+        if args.flash:
+            program(builder, board, "flash", flash_image(output_dir) if args.with_flash_boot else None)
     except TargetError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
@@ -207,6 +216,8 @@ def write_gateware(soc, output_dir, compile_gateware, tools_dir=None, **toolchai
                 f"{builder.gateware_dir}.") from error
         raise
     build_firmware(output_dir)
+    if "FLASH_BOOT_ADDRESS" in soc.constants:
+        write_flash_image(output_dir)
     return builder
 
 
@@ -218,6 +229,8 @@ def print_written(builder, constraints, script):
     print(f"  Constraints:              gateware/{name}.{constraints}")
     print(f"  The toolchain's script:   gateware/{script}, started by build_{name}.sh")
     print(f"  BIOS, firmware:           software/bios/bios.bin, firmware/firmware.bin")
+    if "FLASH_BOOT_ADDRESS" in builder.soc.constants:
+        print(f"  Firmware for the flash:   firmware/firmware.fbi, at {FLASH_OFFSET:#x}")
     print(f"  Registers:                csr.csv")
 
 # Load, Flash --------------------------------------------------------------------------------------
@@ -243,25 +256,32 @@ def find_openfpgaloader():
     return found
 
 
-def program(builder, board, mode):
-    """Load the bitstream into the FPGA (`mode` "load") or write it to the flash ("flash").
+def program(builder, board, mode, image=None):
+    """Load the bitstream into the FPGA (`mode` "load") or write it to the flash ("flash"), after the firmware's `image`.
 
     Raises
     ------
-    TargetError : there is no bitstream, no openFPGALoader, or no board.
+    TargetError : there is no bitstream or image, the bitstream reaches to the image, no openFPGALoader, or no board.
     """
     bitstream = builder.get_bitstream_filename(mode="sram" if mode == "load" else "flash")
-    if not os.path.exists(bitstream):
-        raise TargetError(f"there is no bitstream to {mode}: {bitstream} does not exist; --build makes it.")
+    for what, path in (("bitstream", bitstream), ("image of the firmware", image)):
+        if path is not None and not os.path.exists(path):
+            raise TargetError(f"there is no {what} to {mode}: {path} does not exist; --build makes it.")
+    if image is not None and os.path.getsize(bitstream) > FLASH_OFFSET:
+        raise TargetError(f"{bitstream} of {os.path.getsize(bitstream)} bytes is not allowed beside a firmware in the "
+            f"flash: at most {FLASH_OFFSET} are.")
     programmer = OpenFPGALoader(board)
     programmer.cmd[0] = find_openfpgaloader()
-    try:
-        if mode == "load":
-            programmer.load_bitstream(bitstream)
-        else:
-            programmer.flash(0, bitstream)
-    except OSError as error:
-        raise TargetError(f"openFPGALoader did not {mode} {bitstream}: its message is above. It looked for the board "
-            f"{board} on USB. Is the board powered, its USB cable plugged into the connector for JTAG, and may this user "
-            "use it (as root, or with openFPGALoader's udev rules, 99-openfpgaloader.rules)? lsusb should list an FTDI "
-            "device (0403:).") from error
+    # The bitstream is the last one: with it the FPGA starts.
+    parts = [(0, bitstream)] if image is None else [(FLASH_OFFSET, image), (0, bitstream)]
+    for offset, path in parts:
+        try:
+            if mode == "load":
+                programmer.load_bitstream(path)
+            else:
+                programmer.flash(offset, path)
+        except OSError as error:
+            raise TargetError(f"openFPGALoader did not {mode} {path}: its message is above. It looked for the board "
+                f"{board} on USB. Is the board powered, its USB cable plugged into the connector for JTAG, and may this "
+                "user use it (as root, or with openFPGALoader's udev rules, 99-openfpgaloader.rules)? lsusb should list an "
+                "FTDI device (0403:).") from error

@@ -26,6 +26,8 @@ from litedram.phy import ECP5DDRPHY
 
 from liteeth.phy.ecp5rgmii import LiteEthPHYRGMII
 
+from litespi.modules import IS25LP256D
+
 from litex_boards.platforms import lambdaconcept_ecpix5
 from litex_boards.targets.lambdaconcept_ecpix5 import _CRG
 
@@ -45,6 +47,8 @@ class ECPIX5SoC(BoardSoC):
     The first RGB LED blinks green, the second one is blue while jobs are in the ring, the third one red from an error to
     the next job. `links` are :meth:`~targets.board.BoardSoC.add_links`'s.
     """
+    flash_module = IS25LP256D
+
     def __init__(self, config, sys_clk_freq=75e6, with_etherbone=True, **links):
         platform = lambdaconcept_ecpix5.Platform(device="85F", toolchain="trellis")
 
