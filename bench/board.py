@@ -5,12 +5,12 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""The same work on a board and in the simulation, side by side: self-test, cases against the bit-accurate model, DRAM and link.
+"""The same work on a board and in the simulation, side by side: self-test, cases against the bit-accurate model, DRAM, link.
 
     python bench/board.py --transport etherbone --ip 192.168.1.50 --csr-csv build/arty/a7-35/csr.csv \\
         --firmware build/arty/a7-35/firmware/firmware.bin
 
-Without a board (--transport sim, the default) the simulation's half runs alone. Writes build/bench/board.json and board.html.
+Without a board (--transport sim, the default) the simulation's half runs alone. Writes build/bench/board.json and .html.
 Exit codes: 0 done; 1 a board was named and does not answer, or bits differ; 2 an option is wrong.
 """
 

@@ -38,6 +38,7 @@ from host.connect import SIM_TIMEOUT_SCALE, simulated_transport
 from host.csr import CSRMap
 from host.device import Device
 
+from targets.common import builder_environment
 from targets.simulation.build import BuildError, ROOT, locked, output_to, sources_hash
 from targets.simulation.simulation import Simulation, SimulationError
 
@@ -72,10 +73,8 @@ def build_plain():
     with locked(folder.with_suffix(".lock")):
         if not (folder/"complete").exists():
             folder.mkdir(parents=True, exist_ok=True)
-            path, cwd = os.environ["PATH"], os.getcwd()
-            os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{path}"
             try:
-                with output_to(folder/"build.log"):
+                with output_to(folder/"build.log"), builder_environment():
                     config = SimConfig()
                     config.add_clocker("sys_clk", freq_hz=int(1e6))
                     config.add_module("serial2console", "serial")
@@ -84,9 +83,6 @@ def build_plain():
             except (OSError, subprocess.CalledProcessError, SystemExit) as error:
                 raise BuildError(f"litex_sim does not build ({error}): its output is in {folder/'build.log'}. "
                     "It needs the Debian packages libevent-dev and libjson-c-dev.") from None
-            finally:
-                os.environ["PATH"] = path
-                os.chdir(cwd)
             (folder/"complete").touch()
     return folder/"gateware"
 

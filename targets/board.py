@@ -3,7 +3,7 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""What the board targets share: LEDs, the families of options, building, loading and flashing."""
+"""What the board targets share: the SoC but for memory, PHY and LEDs, the command line, building, loading and flashing."""
 
 import argparse
 import importlib.util
@@ -18,10 +18,17 @@ from migen import *
 from litex.build.openfpgaloader import OpenFPGALoader
 
 from litex.soc.integration.builder import Builder
+from litex.soc.integration.soc_core import SoCCore
 
 from firmware.build import build as build_firmware
 
-from targets.common import add_protect_argument
+from soc.console import add_console
+from soc.dram import controller_settings
+from soc.etherbone import add_etherbone
+from soc.flash import FLASH_OFFSET, add_flash_boot, flash_image, write_flash_image
+
+from targets.common import (BIOS_ROM_SIZE, add_config_arguments, add_protect_argument, add_system, builder_environment,
+    config_from_arguments)
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -30,24 +37,67 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 class TargetError(Exception):
     """A build or a board did not do what was asked; the message says why, and what to do."""
 
-# LEDs ---------------------------------------------------------------------------------------------
+# BoardSoC -----------------------------------------------------------------------------------------
 
-def add_status_leds(soc, heartbeat, running, error):
-    """Drive three LEDs, signals that are 1 for on.
+class BoardSoC(SoCCore):
+    """A board's SoC: the CPU, to which the board adds memory (:meth:`add_dram`), all else (:meth:`add_links`) and LEDs.
 
-    ``heartbeat`` blinks once a second; ``running`` is on while jobs are in the ring; ``error`` from an error of the
-    accelerator (``ssm_errors``) to the next doorbell.
+    The serial port is UARTBone, the console a crossover (``litex_term crossover``).
     """
-    second = int(soc.sys_clk_freq)
-    count  = Signal(max=second)
-    soc.sync += [
-        If(count == 0, count.eq(second - 1)).Else(count.eq(count - 1)),
-        If(soc.ssm.ev.error.trigger, error.eq(1)).Elif(soc.mailbox.doorbell.re, error.eq(0)),
-    ]
-    soc.comb += [
-        heartbeat.eq(count < second//2),
-        running.eq(soc.mailbox.doorbell.storage != soc.mailbox.completed.storage),
-    ]
+    flash_module = None # Class of LiteSPI's that describes the flash.
+
+    def __init__(self, platform, sys_clk_freq, board, cpu_variant="standard"):
+        SoCCore.__init__(self, platform, sys_clk_freq,
+            ident                = f"Mamba-2 SSM accelerator on {board}",
+            cpu_type             = "vexriscv",
+            cpu_variant          = cpu_variant,
+            integrated_rom_size  = BIOS_ROM_SIZE,
+            integrated_sram_size = 0x2000,
+            with_uart            = False)
+
+    def add_dram(self, module):
+        """Add the DDR3 SDRAM, a LiteDRAM module, behind its PHY, `ddrphy`."""
+        self.add_sdram("sdram",
+            phy                 = self.ddrphy,
+            module              = module,
+            l2_cache_size       = 0, # The accelerator's ports bypass it.
+            controller_settings = controller_settings(),
+        )
+
+    def add_links(self, config, wide=False, baudrate=115200,
+        eth_ip          = "192.168.1.50",
+        mac             = 0x10e2d5000000,
+        udp_port        = 1234,
+        protect         = False,
+        with_flash_boot = False):
+        """Add UARTBone, console, the system around the accelerator of an SSMConfig, and Etherbone if there is an `ethphy`.
+
+        `wide` and `protect` are :func:`soc.etherbone.add_etherbone`'s; `with_flash_boot` adds the flash (:mod:`soc.flash`).
+        """
+        self.add_uartbone(baudrate=baudrate)
+        add_console(self)
+        add_system(self, config)
+        if with_flash_boot:
+            add_flash_boot(self, self.flash_module)
+        if hasattr(self, "ethphy"):
+            add_etherbone(self, self.ethphy, mac, eth_ip, udp_port, protect, wide)
+
+    def add_status_leds(self, heartbeat, running, error):
+        """Drive three LEDs, signals that are 1 for on.
+
+        ``heartbeat`` blinks once a second; ``running`` is on while jobs are in the ring; ``error`` from an error of the
+        accelerator (``ssm_errors``) to the next doorbell.
+        """
+        second = int(self.sys_clk_freq)
+        count  = Signal(max=second)
+        self.sync += [
+            If(count == 0, count.eq(second - 1)).Else(count.eq(count - 1)),
+            If(self.ssm.ev.error.trigger, error.eq(1)).Elif(self.mailbox.doorbell.re, error.eq(0)),
+        ]
+        self.comb += [
+            heartbeat.eq(count < second//2),
+            running.eq(self.mailbox.doorbell.storage != self.mailbox.completed.storage),
+        ]
 
 # Command Line -------------------------------------------------------------------------------------
 
@@ -65,8 +115,16 @@ def _mac_address(text):
 _ip_address.__name__, _mac_address.__name__ = "IP address", "MAC address" # As argparse's messages call them.
 
 
-def add_board_arguments(group, sys_clk_freq, limits):
-    """Add the options that all boards have; :func:`soc_arguments` gives them to the SoC. limits: of the system clock, in Hz."""
+def board_parser(board, sys_clk_freq, limits, build_dir, **lanes):
+    """The parser of a board's target, and its groups "board" and "build", to which the board adds options of its own.
+
+    Parameters
+    ----------
+    board        : The board's name.
+    sys_clk_freq : Default of the system clock, in Hz; limits: lowest and highest.
+    build_dir    : The default folder, as the help calls it.
+    lanes        : :func:`targets.common.add_config_arguments`'s.
+    """
     low, high = limits
 
     def frequency(text):
@@ -74,6 +132,11 @@ def add_board_arguments(group, sys_clk_freq, limits):
             raise argparse.ArgumentTypeError(f"{text} is not allowed: {low/1e6:g}e6 to {high/1e6:g}e6 is.")
         return float(text)
 
+    parser = argparse.ArgumentParser(description=f"{board} with the Mamba-2 accelerator. Without further options, writes "
+        "Verilog, constraints, scripts, BIOS and firmware.")
+    add_config_arguments(parser, **lanes)
+
+    group = parser.add_argument_group("board")
     group.add_argument("--sys-clk-freq", default=sys_clk_freq, type=frequency, metavar="HZ",
         help=f"System clock, which the DRAM's follows (default: {sys_clk_freq/1e6:g}e6).")
     group.add_argument("--baudrate", default=115200, type=int, help="Baud rate of UARTBone (default: %(default)s).")
@@ -86,23 +149,46 @@ def add_board_arguments(group, sys_clk_freq, limits):
     group.add_argument("--udp-port", default=1234, type=int, metavar="PORT",
         help="UDP port of Etherbone (default: %(default)s).")
     add_protect_argument(group)
+    group.add_argument("--with-flash-boot", action="store_true",
+        help="Start the firmware from the flash, where --flash then writes it too (default: the host loads it).")
+
+    build = parser.add_argument_group("build")
+    build.add_argument("--build", action="store_true", help="Build all, with the bitstream.")
+    build.add_argument("--load",  action="store_true", help="Load the bitstream into the FPGA, by openFPGALoader.")
+    build.add_argument("--flash", action="store_true", help="Write the bitstream to the flash, by openFPGALoader.")
+    build.add_argument("--no-compile-gateware", action="store_true", help="With --build: all but the bitstream.")
+    build.add_argument("--build-dir", metavar="DIR", help=f"Folder to write to (default: {build_dir}).")
+    return parser, group, build
 
 
-def soc_arguments(args):
-    """What the options of :func:`add_board_arguments` say to the SoC."""
-    return {name: getattr(args, name) for name in ("sys_clk_freq", "baudrate", "with_etherbone", "eth_ip", "mac", "udp_port",
-        "protect")}
+def run(parser, args, board, make_soc, build, output_dir):
+    """Build, load and flash as the options say; returns the program's exit code.
 
-
-def add_build_arguments(parser, build_dir):
-    """Add the options that say what to do; `build_dir` is the default folder, as the help calls it."""
-    group = parser.add_argument_group("build")
-    group.add_argument("--build", action="store_true", help="Build all, with the bitstream.")
-    group.add_argument("--load",  action="store_true", help="Load the bitstream into the FPGA, by openFPGALoader.")
-    group.add_argument("--flash", action="store_true", help="Write the bitstream to the flash, by openFPGALoader.")
-    group.add_argument("--no-compile-gateware", action="store_true", help="With --build: all but the bitstream.")
-    group.add_argument("--build-dir", metavar="DIR", help=f"Folder to write to (default: {build_dir}).")
-    return group
+    Parameters
+    ----------
+    board      : openFPGALoader's name of the board.
+    make_soc   : Called with the SSMConfig and the options of the group "board" by name, returns the SoC.
+    build      : Called with the SoC, a folder, and whether the bitstream is wanted, builds all and returns LiteX's Builder.
+    output_dir : The default folder.
+    """
+    config     = config_from_arguments(parser, args)
+    output_dir = os.path.abspath(args.build_dir or output_dir)
+    options    = {name: getattr(args, name) for name in ("sys_clk_freq", "baudrate", "with_etherbone", "eth_ip", "mac",
+        "udp_port", "protect", "with_flash_boot")}
+    try:
+        soc = make_soc(config, **options)
+        if args.build or not (args.load or args.flash):
+            builder = build(soc, output_dir, args.build and not args.no_compile_gateware)
+        else:
+            builder = Builder(soc, output_dir=output_dir)
+        if args.load:
+            program(builder, board, "load")
+        if args.flash:
+            program(builder, board, "flash", flash_image(output_dir) if args.with_flash_boot else None)
+    except TargetError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 # Build --------------------------------------------------------------------------------------------
 
@@ -115,25 +201,23 @@ def write_gateware(soc, output_dir, compile_gateware, tools_dir=None, **toolchai
     ------
     TargetError : the toolchain failed, or no PLL setting gives the system clock.
     """
-    environment = os.environ["PATH"]
-    folder      = os.getcwd()
-    # LiteX calls meson, and the toolchain by the names of its commands.
-    os.environ["PATH"] = os.pathsep.join(filter(None, (tools_dir, os.path.dirname(sys.executable), environment)))
     builder = Builder(soc, output_dir=output_dir, compile_gateware=compile_gateware, bios_console="lite")
     try:
-        builder.build(**toolchain)
+        with builder_environment(tools_dir):
+            builder.build(**toolchain)
     except ValueError as error:
         if "PLL" not in str(error):
             raise
-        raise TargetError(f"a system clock of {soc.sys_clk_freq/1e6:g} MHz is not what the PLL can make: {error}.") from error
+        raise TargetError(f"a system clock of {soc.sys_clk_freq/1e6:g} MHz is not what the PLL can make: "
+            f"{error}.") from error
     except (OSError, subprocess.CalledProcessError) as error:
         if builder.compile_gateware and os.path.exists(os.path.join(builder.gateware_dir, f"{soc.get_build_name()}.v")):
-            raise TargetError(f"{soc.platform.toolchain.__class__.__name__} failed ({error}) in {builder.gateware_dir}.") from error
+            raise TargetError(f"{soc.platform.toolchain.__class__.__name__} failed ({error}) in "
+                f"{builder.gateware_dir}.") from error
         raise
-    finally:
-        os.environ["PATH"] = environment
-        os.chdir(folder)
     build_firmware(output_dir)
+    if "FLASH_BOOT_ADDRESS" in soc.constants:
+        write_flash_image(output_dir)
     return builder
 
 
@@ -145,6 +229,8 @@ def print_written(builder, constraints, script):
     print(f"  Constraints:              gateware/{name}.{constraints}")
     print(f"  The toolchain's script:   gateware/{script}, started by build_{name}.sh")
     print(f"  BIOS, firmware:           software/bios/bios.bin, firmware/firmware.bin")
+    if "FLASH_BOOT_ADDRESS" in builder.soc.constants:
+        print(f"  Firmware for the flash:   firmware/firmware.fbi, at {FLASH_OFFSET:#x}")
     print(f"  Registers:                csr.csv")
 
 # Load, Flash --------------------------------------------------------------------------------------
@@ -161,34 +247,41 @@ def find_openfpgaloader():
     if found is None and spec is not None:
         found = os.path.join(os.path.dirname(spec.origin), "bin", "openFPGALoader")
     if found is None or not os.access(found, os.X_OK):
-        raise TargetError("openFPGALoader was found neither on the PATH nor as a Python package: run make setup, or install the "
-            "Debian package openfpgaloader.")
+        raise TargetError("openFPGALoader was found neither on the PATH nor as a Python package: run make setup, or install "
+            "the Debian package openfpgaloader.")
     tried = subprocess.run([found, "--Version"], capture_output=True, text=True)
     if tried.returncode:
-        raise TargetError(f"{found} does not run: {tried.stderr.strip() or tried.stdout.strip()}. Install the Debian package "
-            "libftdi1-2.")
+        raise TargetError(f"{found} does not run: {tried.stderr.strip() or tried.stdout.strip()}. Install the Debian "
+            "package libftdi1-2.")
     return found
 
 
-def program(builder, board, mode):
-    """Load the bitstream into the FPGA (`mode` "load") or write it to the flash ("flash").
+def program(builder, board, mode, image=None):
+    """Load the bitstream into the FPGA (`mode` "load") or write it to the flash ("flash"), after the firmware's `image`.
 
     Raises
     ------
-    TargetError : there is no bitstream, no openFPGALoader, or no board.
+    TargetError : there is no bitstream or image, the bitstream reaches to the image, no openFPGALoader, or no board.
     """
     bitstream = builder.get_bitstream_filename(mode="sram" if mode == "load" else "flash")
-    if not os.path.exists(bitstream):
-        raise TargetError(f"there is no bitstream to {mode}: {bitstream} does not exist; --build makes it.")
+    for what, path in (("bitstream", bitstream), ("image of the firmware", image)):
+        if path is not None and not os.path.exists(path):
+            raise TargetError(f"there is no {what} to {mode}: {path} does not exist; --build makes it.")
+    if image is not None and os.path.getsize(bitstream) > FLASH_OFFSET:
+        raise TargetError(f"{bitstream} of {os.path.getsize(bitstream)} bytes is not allowed beside a firmware in the "
+            f"flash: at most {FLASH_OFFSET} are.")
     programmer = OpenFPGALoader(board)
     programmer.cmd[0] = find_openfpgaloader()
-    try:
-        if mode == "load":
-            programmer.load_bitstream(bitstream)
-        else:
-            programmer.flash(0, bitstream)
-    except OSError as error:
-        raise TargetError(f"openFPGALoader did not {mode} {bitstream}: its message is above. It looked for the board "
-            f"{board} on USB. Is the board powered, its USB cable plugged into the connector for JTAG, and may this user use "
-            "it (as root, or with openFPGALoader's udev rules, 99-openfpgaloader.rules)? lsusb should list an FTDI device "
-            "(0403:).") from error
+    # The bitstream is the last one: with it the FPGA starts.
+    parts = [(0, bitstream)] if image is None else [(FLASH_OFFSET, image), (0, bitstream)]
+    for offset, path in parts:
+        try:
+            if mode == "load":
+                programmer.load_bitstream(path)
+            else:
+                programmer.flash(offset, path)
+        except OSError as error:
+            raise TargetError(f"openFPGALoader did not {mode} {path}: its message is above. It looked for the board "
+                f"{board} on USB. Is the board powered, its USB cable plugged into the connector for JTAG, and may this "
+                "user use it (as root, or with openFPGALoader's udev rules, 99-openfpgaloader.rules)? lsusb should list an "
+                "FTDI device (0403:).") from error

@@ -5,6 +5,11 @@
 
 """What the targets share: the system around the accelerator, and the families of command line options."""
 
+import os
+import sys
+
+from contextlib import contextmanager
+
 from cores.ssm.config import LANES, SSMConfig
 
 from soc.accelerator import add_ssm
@@ -24,6 +29,22 @@ def add_system(soc, config):
     add_boot(soc)
     add_ssm(soc, config)
     add_checksum(soc)
+
+# Builder ------------------------------------------------------------------------------------------
+
+@contextmanager
+def builder_environment(tools_dir=None):
+    """Where LiteX's Builder runs: it finds commands (meson, a toolchain's) by the PATH, and leaves another current folder.
+
+    First on the PATH are `tools_dir`, if there is one, and the folder of this Python.
+    """
+    path, folder = os.environ["PATH"], os.getcwd()
+    os.environ["PATH"] = os.pathsep.join(filter(None, (tools_dir, os.path.dirname(sys.executable), path)))
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = path
+        os.chdir(folder)
 
 # Command Line -------------------------------------------------------------------------------------
 

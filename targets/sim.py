@@ -32,6 +32,8 @@ def _parser():
     group.add_argument("--transport", default="auto", choices=("auto", "etherbone", "uart"),
         help="Etherbone over a TAP device in a network namespace, UARTBone over TCP, or auto: Etherbone where that is "
         "permitted (default: %(default)s).")
+    group.add_argument("--with-flash-boot", action="store_true",
+        help="The SoC has a flash that holds the firmware, which starts without a host (default: without).")
     group.add_argument("--trace-fst",  metavar="FILE", help="Write waves to FILE; simulates more slowly.")
     group.add_argument("--build-only", action="store_true", help="Build, but do not run.")
     group.add_argument("--build-dir",  metavar="DIR", help="Folder of the models (default: build/sim).")
@@ -62,10 +64,10 @@ def main():
     try:
         if args.build_only:
             print(build(config, trace=args.trace_fst is not None, build_dir=args.build_dir, report=print,
-                protect=args.protect))
+                protect=args.protect, with_flash_boot=args.with_flash_boot))
             return 0
         with Simulation(config, args.transport, args.trace_fst, args.build_dir, verbose=True,
-                protect=args.protect) as simulation:
+                protect=args.protect, with_flash_boot=args.with_flash_boot) as simulation:
             _print_how_to_reach(simulation)
             while simulation.alive():
                 time.sleep(0.1)

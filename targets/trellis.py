@@ -89,8 +89,8 @@ def check_timing(report):
         if clock.constraint <= UNCONSTRAINED:
             problems.append(f"{clock.name} has no constraint.")
         elif clock.achieved < clock.constraint:
-            problems.append("\n  ".join([f"{clock.name} reaches {clock.achieved:.2f} MHz, {clock.constraint:.2f} MHz are needed. "
-                "Its longest path:", *longest_path(report, clock.name)]))
+            problems.append("\n  ".join([f"{clock.name} reaches {clock.achieved:.2f} MHz, {clock.constraint:.2f} MHz are "
+                "needed. Its longest path:", *longest_path(report, clock.name)]))
     if problems:
         raise TargetError("timing is not met.\n" + "\n".join(problems))
 

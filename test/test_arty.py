@@ -8,8 +8,10 @@
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
+import zlib
 
 import pytest
 
@@ -36,8 +38,8 @@ needs_no_vivado = pytest.mark.skipif(shutil.which("vivado") is not None or "LITE
 
 @needs_no_vivado
 @pytest.mark.parametrize("variant, part, lanes, options, returncode", (
-    ("a7-35",  "xc7a35ticsg324-1L", 8,  ["--build"],                                       1),
-    ("a7-100", "xc7a100tcsg324-1",  32, ["--build", "--no-compile-gateware", "--protect"], 0),
+    ("a7-35",  "xc7a35ticsg324-1L", 8,  ["--build"],                                                            1),
+    ("a7-100", "xc7a100tcsg324-1",  32, ["--build", "--no-compile-gateware", "--protect", "--with-flash-boot"], 0),
 ))
 def test_everything_but_the_bitstream_is_written(tmp_path, variant, part, lanes, options, returncode):
     result = run("--variant", variant, "--build-dir", str(tmp_path), "--eth-ip", "10.0.0.9", *options)
@@ -65,19 +67,28 @@ def test_everything_but_the_bitstream_is_written(tmp_path, variant, part, lanes,
         assert f"csr_register,{register}," in csr_csv
     assert ("csr_register,etherbone_filter_refused," in csr_csv) == ("--protect" in options)
     assert (tmp_path/"software"/"bios"/"bios.bin").stat().st_size < 0x20000
-    assert (tmp_path/"firmware"/"firmware.bin").stat().st_size > 0
+
+    firmware = (tmp_path/"firmware"/"firmware.bin").read_bytes()
+    image    = tmp_path/"firmware"/"firmware.fbi"
+    header   = (tmp_path/"software"/"include"/"generated"/"soc.h").read_text()
+    assert len(firmware) > 0 and "#define ROM_BOOT_ADDRESS" in header
+    if "--with-flash-boot" in options: # Length, CRC-32, firmware.
+        assert image.read_bytes() == struct.pack("<2I", len(firmware), zlib.crc32(firmware)) + firmware
+        assert "#define FLASH_BOOT_ADDRESS" in header and "firmware/firmware.fbi, at 0x400000" in result.stdout
+    else:
+        assert not image.exists() and "FLASH_BOOT_ADDRESS" not in header
 
 
 def without_names(text):
     """Lines of a script or of constraints, in any order, without what only the name of class and folder makes different."""
-    text = re.sub(r"\w+_crg_clkin", "crg_clkin", re.sub(r"\{\S*/gateware/", "{", text))
+    text = re.sub(r"\w+_clkin", "clkin", re.sub(r"\{\S*/gateware/", "{", text))
     return sorted(line for line in text.splitlines() if line and not line.startswith("#"))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_as_litex_has_it(tmp_path, variant):
-    """Vivado is given the same pins, I/O standards, clocks, false paths and commands as by LiteX's own target for the Arty with
-    the same features, LEDs included."""
+    """Vivado is given the same pins, I/O standards, clocks, false paths and commands as by LiteX's own target for the Arty
+    with the same features, LEDs included."""
     options = {"cpu_type": "vexriscv", "integrated_rom_size": BIOS_ROM_SIZE, "integrated_sram_size": 0x2000}
     socs    = {
         "litex" : BaseSoC(variant, with_etherbone=True, l2_size=0, **options),
@@ -92,7 +103,8 @@ def test_as_litex_has_it(tmp_path, variant):
 
 def test_toolchain_openxc7():
     """Its platform is another one; without its tools, nothing is left half done."""
-    assert type(ArtySoC(SSMConfig(lanes=4), toolchain="openxc7").platform.toolchain).__name__ == "XilinxYosysNextpnrToolchain"
+    soc = ArtySoC(SSMConfig(lanes=4), toolchain="openxc7")
+    assert type(soc.platform.toolchain).__name__ == "XilinxYosysNextpnrToolchain"
 
 
 def test_missing_tools(monkeypatch, tmp_path):
@@ -101,8 +113,9 @@ def test_missing_tools(monkeypatch, tmp_path):
     for name in ("CHIPDB", "PRJXRAY_DB_DIR", "LITEX_ENV_VIVADO"):
         monkeypatch.delenv(name, raising=False)
     assert missing_tools("vivado") == ["vivado"]
-    assert missing_tools("openxc7") == ["yosys", "nextpnr-xilinx", "fasm2frames", "xc7frames2bit", "CHIPDB", "PRJXRAY_DB_DIR"]
-    for name in ("yosys", "nextpnr-xilinx", "fasm2frames", "xc7frames2bit", "vivado"):
+    commands = ["yosys", "nextpnr-xilinx", "fasm2frames", "xc7frames2bit"]
+    assert missing_tools("openxc7") == [*commands, "CHIPDB", "PRJXRAY_DB_DIR"]
+    for name in (*commands, "vivado"):
         (tmp_path/name).touch(mode=0o755)
     monkeypatch.setenv("CHIPDB", str(tmp_path))
     assert missing_tools("vivado") == []

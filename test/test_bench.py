@@ -71,7 +71,8 @@ def test_measure(measured):
 
 def test_entries(measured):
     entries = [bench.entry(run) for run in measured]
-    entries += bench.processor_entries([{"device": "cpu", "threads": 2, "dtype": "float32", "how": "as written", "us": 90.0}])
+    entries += bench.processor_entries([
+        {"device": "cpu", "threads": 2, "dtype": "float32", "how": "as written", "us": 90.0}])
     entries += [bench.cpu_entry(2500.0, measured)]
     assert len({entry["name"] for entry in entries}) == len(entries)
     for entry in json.loads(json.dumps(entries, allow_nan=False)):
@@ -106,7 +107,8 @@ def test_dram_settings():
     setups = dram.setups()
     assert len({setup.name for setup in setups}) == len(setups) and setups[0].changes == {}
     for setup in setups[1:]:
-        assert setup.ports != 2 or any(getattr(controller_settings(), name) != value for name, value in setup.changes.items())
+        assert setup.ports != 2 or any(getattr(controller_settings(), name) != value
+            for name, value in setup.changes.items())
     cycles = dram.measure(setups[0]).cycles
     assert all(dram.bound(work) <= cycles[work] <= 1.08*dram.bound(work) for work in dram.WORK)
 

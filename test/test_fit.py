@@ -38,7 +38,8 @@ def flip_flop(out, data):
 
 
 def test_levels():
-    """From flip-flop to flip-flop: LUT, two carry cells as one level, LUT; the inverter and what ends at a flip-flop add none."""
+    """From flip-flop to flip-flop: LUT, two carry cells as one level, LUT; the inverter and what ends at a flip-flop add
+    none."""
     carry = lambda out, co, ci, s: cell("CARRY4", {"CI": [ci], "CYINIT": ["0"], "DI": ["0"]*4, "S": [s, "0", "0", "0"]},
         {"O": [out, "x", "x", "x"], "CO": ["x", "x", "x", co]})
     found = netlist({
@@ -62,7 +63,8 @@ def test_a_carry_reaches_no_lower_sum():
 def test_a_memory_is_read_by_its_own_address():
     """From an address to the output that it belongs to; what is written, and where, waits for the clock."""
     ram = cell("RAM32M", {"ADDRA": [11], "ADDRD": [12], "DIA": [13]}, {"DOA": [20], "DOD": [21]})
-    cells = {"ram": ram, "a": flip_flop(10, 99), "read": lut(11, 10), "write": lut(12, 11), "data": lut(13, 12), "end": lut(22, 20)}
+    cells = {"ram": ram, "a": flip_flop(10, 99), "read": lut(11, 10), "write": lut(12, 11), "data": lut(13, 12),
+        "end": lut(22, 20)}
     assert netlist(cells, {}).longest_path(lambda name: name == "end") == (3, [10, 11, 20, 22])
     assert netlist(cells, {}).longest_path(lambda name: name == "data") == (3, [10, 11, 12, 13])
     cells = {"ram": cell("RAM64X1D", {"A": [11], "DPRA": [12], "D": [13]}, {"SPO": [20], "DPO": [21]}), "read": lut(12, 10)}
@@ -85,13 +87,17 @@ def test_owners():
 # Figures ------------------------------------------------------------------------------------------
 
 FOUND = {"parts": {"core": {"LUT": 5000, "FF": 4000, "DSP48E1": 24, "RAMB36": 1.5}, "SoC": {"LUT": 8000, "FF": 6000,
-    "DSP48E1": 4, "RAMB36": 20}}, "total": {"LUT": 13000, "FF": 10000, "DSP48E1": 28, "RAMB36": 21.5}, "levels": 9, "path": []}
+    "DSP48E1": 4, "RAMB36": 20}}, "total": {"LUT": 13000, "FF": 10000, "DSP48E1": 28, "RAMB36": 21.5}, "levels": 9,
+    "path": []}
 
 REPORT = {
-    "fmax": {"$glbnet$sys_clk": {"achieved": 80.0, "constraint": 75.0}, "$glbnet$eth$TRELLIS_IO_IN": {"achieved": 130.0, "constraint": 125.0}},
+    "fmax": {"$glbnet$sys_clk": {"achieved": 80.0, "constraint": 75.0},
+        "$glbnet$eth$TRELLIS_IO_IN": {"achieved": 130.0, "constraint": 125.0}},
     "critical_paths": [{"from": "posedge $glbnet$sys_clk", "to": "posedge $glbnet$sys_clk", "path": [
-        {"delay": 0.5, "type": "clk-to-q", "net": "", "from": {"cell": "a", "port": "CLK"}, "to": {"cell": "a_reg", "port": "Q"}},
-        {"delay": 9.0, "type": "routing",  "net": "a_net", "from": {"cell": "a", "port": "Q"}, "to": {"cell": "b", "port": "A"}},
+        {"delay": 0.5, "type": "clk-to-q", "net": "", "from": {"cell": "a", "port": "CLK"},
+            "to": {"cell": "a_reg", "port": "Q"}},
+        {"delay": 9.0, "type": "routing",  "net": "a_net", "from": {"cell": "a", "port": "Q"},
+            "to": {"cell": "b", "port": "A"}},
     ]}],
 }
 
@@ -122,8 +128,8 @@ def test_timing_is_checked():
 def test_a_miss_names_the_path():
     slow = json.loads(json.dumps(REPORT))
     slow["fmax"]["$glbnet$sys_clk"]["achieved"] = 74.99
-    with pytest.raises(TargetError, match=r"(?s)sys_clk reaches 74.99 MHz, 75.00 MHz are needed. .*0.50 ns .*a_reg Q.*9.50 ns "
-            r" routing     a_net") as error:
+    with pytest.raises(TargetError, match=r"(?s)sys_clk reaches 74.99 MHz, 75.00 MHz are needed. .*0.50 ns .*a_reg Q"
+            r".*9.50 ns  routing     a_net") as error:
         check_timing(slow)
     assert "eth" not in str(error.value)
 

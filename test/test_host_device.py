@@ -354,7 +354,8 @@ def test_summary(booted):
         "lane_busy_cycles": 4*4*8*32//16, "dma_read_bytes": state, "dma_write_bytes": state, "clock_hz": 100_000_000,
         "lanes": 16, "transport": "etherbone", "firmware": "1.2.3", "gateware": "0.1.0",
         "bytes_streamed": written + 4*4*16 + state, "bytes_verified": written + 72, # 72: the job.
-        "rounding": "nearest", "port_cycles": 0, "dram_share": 0.0, "wait_cycles": dict.fromkeys(("state", "input", "output", "descriptor"), 0),
+        "rounding": "nearest", "port_cycles": 0, "dram_share": 0.0,
+        "wait_cycles": dict.fromkeys(("state", "input", "output", "descriptor"), 0),
     }
 
 

@@ -43,8 +43,8 @@ def start(simulation, *arguments):
 
 def random_arrays(rng, T=12, H=8, P=32, N=64):
     draw = lambda *shape: rng.standard_normal(shape).astype(np.float16)
-    return {"x": draw(T, H, P), "dt": abs(draw(T, H)), "dA": np.exp(-abs(draw(T, H))), "B": draw(T, 1, N), "C": draw(T, 1, N),
-        "D": draw(H), "h0": draw(H, P, N)}
+    return {"x": draw(T, H, P), "dt": abs(draw(T, H)), "dA": np.exp(-abs(draw(T, H))), "B": draw(T, 1, N),
+        "C": draw(T, 1, N), "D": draw(H), "h0": draw(H, P, N)}
 
 # Tests --------------------------------------------------------------------------------------------
 

@@ -35,8 +35,8 @@ def test_equals_model(family, config):
     with CorePlayer(config, transform=partial(netlist, top="top", family=family)) as player:
         for vector in selftest_vectors(config):
             geometry = vector.geometry
-            player.check(geometry.headdim, geometry.d_state, [random_tile(rng, geometry.headdim, geometry.d_state, vector.tokens,
-                with_h0=not vector.zero_state) for _ in range(geometry.heads)])
+            player.check(geometry.headdim, geometry.d_state, [random_tile(rng, geometry.headdim, geometry.d_state,
+                vector.tokens, with_h0=not vector.zero_state) for _ in range(geometry.heads)])
         for duty in (256, 100):
             tiles = [random_tile(rng, 8, 13, 5, with_h0=n % 2 == 0, no_store=n == 2) for n in range(6)]
             player.check(8, 13, tiles, duty=duty)

@@ -23,18 +23,19 @@ BUILD_DIR = ROOT/"build"/"sim"
 
 # What a model is made from: when one of these changes, it is built anew.
 GATEWARE_SOURCES = ("cores", "soc/accelerator.py", "soc/boot.py", "soc/checksum.py", "soc/dram.py", "soc/etherbone.py",
-    "soc/mailbox.py", "soc/protocol.py", "soc/wishbone_slice.py", "soc/write_filter.py", "targets/common.py",
+    "soc/flash.py", "soc/mailbox.py", "soc/protocol.py", "soc/wishbone_slice.py", "soc/write_filter.py", "targets/common.py",
     "targets/simulation/soc.py", "targets/simulation/phy.py", "targets/simulation/main.cpp", "firmware/bootrom*")
-FIRMWARE_SOURCES = ("firmware", "soc/protocol.py", "cores/ssm/config.py", "cores/ssm/layout.py", "model/bitexact.py")
+FIRMWARE_SOURCES = ("firmware", "soc/flash.py", "soc/protocol.py", "cores/ssm/config.py", "cores/ssm/layout.py",
+    "model/bitexact.py")
 
 VERILATOR_FLAGS = (
     "--cc", "--exe", "--top-module", "sim", "--prefix", "Vsim", "-O3",
     "--x-assign", "fast", "--x-initial", "fast", "--noassert",
-    "--flatten", "--output-split", "300000", "--output-split-cfuncs", "30000", # Larger functions: faster to compile and to run.
+    "--flatten", "--output-split", "300000", "--output-split-cfuncs", "30000", # Large functions compile and run faster.
     "-Wno-fatal", "-Wno-lint", "-Wno-style", "-Wno-COMBDLY",
 )
 OPTIMIZATION = ("OPT_FAST=-O2", "OPT_SLOW=-O0", "OPT_GLOBAL=-O2") # -O3 and -march=native were measured to be no faster.
-CLANG        = ("CXX=clang++", "LINK=clang++", "CFG_CXXFLAGS_NO_UNUSED=-faligned-new") # Its models are a tenth faster than g++'s.
+CLANG        = ("CXX=clang++", "LINK=clang++", "CFG_CXXFLAGS_NO_UNUSED=-faligned-new") # A tenth faster than g++'s models.
 
 # Errors -------------------------------------------------------------------------------------------
 
@@ -92,30 +93,26 @@ def _run(command, cwd, log):
 
 # Gateware -----------------------------------------------------------------------------------------
 
-def _build_soc(config, protect, build_dir, log):
+def _build_soc(config, protect, with_flash_boot, build_dir, log):
     """Write the SoC's Verilog with the BIOS in its ROM."""
     from litex.soc.integration.builder import Builder
+    from targets.common import builder_environment
     from targets.simulation.soc import SimSoC
 
-    # LiteX looks for meson on the PATH, and moves to the build directory.
-    path, cwd = os.environ["PATH"], os.getcwd()
-    os.environ["PATH"] = f"{Path(os.sys.executable).parent}{os.pathsep}{path}"
     try:
-        with output_to(log):
-            soc = SimSoC(config, protect)
+        with output_to(log), builder_environment():
+            soc = SimSoC(config, protect, with_flash_boot)
             Builder(soc, output_dir=str(build_dir), compile_gateware=False, bios_console="disable").build()
     except (OSError, subprocess.CalledProcessError, SystemExit) as error:
         raise BuildError(f"LiteX failed ({error}): its output is in {log}.")
-    finally:
-        os.environ["PATH"] = path
-        os.chdir(cwd)
     return [source[0] for source in soc.platform.sources if source[0].endswith((".v", ".sv"))]
 
 
-def _build_model(verilog, gateware_dir, trace, log):
+def _build_model(verilog, gateware_dir, trace, with_flash_boot, log):
     """Compile the Verilog to obj_dir/Vsim."""
-    main  = Path(__file__).with_name("main.cpp")
-    flags = ["--trace-fst", "-CFLAGS", "-DTRACE"] if trace else []
+    main   = Path(__file__).with_name("main.cpp")
+    flags  = ["--trace-fst", "-CFLAGS", "-DTRACE"] if trace else []
+    flags += ["-CFLAGS", "-DFLASH"] if with_flash_boot else []
     ccache = ["OBJCACHE=ccache"] if shutil.which("ccache") else []
     clang  = CLANG if shutil.which("clang++") else ()
     _run(["verilator", *VERILATOR_FLAGS, *flags, *verilog, str(main)], gateware_dir, log)
@@ -134,7 +131,7 @@ def _prune_software(software_dir, log):
 
 # Build --------------------------------------------------------------------------------------------
 
-def build(config, trace=False, build_dir=None, report=lambda line: None, protect=False):
+def build(config, trace=False, build_dir=None, report=lambda line: None, protect=False, with_flash_boot=False):
     """Build what is not built yet, and return its folder.
 
     Parameters
@@ -144,13 +141,14 @@ def build(config, trace=False, build_dir=None, report=lambda line: None, protect
     build_dir : Folder of all models; each gets one below it, named by the hash of what it is made from.
     report    : Called with a line of text when something has to be built.
     protect   : Etherbone writes only what jobs need.
+    with_flash_boot : The SoC has a flash from which it boots; firmware/firmware.fbi is the firmware's image for it.
 
     Raises
     ------
     BuildError : a step failed.
     """
-    name      = sources_hash(GATEWARE_SOURCES, config, trace, protect, VERILATOR_FLAGS, OPTIMIZATION, version("litex"),
-        version("litedram"))
+    name      = sources_hash(GATEWARE_SOURCES, config, trace, protect, with_flash_boot, VERILATOR_FLAGS, OPTIMIZATION,
+        *map(version, ("litex", "litedram", "litespi")))
     model_dir = Path(build_dir or BUILD_DIR).absolute()/name
     with locked(model_dir.with_suffix(".lock")):
         complete = model_dir/"complete"
@@ -159,9 +157,9 @@ def build(config, trace=False, build_dir=None, report=lambda line: None, protect
             shutil.rmtree(model_dir, ignore_errors=True)
             model_dir.mkdir(parents=True)
             log     = model_dir/"build.log"
-            verilog = _build_soc(config, protect, model_dir, log)
+            verilog = _build_soc(config, protect, with_flash_boot, model_dir, log)
             _prune_software(model_dir/"software", log)
-            _build_model(verilog, model_dir/"gateware", trace, log)
+            _build_model(verilog, model_dir/"gateware", trace, with_flash_boot, log)
             complete.touch()
         _build_firmware(model_dir, report)
     return model_dir
@@ -169,6 +167,7 @@ def build(config, trace=False, build_dir=None, report=lambda line: None, protect
 
 def _build_firmware(model_dir, report):
     from firmware.build import BuildError as FirmwareError, build as build_firmware
+    from soc.flash import write_flash_image
 
     stamp  = model_dir/"firmware.stamp"
     digest = sources_hash(FIRMWARE_SOURCES)
@@ -178,6 +177,7 @@ def _build_firmware(model_dir, report):
     stamp.unlink(missing_ok=True)
     try:
         build_firmware(str(model_dir))
+        write_flash_image(model_dir)
     except FirmwareError as error:
         raise BuildError(str(error))
     stamp.write_text(digest)

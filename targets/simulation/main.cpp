@@ -4,10 +4,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //
 // Runs the Verilated SoC and connects its pads: console to standard output, Ethernet to a TAP device, UARTBone to a TCP
-// connection. Ends on SIGTERM or SIGINT, and when the other end of standard input is closed, as it is when the program
-// that started the simulation has died.
+// connection, SPI flash (where it has one) to a file's contents. Ends on SIGTERM or SIGINT, and when the other end of
+// standard input is closed, as it is when the program that started the simulation has died.
 //
-// Usage: Vsim [--tap NAME] [--uartbone LISTENING_SOCKET_FD] [--trace FILE.fst]
+// Usage: Vsim [--tap NAME] [--uartbone LISTENING_SOCKET_FD] [--trace FILE.fst] [--flash FILE] [--flash-offset BYTES]
 
 #include <cerrno>
 #include <csignal>
@@ -195,12 +195,67 @@ struct SerialPort {
     }
 };
 
+// SPI Flash ----------------------------------------------------------------------------------------------------------
+
+// Answers the command 0x03: an address of three bytes in, data out. Outside of the file it is erased.
+struct Flash {
+    uint8_t *data = nullptr;
+    unsigned size = 0, offset = 0, bits = 0;
+    uint32_t command = 0;
+    bool     clk = false, miso = true;
+
+    void read_file(const char *name)
+    {
+        FILE *file = fopen(name, "rb");
+        if (!file || fseek(file, 0, SEEK_END))
+            fail(name);
+        size = ftell(file);
+        data = new uint8_t[size];
+        rewind(file);
+        if (fread(data, 1, size, file) != size)
+            fail(name);
+        fclose(file);
+    }
+
+    // Takes a bit at the clock's rising edge, gives one at the falling one.
+    void edge(bool rising, bool mosi)
+    {
+        if (rising) {
+            if (bits < 32)
+                command = command << 1 | mosi;
+            bits++;
+        } else if (bits >= 32 && command >> 24 == 0x03) {
+            unsigned address = (command & 0xffffff) + (bits - 32)/8 - offset; // Below offset: wraps, beyond size.
+            miso = (address < size ? data[address] : 0xff) >> (7 - bits%8) & 1;
+        }
+    }
+
+    void tick(Vsim &top)
+    {
+#ifdef FLASH
+        if (top.spiflash_cs_n)
+            bits = 0;
+        else if (top.spiflash_clk != clk)
+            edge(top.spiflash_clk, top.spiflash_mosi);
+        clk = top.spiflash_clk;
+#endif
+    }
+
+    void drive(Vsim &top)
+    {
+#ifdef FLASH
+        top.spiflash_miso = miso;
+#endif
+    }
+};
+
 // Main ---------------------------------------------------------------------------------------------------------------
 
 int main(int argc, char **argv)
 {
     static Ethernet   ethernet;
     static SerialPort uartbone;
+    static Flash      flash;
     static Console    console;
     const char       *trace = nullptr;
 
@@ -211,6 +266,10 @@ int main(int argc, char **argv)
             uartbone.listener = atoi(argv[i + 1]);
         else if (!strcmp(argv[i], "--trace"))
             trace = argv[i + 1];
+        else if (!strcmp(argv[i], "--flash"))
+            flash.read_file(argv[i + 1]);
+        else if (!strcmp(argv[i], "--flash-offset"))
+            flash.offset = atoi(argv[i + 1]);
     }
     signal(SIGTERM, on_signal);
     signal(SIGINT,  on_signal);
@@ -243,6 +302,7 @@ int main(int argc, char **argv)
             console.drive(top);
             ethernet.drive(top);
             uartbone.drive(top);
+            flash.drive(top);
             top.sys_clk = 0;
             top.eval();
 #ifdef TRACE
@@ -252,6 +312,7 @@ int main(int argc, char **argv)
             console.tick(top);
             ethernet.tick(top);
             uartbone.tick(top);
+            flash.tick(top);
 
             // Second half.
             top.sys_clk = 1;

@@ -16,6 +16,8 @@ import time
 
 from pathlib import Path
 
+from soc.flash import FLASH_OFFSET, flash_image
+
 from targets.simulation.build import build
 from targets.simulation.soc import HOST_ADDRESS, IP_ADDRESS, SYS_CLK_FREQ, UDP_PORT
 
@@ -95,6 +97,8 @@ class Simulation:
     build_dir : Folder of the models (default: build/sim).
     verbose   : Print what is built.
     protect   : Etherbone writes only what jobs need; a firmware is then loaded by UARTBone.
+    with_flash_boot : The SoC has a flash from which it boots.
+    flash_image     : File in that flash where the BIOS looks for an image (default: the firmware's).
 
     Attributes
     ----------
@@ -107,20 +111,23 @@ class Simulation:
     """
     sys_clk_freq = SYS_CLK_FREQ
 
-    def __init__(self, config, transport="auto", trace_fst=None, build_dir=None, verbose=False, protect=False):
+    def __init__(self, config, transport="auto", trace_fst=None, build_dir=None, verbose=False, protect=False,
+        with_flash_boot=False, flash_image=None):
         if transport not in ("auto", "etherbone", "uart"):
             raise ValueError(f"transport = {transport!r} is not allowed: one of auto, etherbone, uart is.")
         if transport == "auto":
             transport = "etherbone" if network_permitted() else "uart"
-        self.config         = config
-        self.transport_kind = transport
-        self.trace_fst      = trace_fst and os.path.abspath(trace_fst)
-        self.build_dir      = build_dir
-        self.verbose        = verbose
-        self.protect        = protect
-        self.process        = None
-        self.endpoint       = None
-        self._log           = None
+        self.config          = config
+        self.transport_kind  = transport
+        self.trace_fst       = trace_fst and os.path.abspath(trace_fst)
+        self.build_dir       = build_dir
+        self.verbose         = verbose
+        self.protect         = protect
+        self.with_flash_boot = with_flash_boot
+        self.flash_image     = flash_image
+        self.process         = None
+        self.endpoint        = None
+        self._log            = None
 
     # Life -----------------------------------------------------------------------------------------
 
@@ -128,32 +135,35 @@ class Simulation:
         """Build the model when needed, start it, and wait until its BIOS has reached the boot ROM."""
         report = (lambda line: print(line, flush=True)) if self.verbose else (lambda line: None)
         folder = build(self.config, trace=self.trace_fst is not None, build_dir=self.build_dir, report=report,
-            protect=self.protect)
+            protect=self.protect, with_flash_boot=self.with_flash_boot)
         self.csr_csv  = str(folder/"csr.csv")
         self.firmware = str(folder/"firmware"/"firmware.bin")
         self._log     = tempfile.TemporaryFile()
         self.log      = f"/proc/{os.getpid()}/fd/{self._log.fileno()}"
         try:
-            self._start_model(folder/"gateware")
+            self._start_model(folder)
             self._wait_until_booted()
         except BaseException:
             self.close()
             raise
         return self
 
-    def _start_model(self, gateware_dir):
-        model    = str(gateware_dir/"obj_dir"/"Vsim")
-        trace    = ["--trace", self.trace_fst] if self.trace_fst else []
+    def _start_model(self, folder):
+        model    = str(folder/"gateware"/"obj_dir"/"Vsim")
+        options  = ["--trace", self.trace_fst] if self.trace_fst else []
         listener = None
+        if self.with_flash_boot:
+            image    = os.path.abspath(self.flash_image or flash_image(folder))
+            options += ["--flash", image, "--flash-offset", str(FLASH_OFFSET)]
         if self.transport_kind == "etherbone":
-            command = ["unshare", "--net", "--", "sh", "-ec", NETWORK_SCRIPT, "sh", model, "--tap", TAP, *trace]
+            command = ["unshare", "--net", "--", "sh", "-ec", NETWORK_SCRIPT, "sh", model, "--tap", TAP, *options]
         else:
             listener = socket.create_server(("127.0.0.1", 0))
             listener.setblocking(False)
-            command  = [model, "--uartbone", str(listener.fileno()), *trace]
+            command  = [model, "--uartbone", str(listener.fileno()), *options]
         try:
             # In a session of its own, so that a Ctrl-C reaches this process alone, which then ends the model.
-            self.process = subprocess.Popen(command, cwd=gateware_dir, stdin=subprocess.PIPE, stdout=self._log,
+            self.process = subprocess.Popen(command, cwd=folder/"gateware", stdin=subprocess.PIPE, stdout=self._log,
                 stderr=self._log, pass_fds=[listener.fileno()] if listener else [], start_new_session=True)
             if listener:
                 self.endpoint = listener.getsockname()

@@ -17,8 +17,11 @@ from litex.soc.integration.soc_core import SoCCore
 from litedram.modules import MT41K128M16
 from litedram.phy.model import SDRAMPHYModel
 
+from litespi.modules import S25FL128S
+
 from soc.dram import controller_settings
 from soc.etherbone import add_etherbone
+from soc.flash import add_flash_boot
 
 from targets.common import BIOS_ROM_SIZE, add_system
 from targets.simulation.phy import EthernetPHY
@@ -46,6 +49,7 @@ _io = [
     _stream_pads("console"),
     _stream_pads("uartbone"),
     _stream_pads("eth", last=("last",)),
+    ("spiflash", 0, *(Subsignal(name, Pins(1)) for name in ("cs_n", "clk", "mosi", "miso"))),
 ]
 
 # SimSoC -------------------------------------------------------------------------------------------
@@ -55,9 +59,9 @@ class SimSoC(SoCCore):
 
     Both transports are always there, so that one model serves both: Etherbone on the pads ``eth``, UARTBone on the
     pads ``uartbone``. The BIOS initializes the DRAM and goes to the boot ROM without tests and delays. `protect` is
-    :func:`soc.etherbone.add_etherbone`'s.
+    :func:`soc.etherbone.add_etherbone`'s; `with_flash_boot` adds a flash on the pads ``spiflash``.
     """
-    def __init__(self, config, protect=False):
+    def __init__(self, config, protect=False, with_flash_boot=False):
         platform = SimPlatform("SIM", list(_io))
 
         # CRG --------------------------------------------------------------------------------------
@@ -90,6 +94,10 @@ class SimSoC(SoCCore):
             l2_cache_size       = 0, # The accelerator's ports bypass it.
             controller_settings = controller_settings(),
         )
+
+        # SPI Flash --------------------------------------------------------------------------------
+        if with_flash_boot:
+            add_flash_boot(self, S25FL128S)
 
         # UARTBone ---------------------------------------------------------------------------------
         self.uartbone_phy = RS232PHYModel(platform.request("uartbone"))
