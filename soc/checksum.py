@@ -61,8 +61,8 @@ class Checksum(LiteXModule):
         CSRs --> Burst --> MemoryReader --> 128 to 32 bits --> CRC32 --> crc
 
     To use it, write ``address`` and ``length``, then ``start`` to ``control``; wait until ``status.busy`` is 0; read ``crc``
-    if no error is set. A region that is misaligned, empty or not inside the memory is not read at all: an error is set
-    instead. What the bus has acknowledged before the start is seen (see Coherency in docs/architecture.md).
+    if no error is set. A region that is misaligned or empty is not read, one that leaves the memory no further than that: an
+    error is set instead. What the bus has acknowledged before the start is seen (see Coherency in docs/architecture.md).
 
     Parameters
     ----------
@@ -88,73 +88,53 @@ class Checksum(LiteXModule):
 
         region = Region(origin, size)
         self.burst  = burst  = ResetInserter()(Burst(ADDRESS_BITS))
-        self.reader = reader = MemoryReader(port, region, depth=16)
+        self.reader = reader = MemoryReader(port, region)
         self.words  = words  = ResetInserter()(stream.Converter(8*BEAT_BYTES, 32))
         self.crc32  = crc32  = CRC32()
 
-        # Checks. ----------------------------------------------------------------------------------
         shift      = log2_int(BEAT_BYTES)
-        first      = self._address.storage[shift:]
         beats      = self._length.storage[shift:]
-        end        = Signal(ADDRESS_BITS + 1)
-        last       = Signal(ADDRESS_BITS + 1)
         misaligned = Signal()
-        outside    = Signal()
+        begin      = Signal()
+        asking     = Signal() # Addresses of beats are still to come.
+        resetting  = Signal()
+        busy       = Signal()
+        status     = self._status.fields
         self.comb += [
-            end.eq(first + beats),
-            last.eq(end - 1),
             misaligned.eq((Cat(self._address.storage[:shift], self._length.storage[:shift]) != 0) | (beats == 0)),
-            outside.eq(~region.contains(first) | ~region.contains(last)),
-        ]
-
-        # Control. ---------------------------------------------------------------------------------
-        asking    = Signal() # Addresses of beats are still to come.
-        resetting = Signal()
-        remaining = Signal(ADDRESS_BITS) # Beats whose CRC is still to come.
-        busy      = Signal()
-        status    = self._status.fields
-        self.comb += [
-            busy.eq(asking | resetting | (remaining != 0)),
+            busy.eq(asking | resetting | ~reader.idle),
+            begin.eq(self._control.fields.start & ~busy),
             status.busy.eq(busy),
             burst.reset.eq(resetting),
             burst.sink.valid.eq(asking),
-            burst.sink.address.eq(first),
+            burst.sink.address.eq(self._address.storage[shift:]),
             burst.sink.beats.eq(beats),
             burst.source.connect(reader.sink),
             reader.flush.eq(resetting),
             words.reset.eq(resetting),
             words.sink.valid.eq(reader.source.valid),
             words.sink.data.eq(reader.source.data),
-            words.sink.last.eq(1), # Of the beat.
             reader.source.ready.eq(words.sink.ready),
             words.source.ready.eq(1),
+            crc32.clear.eq(begin),
             crc32.valid.eq(words.source.valid),
             crc32.data.eq(words.source.data),
+            self._crc.status.eq(crc32.crc),
         ]
         self.sync += [
-            If(words.source.valid & words.source.last, remaining.eq(remaining - 1)),
             If(burst.sink.ready, asking.eq(0)),
-            If(self._control.fields.reset,
+            If(self._control.fields.reset | reader.out_of_range,
                 resetting.eq(1),
                 asking.eq(0),
-                remaining.eq(0),
                 status.misaligned.eq(0),
-                status.out_of_range.eq(0),
+                status.out_of_range.eq(~self._control.fields.reset),
             ).Elif(resetting,
-                remaining.eq(0),
                 If(reader.idle, resetting.eq(0))
-            ).Elif(self._control.fields.start & ~busy,
+            ).Elif(begin,
+                asking.eq(~misaligned),
                 status.misaligned.eq(misaligned),
-                status.out_of_range.eq(outside),
-                If(~misaligned & ~outside,
-                    asking.eq(1),
-                    remaining.eq(beats),
-                )
+                status.out_of_range.eq(0),
             )
-        ]
-        self.comb += [
-            crc32.clear.eq(self._control.fields.start & ~busy),
-            self._crc.status.eq(crc32.crc),
         ]
 
 # Integration --------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ class DatagramBuffer(LiteXModule):
 
         # # #
 
-        memory     = Memory(32, depth)
+        memory     = Memory(32, depth, name="datagrams")
         write_port = memory.get_port(write_capable=True)
         read_port  = memory.get_port(mode=READ_FIRST)
         self.specials += memory, write_port, read_port

@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 
+from collections import namedtuple
 from functools import partial
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

@@ -39,6 +39,10 @@ from targets.trellis import REPORT, check_folder, check_timing, clocks, read_rep
 SEED   = 1 # Of placement; the same one gives the same bitstream.
 BOARDS = {"r02": "ecpix5", "r03": "ecpix5_r03"} # openFPGALoader's names.
 
+# Memories of which nothing depends on what a word gives that is read while it is written: FIFOs, tile banks, the CPU's.
+# The ECP5's block RAM gives anything then, and yosys would put registers and a bypass around it.
+UNCHECKED_MEMORIES = ("m:storage*", "m:tile_bank*", "m:datagrams", "VexRiscv/m:*")
+
 # ECPIX5SoC ----------------------------------------------------------------------------------------
 
 class ECPIX5SoC(BoardSoC):
@@ -101,7 +105,9 @@ def build(soc, output_dir, compile_gateware=True, seed=SEED):
         _remove(bitstreams)
         check_folder(output_dir)
         tools = tools_folder()
-    soc.platform.toolchain._pnr_opts += f"--report {REPORT} "
+    soc.platform.toolchain._pnr_opts   += f"--report {REPORT} --router router2 "
+    soc.platform.toolchain._yosys_cmds += [f"hierarchy -top {soc.get_build_name()}",
+        f"setattr -set no_rw_check 1 {' '.join(UNCHECKED_MEMORIES)}"]
     begin   = time.monotonic()
     builder = write_gateware(soc, output_dir, compile_gateware, tools, abc9=True, seed=seed)
     print_written(builder, "lpf", f"{soc.get_build_name()}.ys")

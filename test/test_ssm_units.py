@@ -277,28 +277,28 @@ def test_single_operation_is_numpys(name, wire, operation):
 
 # Multiplier ---------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("a_bits, b_bits", [(2, 1), (12, 11), (24, 14)])
-def test_multiplier(a_bits, b_bits):
-    module  = Multiplier(a_bits, b_bits)
+@pytest.mark.parametrize("a_bits, b_bits, dsp", [(2, 1, False), (12, 11, False), (24, 14, False), (12, 11, True)])
+def test_multiplier(a_bits, b_bits, dsp):
+    module  = Multiplier(a_bits, b_bits, dsp)
     rng     = np.random.default_rng(55)
     top     = 1 << a_bits - 1
     a       = np.concatenate([[-top, -top, top - 1, top - 1, 0], rng.integers(-top, top, COUNT)])
     b       = np.concatenate([[0, (1 << b_bits) - 1]*2, [0], rng.integers(0, 1 << b_bits, COUNT)])
     with Compiled(module, {"a": module.a, "b": module.b}, {"source": module.source}) as compiled:
         out = play(compiled, module.latency, ["source"], a=a % (1 << a_bits), b=b)["source"]
-    assert np.array_equal(out, -a*b % (1 << a_bits + b_bits))
+    assert np.array_equal(out, (-a*b if module.negated else a*b) % (1 << a_bits + b_bits))
 
 # Aligned Product ----------------------------------------------------------------------------------
 
 @cache
-def product_unit(dsp):
-    module = AlignedProduct(dsp=dsp)
+def product_unit(dsp, dsp_shift=False):
+    module = AlignedProduct(dsp=dsp, dsp_shift=dsp_shift)
     return module.latency, Compiled(module, {"a": module.a, "b": module.b, "kill": module.kill},
         {"source": module.source, **special_ports(module.special)})
 
 
-def check_product(a, b, kill, dsp=True):
-    latency, compiled = product_unit(dsp)
+def check_product(a, b, kill, *options):
+    latency, compiled = product_unit(*options or (True,))
     out      = play(compiled, latency, ["source", *SPECIALS], a=a, b=b, kill=kill)
     specials = [part & (kill == 0) for part in exact.dot_specials(a[:, None], b[:, None])]
     for name, expected in zip(SPECIALS, specials):
@@ -309,11 +309,11 @@ def check_product(a, b, kill, dsp=True):
         for p, q, k in zip(a[finite].tolist(), b[finite].tolist(), kill[finite].tolist())]
 
 
-@pytest.mark.parametrize("dsp", [True, False])
-def test_product(dsp):
+@pytest.mark.parametrize("options", [(True,), (False,), (True, True)], ids=["dsp", "luts", "dsp-shift"])
+def test_product(options):
     rng  = np.random.default_rng(50)
     a, b = exact.operands(rng, (2, COUNT))
-    check_product(a, b, (rng.random(COUNT) < 0.1).astype(np.uint8), dsp)
+    check_product(a, b, (rng.random(COUNT) < 0.1).astype(np.uint8), *options)
 
 
 def test_product_of_all_values_and_specials():

@@ -144,6 +144,7 @@ class SSMCore(LiteXModule):
         self.sequencer = sequencer = Sequencer(config, interval=1 if config.pipelined else y_cycle)
         self.tiles     = tiles     = ResidentTiles(config) if config.resident_tiles else TileBanks(config)
         self.run_fifo   = run_fifo   = stream.SyncFIFO(sequencer.command.description.payload_layout, 4)
+        self.run_buffer = run_buffer = stream.Buffer(sequencer.command.description.payload_layout)
         self.load_fifo  = load_fifo  = stream.SyncFIFO(tiles.load.description.payload_layout, 4)
         self.store_fifo = store_fifo = stream.SyncFIFO([("skip", 1)], 4)
         self.input_fifo = input_fifo = stream.SyncFIFO([("tokens", 16), ("same_bc", 1)], 4)
@@ -164,7 +165,8 @@ class SSMCore(LiteXModule):
                 load_fifo.sink.tile.eq(self.command.tile),
                 load_fifo.sink.skip.eq(self.command.no_store),
             ] if config.resident_tiles else [],
-            run_fifo.source.connect(sequencer.command),
+            run_fifo.source.connect(run_buffer.sink),
+            run_buffer.source.connect(sequencer.command),
             load_fifo.source.connect(tiles.load),
             store_fifo.source.connect(tiles.store),
         ]

@@ -72,7 +72,7 @@ class Datapath(LiteXModule):
 
         # # #
 
-        # Few lanes leave DSP blocks over, for what all lanes share.
+        # Few lanes leave DSP blocks over: for what all lanes share, and to shift factors.
         dsp = lanes < 16
 
         # Operands that all lanes share. -----------------------------------------------------------
@@ -96,7 +96,7 @@ class Datapath(LiteXModule):
                 hash.column.eq(delay(self, self.column, wait)),
             ]
         for lane in range(lanes):
-            update = TwoProductSum(config.stochastic_rounding)
+            update = TwoProductSum(config.stochastic_rounding, dsp_shift=dsp)
             if config.stochastic_rounding:
                 self.comb += update.random.eq(hash.source[RANDOM_BITS*lane:RANDOM_BITS*(lane + 1)])
             self.add_module(name=f"update{lane}", module=update)
@@ -110,7 +110,7 @@ class Datapath(LiteXModule):
             ]
 
         # Reduction. -------------------------------------------------------------------------------
-        self.dot = dot = DotProduct(lanes)
+        self.dot = dot = DotProduct(lanes, dsp_shift=dsp)
         self.comb += dot.kill.eq(delay(self, kill, TwoProductSum.latency))
         for lane in range(lanes):
             self.comb += [
@@ -119,7 +119,7 @@ class Datapath(LiteXModule):
             ]
 
         # Skip: D*x joins the row's first sum. -----------------------------------------------------
-        self.skip = skip = AlignedProduct(dsp=dsp)
+        self.skip = skip = AlignedProduct(dsp=dsp, dsp_shift=dsp)
         wait = self.new_state_cycle + dot_cycles - skip.latency
         self.comb += [
             skip.a.eq(delay(self, self.x, wait)),

@@ -9,7 +9,7 @@ from migen import *
 
 from litex.gen import *
 
-from cores.ssm.fp16 import Fields, delay, delay_together, shift_left
+from cores.ssm.fp16 import Fields, delay, delay_together, shift_left, shifted_by
 from cores.ssm.multiplier import Multiplier
 
 # Constants ----------------------------------------------------------------------------------------
@@ -47,10 +47,11 @@ class AlignedProduct(LiteXModule):
     width       : width of the source, enough for the sum.
     wait        : cycles by which product and source are later.
     dsp         : whether there is a DSP block for it.
+    dsp_shift   : whether there are two more, to shift the factors.
     """
     latency = 5
 
-    def __init__(self, addend_bits=0, width=PRODUCT_BITS, wait=0, dsp=True):
+    def __init__(self, addend_bits=0, width=PRODUCT_BITS, wait=0, dsp=True, dsp_shift=False):
         self.a       = Signal(16)
         self.b       = Signal(16)
         self.kill    = Signal()
@@ -90,12 +91,8 @@ class AlignedProduct(LiteXModule):
         ]
 
         # Cycle 2: shift the factors.
-        a_2 = Signal((24, True), reset_less=True)
-        b_2 = Signal(14, reset_less=True)
-        self.sync += [
-            Case(shift_1[2:4], {n: a_2.eq(a_1 << 4*n) for n in range(4)}),
-            Case(shift_1[0:2], {n: b_2.eq(b_1 << n)   for n in range(4)}),
-        ]
+        a_2 = shifted_by(self, a_1, shift_1[2:4], 4, 24, dsp_shift)
+        b_2 = shifted_by(self, b_1, shift_1[0:2], 1, 14, dsp_shift)
 
         # Cycles 3, 4: multiply.
         if dsp:
@@ -147,7 +144,7 @@ class DotProduct(LiteXModule):
                                                   + -> ... -> source (81 + log2(lanes), signed)
                    ...                           -+
 
-    In a chain of four lanes a product is shifted to its place and added in one go, a LUT6 a bit; then a tree adds the
+    ``dsp_shift`` is :class:`AlignedProduct`'s. In a chain of four lanes a product is shifted to its place and added in one go, a LUT6 a bit; then a tree adds the
     chains.
 
     Latency: 6 + log2(lanes) cycles. Throughput: one sum a cycle. Any order of the sum gives the same bits.
@@ -158,7 +155,7 @@ class DotProduct(LiteXModule):
         """The latency."""
         return AlignedProduct.latency + 1 + log2_int(lanes)
 
-    def __init__(self, lanes):
+    def __init__(self, lanes, dsp_shift=False):
         self.latency = self.cycles(lanes)
         self.a       = [Signal(16) for _ in range(lanes)]
         self.b       = [Signal(16) for _ in range(lanes)]
@@ -178,6 +175,7 @@ class DotProduct(LiteXModule):
                 addend_bits = len(before.source) if place else 0,
                 width       = PRODUCT_BITS + (0, 1, 2, 2)[place],
                 wait        = place - early,
+                dsp_shift   = dsp_shift,
             )
             self.add_module(name=f"product{lane}", module=product)
             self.comb += [

@@ -14,6 +14,7 @@ exponent, 10 bits of fraction); exponents above 39 mark zero, infinity and NaN.
 """
 
 from migen import *
+from migen.fhdl.bitcontainer import value_bits_sign
 
 from litex.gen import *
 
@@ -53,6 +54,19 @@ def shift_left(value, amount, width):
     bits = ([Constant(0, amount)] if amount else []) + [value[:width - amount]]
     fill = width - amount - len(value)
     return Cat(*bits, *([Replicate(sign, fill)] if fill > 0 else []))
+
+
+def shifted_by(module, value, select, step, width, dsp):
+    """`value` shifted left by `step` times `select` (2 bits), to `width` bits, a cycle later: by multiplexers, or with `dsp`
+    by a DSP block that multiplies by a power of two."""
+    result = Signal((width, value_bits_sign(value)[1]), reset_less=True)
+    if dsp:
+        power = Signal(3*step + 1)
+        module.comb += [power[step*n].eq(select == n) for n in range(4)]
+        module.sync += result.eq(value*power)
+    else:
+        module.sync += Case(select, {n: result.eq(value << step*n) for n in range(4)})
+    return result
 
 
 class Fields:

@@ -48,13 +48,13 @@ class TwoProductSum(LiteXModule):
     u is signed. d counts as positive and a*b is added or subtracted; d's sign then negates the result.
 
     Latency: 10 cycles. Throughput: one sum a cycle. Multipliers: 23 x 14 and 22 x 11 bits, one DSP48E1 each; the latter
-    also adds the lower 46 bits of the sum.
+    also adds the lower 46 bits of the sum. With ``dsp_shift`` two more shift the former's factors.
     Model: :func:`model.bitexact.state_update`.
     """
     latency      = 10
     random_cycle = latency - Round.latency + Round.random_cycle
 
-    def __init__(self, stochastic=False):
+    def __init__(self, stochastic=False, dsp_shift=False):
         self.a      = Signal(16)
         self.b      = Signal(NORMALISED_BITS)
         self.u      = u = Record(SCALED_LAYOUT)
@@ -137,8 +137,6 @@ class TwoProductSum(LiteXModule):
         place    = Signal((9, True)) # Less 64.
         above    = Signal()          # a*b lies above u*d and no bit of them overlaps: the frame follows a*b.
         shift    = Signal(6)
-        a_2      = Signal(23, reset_less=True)
-        b_2      = Signal(14, reset_less=True)
         self.comb += [
             place.eq(distance_ad + distance_bu),
             above.eq(~ab_zero & (ud_zero | (place >= 0))),
@@ -146,10 +144,8 @@ class TwoProductSum(LiteXModule):
             If(place + 64 < 0, shift.eq(0)), # All of it below the frame.
             If(above,       shift.eq(63)),
         ]
-        self.sync += [
-            Case(shift[2:4], {n: a_2.eq(a_1 << 4*n) for n in range(4)}),
-            Case(shift[0:2], {n: b_2.eq(b_1 << n)   for n in range(4)}),
-        ]
+        a_2     = shifted_by(self, a_1, shift[2:4], 4, 23, dsp_shift)
+        b_2     = shifted_by(self, b_1, shift[0:2], 1, 14, dsp_shift)
         above_2 = delay(self, above, 1)
 
         # Cycles 3, 4: multiply. -------------------------------------------------------------------

@@ -13,6 +13,7 @@ from litex.gen import *
 from litex.soc.interconnect import stream
 
 from cores.ssm.fp16 import delay
+from cores.ssm.memory import BLOCK_DEPTH
 
 # Tile Memory --------------------------------------------------------------------------------------
 
@@ -105,13 +106,13 @@ class TileMemory(LiteXModule):
             )
         ]
 
-        # Store. Two words of FIFO hide the memory's latency. --------------------------------------
-        self.store_fifo = store_fifo = stream.SyncFIFO([("data", width)], 4)
+        # Store. A FIFO in block RAM hides the memory's latency. -----------------------------------
+        self.store_fifo = store_fifo = stream.SyncFIFO([("data", width)], BLOCK_DEPTH, buffered=True)
         last = Signal()
         self.comb += [
             self.store_active.eq(store.valid & (self.storing >> self.store_bank)[0]),
             self.store_read.eq(self.store_active & ~store.skip & (self.store_address != self.words) &
-                (store_fifo.level < 2) & self.store_free),
+                (store_fifo.level < 8) & self.store_free),
             last.eq(self.store_address == (self.words - 1)[:address_bits]),
             store_fifo.sink.valid.eq(delay(self, self.store_read, 1, reset_less=False)),
             store_fifo.sink.last.eq(delay(self, last, 1)),
@@ -168,7 +169,7 @@ class TileBanks(TileMemory):
         bank_a = [Signal(len(self.state)) for _ in range(2)]
         bank_b = [Signal(len(self.state)) for _ in range(2)]
         for bank in range(2):
-            memory = Memory(len(self.state), max(config.max_tile_words, 2))
+            memory = Memory(len(self.state), max(config.max_tile_words, 2), name=f"tile_bank{bank}")
             port_a = memory.get_port(write_capable=True, mode=READ_FIRST)
             port_b = memory.get_port(write_capable=True, mode=READ_FIRST)
             self.specials += memory, port_a, port_b
