@@ -135,7 +135,7 @@ def arty_entries(fits):
     """Entries of boards.json. fits: {variant: what :func:`fit` gives}."""
     result = []
     for variant, found in fits.items():
-        config = f"Arty {variant}, {VARIANTS[variant].lanes} lanes, complete SoC, yosys {SYNTHESIS}"
+        config = f"Arty {variant}, {VARIANTS[variant][0]} lanes, complete SoC, yosys {SYNTHESIS}"
         each   = shares(variant, found["total"])
         name   = f"arty{variant.removeprefix('a7-')}"
         rows   = [(f"{name}_max_share", max(each.values()), f"{config}; {max(each, key=each.get)} is the scarcest")]
@@ -170,7 +170,7 @@ def rows(variant, found):
     table.append(["total", *(number(found["total"][column]) for column in COLUMNS)])
     table.append(["there are", *(number(PARTS[variant][column]) for column in COLUMNS)])
     table.append(["share", *(f"{share:.1%}" for share in shares(variant, found["total"]).values())])
-    return [f"Arty {variant}, {VARIANTS[variant].lanes} lanes", *COLUMNS], table
+    return [f"Arty {variant}, {VARIANTS[variant][0]} lanes", *COLUMNS], table
 
 
 def print_fit(variant, found):
@@ -194,7 +194,7 @@ def bars(fits):
             axis.bar(COLUMNS, height, bottom=bottom, color=color, label=part)
             bottom = [low + high for low, high in zip(bottom, height)]
         axis.axhline(100*MAX_SHARE, color=page.BLACK, linewidth=1, linestyle=":")
-        axis.set(title=f"Arty {variant}, {VARIANTS[variant].lanes} lanes", ylim=(0, 100), ylabel="% of the part")
+        axis.set(title=f"Arty {variant}, {VARIANTS[variant][0]} lanes", ylim=(0, 100), ylabel="% of the part")
     axes[0][-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
     return plot
 
@@ -223,7 +223,7 @@ def main():
     args = parser.parse_args()
     fits = {}
     for variant in args.variant or PARTS:
-        fits[variant] = fit(variant, VARIANTS[variant].lanes)
+        fits[variant] = fit(variant, VARIANTS[variant][0])
         print_fit(variant, fits[variant])
     entries = arty_entries(fits)
     try:

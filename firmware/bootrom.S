@@ -17,8 +17,10 @@ wait:
 	beqz  a2, wait
 	sw    zero, 0(a0)               # Taken.
 	beq   a2, a1, wait
-	.word 0x500f                    # VexRiscv: flush the data cache,
-	.word 0x100f                    # and the instruction cache.
+#ifdef CPU_HAS_DCACHE
+	.word 0x500f                    # VexRiscv: flush the data cache; without one it does not know that.
+#endif
+	.word 0x100f                    # And the instruction cache.
 	nop                             # What is in the pipeline was fetched before the flush.
 	nop
 	nop

@@ -28,12 +28,13 @@ def _toolchain():
 
 # Boot ROM -----------------------------------------------------------------------------------------
 
-def bootrom_image(mailbox_boot_address):
+def bootrom_image(mailbox_boot_address, has_dcache=True):
     """The boot ROM's 32-bit words. It may be placed anywhere.
 
     Parameters
     ----------
     mailbox_boot_address : Bus address of the CSR ``mailbox_boot``.
+    has_dcache           : Whether the VexRiscv has a data cache.
 
     Raises
     ------
@@ -47,7 +48,7 @@ def bootrom_image(mailbox_boot_address):
     with tempfile.TemporaryDirectory() as directory:
         elf, image = os.path.join(directory, "bootrom.o"), os.path.join(directory, "bootrom.bin")
         subprocess.run([f"{triple}-gcc", "-march=rv32i2p0", "-mabi=ilp32", "-c", SOURCE, "-o", elf,
-            f"-DMAILBOX_BOOT_ADDRESS={mailbox_boot_address:#x}"], check=True)
+            f"-DMAILBOX_BOOT_ADDRESS={mailbox_boot_address:#x}", *(["-DCPU_HAS_DCACHE"] if has_dcache else [])], check=True)
         subprocess.run([f"{triple}-objcopy", "-O", "binary", elf, image], check=True)
         with open(image, "rb") as file:
             code = file.read()

@@ -33,7 +33,7 @@ def csr_address(soc, module, csr):
 
 def add_boot(soc, name="bootrom"):
     """Add the boot ROM to a LiteX SoC that has a mailbox, and let the BIOS jump to it."""
-    words = bootrom_image(csr_address(soc, "mailbox", "boot"))
+    words = bootrom_image(csr_address(soc, "mailbox", "boot"), "CONFIG_CPU_HAS_DCACHE" in soc.constants)
     if 4*len(words) > BOOTROM_SIZE:
         raise ValueError(f"A boot ROM of {4*len(words)} bytes is not allowed: at most {BOOTROM_SIZE} are.")
     soc.add_rom(name, origin=BOOTROM_ORIGIN, size=BOOTROM_SIZE, contents=words)

@@ -11,7 +11,6 @@ import os
 import shutil
 import sys
 
-from collections import namedtuple
 from functools import partial
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -34,11 +33,9 @@ from targets.board import ROOT, BoardSoC, TargetError, board_parser, print_writt
 
 # Constants ----------------------------------------------------------------------------------------
 
-Variant = namedtuple("Variant", "lanes, cpu_variant, loader_board") # Lanes by default, LiteX's name, openFPGALoader's name.
-
-VARIANTS = {         # What they take: bench/fit.py.
-    "a7-35"  : Variant(8,  "lite",     "arty_a7_35t"),
-    "a7-100" : Variant(32, "standard", "arty_a7_100t"),
+VARIANTS = {         # Lanes by default, openFPGALoader's name. What they take: bench/fit.py.
+    "a7-35"  : (8,  "arty_a7_35t"),
+    "a7-100" : (32, "arty_a7_100t"),
 }
 
 TOOLCHAINS = {       # Commands, environment variables that LiteX's script needs; without them it ends in the middle.
@@ -63,7 +60,7 @@ class ArtySoC(BoardSoC):
         self.crg = _CRG(platform, sys_clk_freq)
 
         # BoardSoC ---------------------------------------------------------------------------------
-        BoardSoC.__init__(self, platform, sys_clk_freq, f"Arty {variant}", VARIANTS[variant].cpu_variant)
+        BoardSoC.__init__(self, platform, sys_clk_freq, f"Arty {variant}", config)
 
         # DDR3 SDRAM -------------------------------------------------------------------------------
         self.ddrphy = s7ddrphy.A7DDRPHY(platform.request("ddram"),
@@ -121,7 +118,7 @@ def build(soc, output_dir, compile_gateware, toolchain, missing):
 # Command Line -------------------------------------------------------------------------------------
 
 def main():
-    lanes = ", ".join(f"{lanes} on the {variant}" for variant, (lanes, *_) in VARIANTS.items())
+    lanes = ", ".join(f"{lanes} on the {variant}" for variant, (lanes, _) in VARIANTS.items())
     parser, board, tools = board_parser("Digilent Arty A7", 100e6, (50e6, 125e6), "build/arty/VARIANT", lanes=None,
         lanes_default=lanes)
     board.add_argument("--variant", default="a7-35", choices=VARIANTS, help="Board (default: %(default)s).")
@@ -129,7 +126,7 @@ def main():
         "only that is found).")
     args = parser.parse_args()
 
-    lanes, _, name = VARIANTS[args.variant]
+    lanes, name = VARIANTS[args.variant]
     args.lanes  = args.lanes or lanes
     toolchain   = args.toolchain or ("openxc7" if missing_tools("vivado") and not missing_tools("openxc7") else "vivado")
     missing     = missing_tools(toolchain)

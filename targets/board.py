@@ -28,7 +28,7 @@ from soc.etherbone import add_etherbone
 from soc.flash import FLASH_OFFSET, add_flash_boot, flash_image, write_flash_image
 
 from targets.common import (BIOS_ROM_SIZE, add_config_arguments, add_protect_argument, add_system, builder_environment,
-    config_from_arguments)
+    config_from_arguments, cpu_variant)
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -46,11 +46,11 @@ class BoardSoC(SoCCore):
     """
     flash_module = None # Class of LiteSPI's that describes the flash.
 
-    def __init__(self, platform, sys_clk_freq, board, cpu_variant="standard"):
+    def __init__(self, platform, sys_clk_freq, board, config):
         SoCCore.__init__(self, platform, sys_clk_freq,
             ident                = f"Mamba-2 SSM accelerator on {board}",
             cpu_type             = "vexriscv",
-            cpu_variant          = cpu_variant,
+            cpu_variant          = cpu_variant(config),
             integrated_rom_size  = BIOS_ROM_SIZE,
             integrated_sram_size = 0x2000,
             with_uart            = False)

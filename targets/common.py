@@ -46,6 +46,11 @@ def builder_environment(tools_dir=None):
         os.environ["PATH"] = path
         os.chdir(folder)
 
+def cpu_variant(config):
+    """The VexRiscv's variant in a SoC with the accelerator of an SSMConfig: few lanes are for a small FPGA, where the CPU has
+    no data cache."""
+    return "lite" if config.lanes < 16 else "standard"
+
 # Command Line -------------------------------------------------------------------------------------
 
 def add_config_arguments(parser, lanes=SSMConfig.lanes, lanes_default=None):

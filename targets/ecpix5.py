@@ -60,7 +60,7 @@ class ECPIX5SoC(BoardSoC):
         self.crg = _CRG(platform, sys_clk_freq)
 
         # BoardSoC ---------------------------------------------------------------------------------
-        BoardSoC.__init__(self, platform, sys_clk_freq, "ECPIX-5")
+        BoardSoC.__init__(self, platform, sys_clk_freq, "ECPIX-5", config)
 
         # DDR3 SDRAM -------------------------------------------------------------------------------
         self.ddrphy = ECP5DDRPHY(platform.request("ddram"), sys_clk_freq=sys_clk_freq)

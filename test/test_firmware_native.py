@@ -865,6 +865,7 @@ def test_bootrom():
     assert len(words) % bootrom.LINE_WORDS == 0
     assert words[1:3] == [0xf0001537, 0x80050513] # lui a0, 0xf0001; addi a0, a0, -0x800.
     assert 0x500f in words and 0x100f in words
+    assert 0x500f not in bootrom.bootrom_image(0xf0000800, has_dcache=False)
 
 
 @pytest.mark.parametrize("address", [-4, 2**32, 0xf0000002])

@@ -55,8 +55,7 @@ class SharedPort(LiteXModule):
     A user keeps the port until it has no command and all its beats have moved, so each is to pause now and then. A port more
     at the crossbar would cost LUTs at each of the DRAM's banks; to change over costs the memory's latency.
 
-    Whether a command is taken comes from a register: the controller's arbitration is not in the paths of those who wait for
-    it.
+    Commands, and whether one is taken, come from registers: the controller's arbitration is not in the paths of the users.
 
     Parameters
     ----------
@@ -83,12 +82,12 @@ class SharedPort(LiteXModule):
 
         # # #
 
-        self.skid = skid = stream.Buffer(target.cmd.description, pipe_valid=False, pipe_ready=True)
-        self.comb += skid.source.connect(target.cmd)
+        self.buffer = buffer = stream.Buffer(target.cmd.description, pipe_valid=True, pipe_ready=True)
+        self.comb += buffer.source.connect(target.cmd)
         if len(self.users) == 1:
             user, = self.users
             self.comb += [
-                user.cmd.connect(skid.sink),
+                user.cmd.connect(buffer.sink),
                 user.wdata.connect(target.wdata),
                 target.rdata.connect(user.rdata),
             ]
@@ -102,21 +101,21 @@ class SharedPort(LiteXModule):
             self.comb += [
                 port.rdata.data.eq(target.rdata.data),
                 If(user == n,
-                    port.cmd.connect(skid.sink, omit={"valid", "ready"}),
-                    skid.sink.valid.eq(port.cmd.valid & ~full),
-                    port.cmd.ready.eq(skid.sink.ready & ~full),
+                    port.cmd.connect(buffer.sink, omit={"valid", "ready"}),
+                    buffer.sink.valid.eq(port.cmd.valid & ~full),
+                    port.cmd.ready.eq(buffer.sink.ready & ~full),
                     port.wdata.connect(target.wdata),
                     port.rdata.valid.eq(target.rdata.valid),
                 )
             ]
         self.comb += [
-            asked.eq(skid.sink.valid & skid.sink.ready),
+            asked.eq(buffer.sink.valid & buffer.sink.ready),
             moved.eq(target.rdata.valid | (target.wdata.valid & target.wdata.ready)),
             target.rdata.ready.eq(1),
         ]
         self.sync += [
             beats.eq(beats + asked - moved),
-            If((beats == 0) & ~skid.sink.valid,
+            If((beats == 0) & ~buffer.sink.valid,
                 [If(port.cmd.valid, user.eq(n)) for n, port in enumerate(self.users)]
             )
         ]

@@ -23,7 +23,7 @@ from soc.dram import controller_settings
 from soc.etherbone import add_etherbone
 from soc.flash import add_flash_boot
 
-from targets.common import BIOS_ROM_SIZE, add_system
+from targets.common import BIOS_ROM_SIZE, add_system, cpu_variant
 from targets.simulation.phy import EthernetPHY
 
 # Constants ----------------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ class SimSoC(SoCCore):
         SoCCore.__init__(self, platform, SYS_CLK_FREQ,
             ident                = "Mamba-2 SSM accelerator in simulation",
             cpu_type             = "vexriscv",
-            cpu_variant          = "standard",
+            cpu_variant          = cpu_variant(config),
             integrated_rom_size  = BIOS_ROM_SIZE,
             integrated_sram_size = 0x2000,
             with_uart            = False)
