@@ -57,25 +57,28 @@ SYNTHESIS = "synth_xilinx -flatten -abc9 -family xc7"
 
 MAX_SHARE, MAX_LEVELS, MIN_FMAX = 0.85, 10, 75.0
 
-# Whose a signal is, by how its name begins; the first that fits counts. Names as LiteX gives them in the Verilog.
+# Whose a signal is, by how its name begins, or the class of the module it is in; the first that fits counts. Names as LiteX
+# gives them in the Verilog.
 OWNERS = (
     ("CPU",         ("VexRiscv.",)),
-    ("tile memory", ("ssm_ssmcore_tilebanks", "ssm_ssmcore_banks", "ssm_ssmcore_tile")),
+    ("tile memory", ("ssm_ssmcore_tilebanks", "ssm_ssmcore_tiles", "tile_bank")),
     ("core",        ("ssm_ssmcore",)),
-    ("DMA",         ("ssm_",)),
-    ("LiteDRAM",    ("artysoc_sdram", "sdram", "a7ddrphy", "artysoc_litedram", "litedram", "artysoc_port", "new_master", "artysoc_wb")),
-    ("LiteEth",     ("artysoc_ethcore", "ethcore", "artysoc_etherbone", "etherbone", "ethphy", "liteeth", "eth_")),
+    ("DMA",         ("ssm_", "sharedport")),
+    ("LiteDRAM",    ("artysoc_sdram", "sdram", "a7ddrphy", "artysoc_litedram", "litedram", "artysoc_port", "new_master", "artysoc_wb",
+        "bankmachine", "roundrobin", "multiplexer", "refresher", "ddrphy")),
+    ("LiteEth",     ("artysoc_ethcore", "ethcore", "artysoc_etherbone", "etherbone", "add_etherbone", "ethphy", "liteeth", "eth_")),
 )
 REST = "SoC"
 
 # Names that say nothing: of memories, and of what LiteX makes of expressions.
-NAMELESS = ("storage", "memory", "mem", "comb_", "sync_", "rhs_", "slice_proxy", "array_muxed", "next_", "builder_", "main_")
+NAMELESS = ("storage", "memory", "mem", "comb_", "sync_", "rhs_", "slice_proxy", "array_muxed", "next_")
 
 # Synthesis ----------------------------------------------------------------------------------------
 
 def owner(name):
     """Whose a signal is; None: its name does not say it."""
-    name = name.removeprefix("soc_")
+    for prefix in ("builder_", "main_", "soc_"):
+        name = name.removeprefix(prefix)
     return next((part for part, beginnings in OWNERS if name.startswith(beginnings)), None if name.startswith(NAMELESS) else REST)
 
 
@@ -146,7 +149,7 @@ def arty_entries(fits):
         variant, found = max(fits.items(), key=lambda item: item[1]["levels"])
         result.append({"name": "core_logic_levels", "value": found["levels"], "unit": "levels", "bound": MAX_LEVELS,
             "ratio": found["levels"]/MAX_LEVELS, "command": COMMAND,
-            "config": f"longest path through core and tile memory, a carry chain counts as one; Arty {variant}, the longer"})
+            "config": f"longest path from or to a register of core and tile memory, a carry chain counts as one; Arty {variant}, the longer"})
     return result
 
 

@@ -104,7 +104,8 @@ class Netlist:
                                     yield bit, out, 1
 
     def longest_path(self, belongs):
-        """(levels, [bits]) of the longest path with a cell of those for which `belongs(cell name)` is true.
+        """(levels, [bits]) of the longest path that begins or ends at a cell with a clock for which `belongs(cell name)` is
+        true.
 
         Raises
         ------
@@ -128,16 +129,21 @@ class Netlist:
         after = dict.fromkeys(order, 0)
         for bit in reversed(order):
             after[bit] = max((after[out] + levels for out, levels in forward[bit]), default=0)
-        through = [bit for bit in backward if belongs(self.driver[bit])]
-        if not through:
+        longest = (0, None, False) # Levels, the bit at the cell, whether the path ends there.
+        for name, cell in self.cells.items():
+            if not cell["type"].startswith(LOGIC) and belongs(name):
+                found   = [(after[bit], bit, False) for bit in self.bits(name, "output") if bit in forward and bit not in backward]
+                found  += [(level[bit], bit, True)  for bit in self.bits(name, "input")  if bit in backward]
+                longest = max(found + [longest], key=lambda item: item[0])
+        levels, bit, ends = longest
+        if bit is None:
             return 0, []
-        best = max(through, key=lambda bit: level[bit] + after[bit])
-        path = [best]
-        while backward[path[0]]:
+        path = [bit]
+        while ends and backward[path[0]]:
             path.insert(0, max(backward[path[0]], key=lambda arc: level[arc[0]] + arc[1])[0])
-        while forward[path[-1]]:
+        while not ends and forward[path[-1]]:
             path.append(max(forward[path[-1]], key=lambda arc: after[arc[0]] + arc[1])[0])
-        return level[best] + after[best], path
+        return levels, path
 
     def describe(self, path):
         """A line for each bit of a path: the cell that drives it, and its name, if it has one."""

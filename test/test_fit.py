@@ -50,7 +50,8 @@ def test_levels():
     levels, path = found.longest_path(lambda name: True)
     assert (levels, path) == (3, [10, 11, 12, 13, 14, 15])
     assert found.describe(path)[0] == "FDRE ssm_ssmcore_a" and found.describe(path)[-1] == "LUT2"
-    assert found.longest_path(lambda name: name == "l2") == (1, [16, 17])
+    assert found.longest_path(lambda name: name == "c") == (1, [16, 17])
+    assert found.longest_path(lambda name: name == "l2") == (0, [])
 
 
 def test_a_carry_reaches_no_lower_sum():
@@ -64,11 +65,12 @@ def test_a_memory_is_read_by_its_own_address():
     """From an address to the output that it belongs to; what is written, and where, waits for the clock."""
     ram = cell("RAM32M", {"ADDRA": [11], "ADDRD": [12], "DIA": [13]}, {"DOA": [20], "DOD": [21]})
     cells = {"ram": ram, "a": flip_flop(10, 99), "read": lut(11, 10), "write": lut(12, 11), "data": lut(13, 12),
-        "end": lut(22, 20)}
+        "l": lut(22, 20), "end": flip_flop(23, 22)}
     assert netlist(cells, {}).longest_path(lambda name: name == "end") == (3, [10, 11, 20, 22])
-    assert netlist(cells, {}).longest_path(lambda name: name == "data") == (3, [10, 11, 12, 13])
-    cells = {"ram": cell("RAM64X1D", {"A": [11], "DPRA": [12], "D": [13]}, {"SPO": [20], "DPO": [21]}), "read": lut(12, 10)}
-    assert netlist(cells, {}).longest_path(lambda name: name == "read") == (2, [10, 12, 21])
+    assert netlist(cells, {}).longest_path(lambda name: name == "ram") == (3, [10, 11, 12, 13])
+    cells = {"ram": cell("RAM64X1D", {"A": [11], "DPRA": [12], "D": [13]}, {"SPO": [20], "DPO": [21]}), "read": lut(12, 10),
+        "end": flip_flop(22, 21)}
+    assert netlist(cells, {}).longest_path(lambda name: name == "end") == (2, [10, 12, 21])
 
 
 def test_a_loop():
