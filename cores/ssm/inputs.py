@@ -137,14 +137,17 @@ class InputBuffer(LiteXModule):
             bc_fill.eq(Mux(tile.same_bc, bc_first + token[:len(bc_first)], bc_last + 1)),
             tile.ready.eq(filled & (token == (tile.tokens - 1)[:16])),
         ]
-        self.sync += If(filled,
-            bc_slots[fill_slot].eq(bc_fill),
-            token.eq(Mux(tile.ready, 0, token + 1)),
-            If(~tile.same_bc,
-                bc_last.eq(bc_fill),
-                If(token == 0, bc_first.eq(bc_fill)),
-            )
-        )
+        self.sync += [
+            If(filled,
+                bc_slots[fill_slot].eq(bc_fill),
+                token.eq(token + 1),
+                If(~tile.same_bc,
+                    bc_last.eq(bc_fill),
+                    If(token == 0, bc_first.eq(bc_fill)),
+                )
+            ),
+            If(tile.ready, token.eq(0)), # With the last one's filled.
+        ]
 
         # Scalars and x. ---------------------------------------------------------------------------
         scalars = Array([Signal(48, reset_less=True) for _ in range(2)])
