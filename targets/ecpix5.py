@@ -105,7 +105,7 @@ def build(soc, output_dir, compile_gateware=True, seed=SEED):
         _remove(bitstreams)
         check_folder(output_dir)
         tools = tools_folder()
-    soc.platform.toolchain._pnr_opts   += f"--report {REPORT} --router router2 "
+    soc.platform.toolchain._pnr_opts   += f"--report {REPORT} "
     soc.platform.toolchain._yosys_cmds += [f"hierarchy -top {soc.get_build_name()}",
         f"setattr -set no_rw_check 1 {' '.join(UNCHECKED_MEMORIES)}"]
     begin   = time.monotonic()

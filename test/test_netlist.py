@@ -10,9 +10,10 @@ from functools import partial
 import numpy as np
 import pytest
 
-from core_player import CorePlayer, random_tile
+from core_player import CorePlayer, Tile, random_tile
 
-from cores.ssm.config import SSMConfig
+from cores.ssm.config import BEAT_ELEMENTS, SEED_STRIDE, SSMConfig
+from cores.ssm.layout import unpack_state, unpack_y
 from cores.yosys import SIMULATED, netlist
 
 from firmware.vectors import selftest_vectors
@@ -25,18 +26,33 @@ CONFIGS = {
     "stochastic" : SSMConfig(lanes=4, max_headdim=8, max_d_state=16, stochastic_rounding=True),
 }
 
+# Vectors ------------------------------------------------------------------------------------------
+
+def vector_tiles(vector):
+    """The head tiles of a vector of the firmware's self-test, and what is to come of each: [(tile, y, state)]."""
+    geometry = vector.geometry
+    heads    = range(geometry.heads)
+    x  = np.frombuffer(vector.x,  "<f2").reshape(vector.tokens, geometry.heads, -1)
+    bc = np.frombuffer(vector.bc, "<f2").reshape(vector.tokens, geometry.groups, 2, -1)[..., :geometry.d_state]
+    y  = unpack_y(geometry, vector.y)
+    h0, h = (unpack_state(geometry, data) if data else [None]*geometry.heads for data in (vector.state_in, vector.state_out))
+    group = [head*geometry.groups//geometry.heads for head in heads]
+    return [(Tile(x[:, n, BEAT_ELEMENTS:BEAT_ELEMENTS + geometry.headdim], x[:, n, 0], x[:, n, 1], bc[:, group[n], 0],
+        bc[:, group[n], 1], x[0, n, 2], h0[n], seed=n*SEED_STRIDE % 2**32), y[:, n], h[n]) for n in heads]
+
 # Netlist ------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize("family", SIMULATED)
 def test_equals_model(family, config):
-    """Tiles of the self-test's sizes, special values among them, then larger ones with and without stalls."""
+    """The vectors of the self-test, special values among them; then larger tiles with and without stalls."""
     rng = np.random.default_rng(1)
     with CorePlayer(config, transform=partial(netlist, top="top", family=family)) as player:
         for vector in selftest_vectors(config):
-            geometry = vector.geometry
-            player.check(geometry.headdim, geometry.d_state, [random_tile(rng, geometry.headdim, geometry.d_state,
-                vector.tokens, with_h0=not vector.zero_state) for _ in range(geometry.heads)])
+            tiles, ys, states  = zip(*vector_tiles(vector))
+            got_ys, got_states, _ = player.play(vector.geometry.headdim, vector.geometry.d_state, list(tiles))
+            for got, expected in zip((*got_ys, *got_states), (*ys, *states)):
+                assert np.array_equal(got.view(np.uint16), expected.view(np.uint16))
         for duty in (256, 100):
             tiles = [random_tile(rng, 8, 13, 5, with_h0=n % 2 == 0, no_store=n == 2) for n in range(6)]
             player.check(8, 13, tiles, duty=duty)
