@@ -8,6 +8,8 @@
 import os
 import subprocess
 
+from cores.ssm.ssm import COUNTER_BITS
+
 from firmware import build as firmware_build
 
 # Constants ----------------------------------------------------------------------------------------
@@ -22,7 +24,7 @@ SANITIZE  = "-fsanitize=address,undefined"
 def defines(config):
     """The constants of LiteX's soc.h, as options of the compiler."""
     names = ("max_heads", "max_groups", "max_tokens", "resident_tiles", "stochastic_rounding")
-    return [f"-DSSM_{name.upper()}={int(getattr(config, name))}" for name in names]
+    return [f"-DSSM_COUNTER_BITS={COUNTER_BITS}", *(f"-DSSM_{name.upper()}={int(getattr(config, name))}" for name in names)]
 
 
 def build(directory, config, main="driver.c", compiler=("gcc", "-O0", SANITIZE)):
