@@ -23,7 +23,7 @@ from cores.ssm.paged import PagedReader, PagedWriter
 
 # Constants ----------------------------------------------------------------------------------------
 
-GATEWARE_VERSION = 0x000100 # 0xMMmmpp: major, minor, patch.
+GATEWARE_VERSION = 0x000200 # 0xMMmmpp: major, minor, patch.
 
 BEAT_SHIFT = log2_int(BEAT_BYTES)
 
