@@ -22,7 +22,7 @@ from litex_boards.targets.digilent_arty import BaseSoC
 from cores.ssm.config import SSMConfig
 
 from targets.arty import VARIANTS, ArtySoC, missing_tools
-from targets.common import BIOS_ROM_SIZE
+from targets.common import BIOS_ROM_SIZE, cpu_variant
 from targets.simulation.build import ROOT
 
 # Helpers ------------------------------------------------------------------------------------------
@@ -89,10 +89,12 @@ def without_names(text):
 def test_as_litex_has_it(tmp_path, variant):
     """Vivado is given the same pins, I/O standards, clocks, false paths and commands as by LiteX's own target for the Arty
     with the same features, LEDs included."""
-    options = {"cpu_type": "vexriscv", "integrated_rom_size": BIOS_ROM_SIZE, "integrated_sram_size": 0x2000}
+    config  = SSMConfig(lanes=4)
+    options = {"cpu_type": "vexriscv", "cpu_variant": cpu_variant(config), "integrated_rom_size": BIOS_ROM_SIZE,
+        "integrated_sram_size": 0x2000}
     socs    = {
         "litex" : BaseSoC(variant, with_etherbone=True, l2_size=0, **options),
-        "here"  : ArtySoC(SSMConfig(lanes=4), variant),
+        "here"  : ArtySoC(config, variant),
     }
     for name, soc in socs.items():
         Builder(soc, output_dir=str(tmp_path/name), compile_software=False, compile_gateware=False).build()
