@@ -12,7 +12,7 @@ from litex.gen import *
 from litex.soc.interconnect import stream
 from litex.soc.interconnect.csr import *
 
-from liteeth.common import eth_udp_user_description, etherbone_magic, etherbone_version
+from liteeth.common import eth_phy_description, eth_udp_user_description, etherbone_magic, etherbone_version
 from liteeth.core import LiteEthUDPIPCore
 from liteeth.frontend.etherbone import LiteEthEtherbone
 
@@ -274,7 +274,13 @@ def add_etherbone(soc, phy, mac_address, ip_address, udp_port=1234, protect=Fals
         with_sys_datapath = True,
         icmp_fifo_depth   = ICMP_DEPTH)
     soc.add_module(name=f"ethcore_{name}", module=core)
-    if wide: # LiteEth has a FIFO between UDP and Etherbone where their clocks differ by name.
+    if wide:
+        # Whether a word is taken is decided by all of ARP, ICMP and UDP: a register before it reaches the MAC's FIFO.
+        buffer  = stream.Buffer(eth_phy_description(32), pipe_valid=True, pipe_ready=True)
+        receive = core.mac.core.rx_datapath
+        receive.submodules += buffer
+        receive.pipeline.insert(-1, buffer)
+        # LiteEth has a FIFO between UDP and Etherbone where their clocks differ by name.
         soc.cd_etherbone = ClockDomain("etherbone")
         soc.comb += [
             soc.cd_etherbone.clk.eq(ClockSignal("sys")),
