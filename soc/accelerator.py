@@ -25,10 +25,10 @@ def add_ssm(soc, config, name="ssm", allow_l2_cache=False):
     """Add an SSM accelerator: its CSRs, its interrupt and its memory masters.
 
     With LiteDRAM (``soc.add_sdram`` called before) the masters are on native ports of the controller, 128 bits wide: two to
-    read head tiles and two, below 16 lanes one, to write them, page by page in turn; the last ones also for inputs and y. The
-    first one that reads has room for others (``soc.ssm_read_port0.get_port()``). Without it they are four Wishbone masters of
-    the SoC's bus, and the memory is the region ``main_ram``. A LiteDRAM that is to be near its limit takes
-    :func:`soc.dram.controller_settings`.
+    read head tiles, one for inputs, and two to write head tiles, page by page in turn, the second of them also for y. Below 16
+    lanes, for small FPGAs, one writes, and inputs share the second that reads. The first that reads has room for others
+    (``soc.ssm_read_port0.get_port()``). Without LiteDRAM they are four Wishbone masters of the SoC's bus, and the memory is
+    the region ``main_ram``. A LiteDRAM that is to be near its limit takes :func:`soc.dram.controller_settings`.
 
     Coherency: the native ports reach the DRAM behind the SoC's L2 cache, so the SoC must not have one
     (``l2_cache_size=0``); then host and CPU writes, which go through (the VexRiscv's data cache writes through), are in
@@ -57,13 +57,15 @@ def add_ssm(soc, config, name="ssm", allow_l2_cache=False):
     if hasattr(soc, "sdram"):
         page = page_beats(soc.sdram)
         reads, writes = [], []
-        for mode, ports, count in (("read", reads, 2), ("write", writes, 2 if config.lanes >= 16 else 1)):
-            for n in range(count):
+        large = config.lanes >= 16
+        for mode, ports, count, own in (("read", reads, 2, large), ("write", writes, 2 if large else 1, False)):
+            for n in range(count + own):
                 target = soc.sdram.crossbar.get_port(mode=mode, data_width=8*BEAT_BYTES)
                 shared = SharedPort(target)
                 soc.add_module(name=f"{name}_{mode}_port{n}", module=shared)
                 ports.append(shared.get_port())
-            ports.append(shared.get_port())
+            if not own:
+                ports.append(shared.get_port())
     else:
         ports = [wishbone.Interface(data_width=8*BEAT_BYTES, address_width=32, addressing="word") for _ in range(4)]
         for n, port in enumerate(ports):
