@@ -51,9 +51,9 @@ class ResidentTiles(TileMemory):
             busy.eq(self.loaded | self.storing),
             allowed.eq(load.valid & ~(busy >> self.load_bank)[0] &
                 ~(Mux(load.resident, busy & stores, busy) >> (self.load_bank == 0))[0]),
-            self.load_write.eq(based & ~load.resident & (self.load_address != self.words) & ~self.write_valid &
+            self.load_write.eq(based & ~load.resident & ~self.load_full & ~self.write_valid &
                 self.load_valid),
-            self.load_done.eq(based & (load.resident | (self.load_address == self.words))),
+            self.load_done.eq(based & (load.resident | self.load_full)),
         ]
         self.sync += [
             If(self.load_done,

@@ -85,6 +85,7 @@ class Sequencer(LiteXModule):
             If(~running & command.valid & usable,
                 running.eq(1),
                 token.eq(0),
+                self.emit.eq(command.first_token == 0),
             ),
             If(self.valid & self.tile_last,
                 running.eq(0),
@@ -97,7 +98,6 @@ class Sequencer(LiteXModule):
         # Token. -----------------------------------------------------------------------------------
         self.comb += [
             self.token_start.eq(self.first & (self.row == 0)),
-            self.emit.eq(token >= command.first_token),
             ready.eq((self.full >> self.slot)[0] & (self.room | ~self.emit) & (gap == 0)),
             self.valid.eq(running & (~self.token_start | ready) & (pause == 0)),
             self.token_last.eq(self.last & self.row_last),
@@ -113,6 +113,7 @@ class Sequencer(LiteXModule):
             If(self.valid & self.token_last,
                 self.slot.eq(~self.slot),
                 token.eq(token + 1),
+                self.emit.eq(token + 1 >= command.first_token),
             )
         ]
 

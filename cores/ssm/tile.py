@@ -59,6 +59,7 @@ class TileMemory(LiteXModule):
         self.load_data     = Signal(width)
         self.load_valid    = Signal() # The data is there.
         self.load_write    = Signal()
+        self.load_full     = Signal() # All words are written.
         self.load_done     = Signal()
         self.store_bank    = Signal()
         self.store_active  = Signal()
@@ -101,8 +102,10 @@ class TileMemory(LiteXModule):
         self.sync += [
             If(self.load_done,
                 self.load_address.eq(0),
+                self.load_full.eq(0),
             ).Elif(self.load_write,
                 self.load_address.eq(self.load_address + 1),
+                self.load_full.eq(self.load_address == (self.words - 1)[:address_bits]),
             )
         ]
 
@@ -156,12 +159,13 @@ class TileBanks(TileMemory):
         load, store  = self.load, self.store
         load_clear   = Signal() # No old word in the way.
         load_storing = Signal() # The bank still holds the old tile, or is still the lanes'.
+        behind       = Signal() # The load is behind the store, even if it took a step.
+        self.sync += behind.eq(self.load_address + 1 < self.store_address)
         self.comb += [
             load_storing.eq(((self.storing | self.loaded) >> self.load_bank)[0]),
-            load_clear.eq(~load_storing | (self.store_active & (self.store_bank == self.load_bank) & ~store.skip &
-                (self.load_address < self.store_address))),
-            self.load_write.eq(load.valid & load_clear & (self.load_address != self.words) & self.load_valid),
-            self.load_done.eq(load.valid & (self.load_address == self.words) & ~load_storing),
+            load_clear.eq(~load_storing | (self.store_active & (self.store_bank == self.load_bank) & ~store.skip & behind)),
+            self.load_write.eq(load.valid & load_clear & ~self.load_full & self.load_valid),
+            self.load_done.eq(load.valid & self.load_full & ~load_storing),
         ]
 
         # Banks. The lanes read at port a and write at port b, the swap the other way round: so neither port has to choose
