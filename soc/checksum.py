@@ -94,6 +94,7 @@ class Checksum(LiteXModule):
 
         shift      = log2_int(BEAT_BYTES)
         beats      = self._length.storage[shift:]
+        last_beat  = Signal(ADDRESS_BITS)
         misaligned = Signal()
         begin      = Signal()
         asking     = Signal() # Addresses of beats are still to come.
@@ -108,7 +109,7 @@ class Checksum(LiteXModule):
             burst.reset.eq(resetting),
             burst.sink.valid.eq(asking),
             burst.sink.address.eq(self._address.storage[shift:]),
-            burst.sink.beats.eq(beats),
+            burst.sink.last_beat.eq(last_beat),
             burst.source.connect(reader.sink),
             reader.flush.eq(resetting),
             words.reset.eq(resetting),
@@ -122,6 +123,7 @@ class Checksum(LiteXModule):
             self._crc.status.eq(crc32.crc),
         ]
         self.sync += [
+            last_beat.eq(beats - 1),
             If(burst.sink.ready, asking.eq(0)),
             If(self._control.fields.reset | reader.out_of_range,
                 resetting.eq(1),

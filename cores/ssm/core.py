@@ -92,7 +92,7 @@ class SSMCore(LiteXModule):
     ============ ====== ================================================================
 
     ``headdim`` and ``d_state`` are the geometry; they may change only while the core is idle, and the first command may
-    follow three cycles later. ``stored`` pulses when a tile is done with: its state left for state_source, or was
+    follow four cycles later. ``stored`` pulses when a tile is done with: its state left for state_source, or was
     skipped; its y left for y_source or waits there.
 
     Throughput: a vector of L state elements a cycle; a token takes P*ceil(N/L) cycles (at least 12). Latency: see
@@ -207,9 +207,9 @@ class SSMCore(LiteXModule):
                 active.eq(y_cycle + 1),
             ).Elif(active != 0,
                 active.eq(active - 1),
-            )
+            ),
+            datapath.ce.eq(active != 0),
         ]
-        self.comb += datapath.ce.eq(active != 0)
 
         slot_C = delay(self, vector.slot, C_read)
         bank_w = delay(self, vector.bank, state_write)
@@ -271,7 +271,9 @@ class SSMCore(LiteXModule):
             y_fifo.sink.data.eq(gatherer.source_data),
             y_fifo.source.connect(self.y_source),
             sequencer.room.eq(reserved <= depth - beats),
+        ]
+        self.sync += [ # A cycle late, which is early enough for the next token.
             start.eq(vector.valid & vector.token_start & vector.emit),
             leave.eq(self.y_source.valid & self.y_source.ready),
+            reserved.eq(reserved + Mux(start, self.row_beats, 0) - leave),
         ]
-        self.sync += reserved.eq(reserved + Mux(start, self.row_beats, 0) - leave)

@@ -41,9 +41,9 @@ def fields(*names):
 # Burst --------------------------------------------------------------------------------------------
 
 class Burst(LiteXModule):
-    """A record's address and length to the addresses of its beats; ``last`` with the last. One a cycle, no gaps."""
+    """A record's address and length (less one) to the addresses of its beats; ``last`` with the last. One a cycle, no gaps."""
     def __init__(self, length_bits):
-        self.sink   = sink   = stream.Endpoint([("address", ADDRESS_BITS), ("beats", length_bits)])
+        self.sink   = sink   = stream.Endpoint([("address", ADDRESS_BITS), ("last_beat", length_bits)])
         self.source = source = stream.Endpoint([("address", ADDRESS_BITS)])
 
         # # #
@@ -52,7 +52,7 @@ class Burst(LiteXModule):
         self.comb += [
             source.valid.eq(sink.valid),
             source.address.eq(sink.address + offset),
-            source.last.eq(offset == (sink.beats - 1)[:length_bits]),
+            source.last.eq(offset == sink.last_beat),
             sink.ready.eq(source.ready & source.last),
         ]
         self.sync += If(source.valid & source.ready, offset.eq(Mux(source.last, 0, offset + 1)))
@@ -69,14 +69,16 @@ class StateAddresses(LiteXModule):
         # # #
 
         self.burst = burst = Burst(length_bits)
-        omit = getattr(sink, omit_field)
+        omit      = getattr(sink, omit_field)
+        last_beat = Signal(length_bits)
         self.comb += [
             burst.sink.valid.eq(sink.valid & ~omit),
             burst.sink.address.eq(getattr(sink, address_field)),
-            burst.sink.beats.eq(self.beats),
+            burst.sink.last_beat.eq(last_beat),
             burst.source.connect(self.source),
             sink.ready.eq(burst.sink.ready | omit),
         ]
+        self.sync += last_beat.eq(self.beats - 1)
 
 # Input Addresses ----------------------------------------------------------------------------------
 
@@ -93,13 +95,17 @@ class InputAddresses(LiteXModule):
         # # #
 
         self.burst = burst = Burst(length_bits)
-        x      = Signal(ADDRESS_BITS)
-        bc     = Signal(ADDRESS_BITS)
-        tokens = Signal(16)
-        same   = Signal()
+        x       = Signal(ADDRESS_BITS)
+        bc      = Signal(ADDRESS_BITS)
+        tokens  = Signal(16)
+        same    = Signal()
+        x_last  = Signal(length_bits)
+        bc_last = Signal(length_bits)
         next_x, next_bc, next_token = Signal(), Signal(), Signal()
         self.comb += burst.source.connect(self.source)
         self.sync += [
+            x_last.eq(self.x_beats - 1),
+            bc_last.eq(self.bc_beats - 1),
             If(next_x,     x.eq(x           + Mux(sink.ready, sink.x,      self.x_stride))),
             If(next_bc,    bc.eq(bc         + Mux(sink.ready, sink.bc,     self.bc_stride))),
             If(next_token, tokens.eq(tokens + Mux(sink.ready, sink.tokens, 2**16 - 1))),
@@ -122,7 +128,7 @@ class InputAddresses(LiteXModule):
         fsm.act("X",
             burst.sink.valid.eq(1),
             burst.sink.address.eq(x),
-            burst.sink.beats.eq(self.x_beats),
+            burst.sink.last_beat.eq(x_last),
             If(burst.sink.ready,
                 next_x.eq(1),
                 If(same,
@@ -136,7 +142,7 @@ class InputAddresses(LiteXModule):
         fsm.act("BC",
             burst.sink.valid.eq(1),
             burst.sink.address.eq(bc),
-            burst.sink.beats.eq(self.bc_beats),
+            burst.sink.last_beat.eq(bc_last),
             If(burst.sink.ready,
                 next_bc.eq(1),
                 next_token.eq(1),
@@ -161,11 +167,13 @@ class OutputAddresses(LiteXModule):
         # # #
 
         self.burst = burst = Burst(length_bits)
-        y      = Signal(ADDRESS_BITS)
-        skip   = Signal(16)
-        tokens = Signal(16)
+        y         = Signal(ADDRESS_BITS)
+        skip      = Signal(16)
+        tokens    = Signal(16)
+        last_beat = Signal(length_bits)
         next_token, next_skip = Signal(), Signal()
         self.sync += [
+            last_beat.eq(self.beats - 1),
             If(next_token,
                 y.eq(y           + Mux(sink.ready, sink.y,      self.stride)),
                 tokens.eq(tokens + Mux(sink.ready, sink.tokens, 2**16 - 1)),
@@ -174,7 +182,7 @@ class OutputAddresses(LiteXModule):
         ]
         self.comb += [
             burst.sink.address.eq(y),
-            burst.sink.beats.eq(self.beats),
+            burst.sink.last_beat.eq(last_beat),
             burst.source.connect(source, omit={"last"}),
             source.last.eq(burst.source.last & (tokens == 1)),
         ]
@@ -287,24 +295,31 @@ class TileDMA(LiteXModule):
             [fifo.sink.valid.eq(descriptor.valid & descriptor.ready) for fifo in fifos],
         ]
 
-        # Data. ------------------------------------------------------------------------------------
+        # Data. Sums of addresses end in registers. ------------------------------------------------
+        def buffered(addresses):
+            buffer = stream.Buffer(addresses.source.description)
+            self.submodules += buffer
+            self.comb += addresses.source.connect(buffer.sink)
+            return buffer.source
+
         for addresses, reader, source in (
             (state_in, state_reader, self.state_source),
             (inputs,   input_reader, self.input_source)):
             self.comb += [
-                addresses.source.connect(reader.sink),
+                buffered(addresses).connect(reader.sink),
                 reader.source.connect(source),
             ]
         for addresses, writer, sink in (
             (state_out, state_writer, state_sink),
             (outputs,   y_writer,     y_sink)):
+            address = buffered(addresses)
             self.comb += [
-                writer.sink.valid.eq(addresses.source.valid & sink.valid),
-                writer.sink.last.eq(addresses.source.last),
-                writer.sink.address.eq(addresses.source.address),
+                writer.sink.valid.eq(address.valid & sink.valid),
+                writer.sink.last.eq(address.last),
+                writer.sink.address.eq(address.address),
                 writer.sink.data.eq(sink.data),
-                addresses.source.ready.eq(writer.sink.ready & sink.valid),
-                sink.ready.eq(writer.sink.ready & addresses.source.valid),
+                address.ready.eq(writer.sink.ready & sink.valid),
+                sink.ready.eq(writer.sink.ready & address.valid),
             ]
 
         # A tile retires when its y and its state are in memory. -----------------------------------

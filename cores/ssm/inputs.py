@@ -110,22 +110,30 @@ class InputBuffer(LiteXModule):
             taken.eq(granule.valid & granule.ready),
         ]
 
-        def record(state, write, beats, *at_end):
+        def last(beats):
+            """The index of the last granule of so many beats."""
+            index = Signal(len(beats) + 1)
+            self.sync += index.eq(Cat(0, beats) - 1)
+            return index
+
+        def record(state, write, last, *at_end):
             fsm.act(state,
                 write.eq(taken),
                 If(taken,
                     NextValue(index, index + 1),
-                    If(index == (Cat(0, beats) - 1)[:len(index)],
+                    If(index == last,
                         NextValue(index, 0),
                         *at_end
                     )
                 )
             )
-        end = (NextState("SCALARS"), filled.eq(1))
-        record("SCALARS", write_scalars, Constant(1, 1), NextState("X"))
-        record("X",       write_x,       self.x_beats,   If(tile.same_bc, *end).Else(NextState("B")))
-        record("B",       write_B,       self.bc_beats,  NextState("C"))
-        record("C",       write_C,       self.bc_beats,  *end)
+        end     = (NextState("SCALARS"), filled.eq(1))
+        x_last  = last(self.x_beats)
+        bc_last = last(self.bc_beats)
+        record("SCALARS", write_scalars, 1,       NextState("X"))
+        record("X",       write_x,       x_last,  If(tile.same_bc, *end).Else(NextState("B")))
+        record("B",       write_B,       bc_last, NextState("C"))
+        record("C",       write_C,       bc_last, *end)
 
         # Slots of B and C. A new one is never that of the token before, which may still be in use; earlier ones are not. --
         token    = Signal(16)

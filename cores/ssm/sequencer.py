@@ -131,11 +131,17 @@ class Sequencer(LiteXModule):
             self.sync += If(self.valid, pause.eq(interval - 1)).Elif(pause != 0, pause.eq(pause - 1))
 
         # Columns and rows. ------------------------------------------------------------------------
-        remaining = Signal(max=config.max_d_state + 1) # State columns from this column on.
+        remaining   = Signal(max=config.max_d_state + 1) # State columns from this column on.
+        last_row    = Signal.like(self.row)
+        last_column = Signal.like(self.column)
+        self.sync += [
+            last_row.eq(self.headdim - 1),
+            last_column.eq(self.columns - 1),
+        ]
         self.comb += [
             self.first.eq(self.column == 0),
-            self.last.eq(self.column == (self.columns - 1)[:len(self.column)]),
-            self.row_last.eq(self.row == (self.headdim - 1)[:len(self.row)]),
+            self.last.eq(self.column == last_column),
+            self.row_last.eq(self.row == last_row),
             [self.kill[lane].eq(remaining <= lane) for lane in range(lanes)],
         ]
         self.sync += [

@@ -43,11 +43,13 @@ class Counters(LiteXModule):
         # # #
 
         for name, (event, description) in events.items():
+            step   = Signal(len(event), name=f"{name}_step") # Of all counters a cycle late.
             count  = Signal(COUNTER_BITS, name=f"{name}_count")
             status = CSRStatus(COUNTER_BITS, name=name, description=description)
             setattr(self, name, status)
             self.sync += [
-                count.eq(count + event),
+                step.eq(event),
+                count.eq(count + step),
                 If(self.clear.re, count.eq(0)),
                 If(self.latch.re, status.status.eq(count)),
             ]

@@ -70,6 +70,9 @@ class TileMemory(LiteXModule):
 
         # # #
 
+        last_word = Signal(address_bits)
+        self.sync += last_word.eq(self.words - 1)
+
         # Status of the banks. ---------------------------------------------------------------------
         store_done = Signal()
         for bank in range(2):
@@ -105,7 +108,7 @@ class TileMemory(LiteXModule):
                 self.load_full.eq(0),
             ).Elif(self.load_write,
                 self.load_address.eq(self.load_address + 1),
-                self.load_full.eq(self.load_address == (self.words - 1)[:address_bits]),
+                self.load_full.eq(self.load_address == last_word),
             )
         ]
 
@@ -116,7 +119,7 @@ class TileMemory(LiteXModule):
             self.store_active.eq(store.valid & (self.storing >> self.store_bank)[0]),
             self.store_read.eq(self.store_active & ~store.skip & (self.store_address != self.words) &
                 (store_fifo.level < 8) & self.store_free),
-            last.eq(self.store_address == (self.words - 1)[:address_bits]),
+            last.eq(self.store_address == last_word),
             store_fifo.sink.valid.eq(delay(self, self.store_read, 1, reset_less=False)),
             store_fifo.sink.last.eq(delay(self, last, 1)),
             store_fifo.sink.data.eq(self.store_data),
