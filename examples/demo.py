@@ -119,7 +119,8 @@ def demo(args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens",  type=int, default=4, help="Tokens to decode; four times as many are then run as one job (default: %(default)s).")
+    parser.add_argument("--tokens",  type=int, default=4,
+        help="Tokens to decode; four times as many are then run as one job (default: %(default)s).")
     parser.add_argument("--verbose", action="store_true", help="Tell each step.")
     add_device_arguments(parser)
     args = parser.parse_args()

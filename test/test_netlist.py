@@ -5,6 +5,7 @@
 
 """The netlist is the design: what synthesis makes of the core, simulated against the bit-accurate model."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -26,6 +27,8 @@ CONFIGS = {
     "stochastic" : SSMConfig(lanes=4, max_headdim=8, max_d_state=16, stochastic_rounding=True),
 }
 
+DSP_BITS = {"xilinx": 25, "ecp5": 18}
+
 # Vectors ------------------------------------------------------------------------------------------
 
 def vector_tiles(vector):
@@ -46,7 +49,8 @@ def vector_tiles(vector):
 @pytest.mark.parametrize("family", SIMULATED)
 def test_equals_model(family, config):
     """The vectors of the self-test, special values among them; then larger tiles with and without stalls."""
-    rng = np.random.default_rng(1)
+    rng    = np.random.default_rng(1)
+    config = replace(config, dsp_bits=DSP_BITS[family])
     with CorePlayer(config, transform=partial(netlist, top="top", family=family)) as player:
         for vector in selftest_vectors(config):
             tiles, ys, states  = zip(*vector_tiles(vector))

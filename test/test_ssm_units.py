@@ -143,15 +143,15 @@ def test_scale_ten_million(seed):
 
 class Update(Module):
     """A TwoProductSum with random bits beside its operands."""
-    def __init__(self, stochastic):
-        self.submodules.unit = self.unit = TwoProductSum(stochastic)
+    def __init__(self, stochastic, dsp_bits):
+        self.submodules.unit = self.unit = TwoProductSum(stochastic, dsp_bits=dsp_bits)
         self.random = Signal(RANDOM_BITS)
         self.comb  += self.unit.random.eq(delay(self, self.random, TwoProductSum.random_cycle))
 
 
 @cache
-def update_unit(stochastic):
-    top    = Update(stochastic)
+def update_unit(stochastic, dsp_bits):
+    top    = Update(stochastic, dsp_bits)
     module = top.unit
     random = {"random": top.random} if stochastic else {}
     return Compiled(top, {"a": module.a, "b": module.b, "d": module.d, "kill": module.kill, **random,
@@ -159,7 +159,7 @@ def update_unit(stochastic):
         {"source": module.source})
 
 
-def run_update(h, dA, dt, x, B, kill=None, seed=0, random=None):
+def run_update(h, dA, dt, x, B, kill=None, seed=0, random=None, dsp_bits=25):
     """a*b + u*d for a = h, b = dA, u = dt*x and d = B, prepared here as the unit's docstring says."""
     table = normalised_table()
     t, s  = table[dt].astype(np.int64), table[x].astype(np.int64)
@@ -173,17 +173,18 @@ def run_update(h, dA, dt, x, B, kill=None, seed=0, random=None):
     exponent    = np.where(value, (t >> 10 & 63) + (s >> 10 & 63), junk.integers(0, 128, len(h)))
     kill        = np.zeros(len(h), np.uint8) if kill is None else kill
     randoms     = {} if random is None else {"random": random}
-    return play(update_unit(random is not None), TwoProductSum.latency, ["source"], a=h, b=table[dA], d=table[B],
+    return play(update_unit(random is not None, dsp_bits), TwoProductSum.latency, ["source"], a=h, b=table[dA], d=table[B],
         kill=kill, **randoms,
         u_significand=significand, u_exponent=exponent, u_sign=sign, u_zero=zero, u_inf=inf, u_nan=nan)["source"]
 
 
-def check_update(*vectors, seed=0):
-    assert np.array_equal(run_update(*vectors, seed=seed), exact.state_update(*vectors))
+def check_update(*vectors, **options):
+    assert np.array_equal(run_update(*vectors, **options), exact.state_update(*vectors))
 
 
-def test_update():
-    check_update(*exact.update_vectors(np.random.default_rng(40), 2*COUNT))
+@pytest.mark.parametrize("dsp_bits", [25, 18])
+def test_update(dsp_bits):
+    check_update(*exact.update_vectors(np.random.default_rng(40), 2*COUNT), dsp_bits=dsp_bits)
 
 
 @settings(max_examples=300, derandomize=True, deadline=None)
@@ -291,8 +292,8 @@ def test_multiplier(a_bits, b_bits, dsp):
 # Aligned Product ----------------------------------------------------------------------------------
 
 @cache
-def product_unit(dsp, dsp_shift=False):
-    module = AlignedProduct(dsp=dsp, dsp_shift=dsp_shift)
+def product_unit(dsp, dsp_shift=False, dsp_bits=25):
+    module = AlignedProduct(dsp=dsp, dsp_shift=dsp_shift, dsp_bits=dsp_bits)
     return module.latency, Compiled(module, {"a": module.a, "b": module.b, "kill": module.kill},
         {"source": module.source, **special_ports(module.special)})
 
@@ -309,7 +310,7 @@ def check_product(a, b, kill, *options):
         for p, q, k in zip(a[finite].tolist(), b[finite].tolist(), kill[finite].tolist())]
 
 
-@pytest.mark.parametrize("options", [(True,), (False,), (True, True)], ids=["dsp", "luts", "dsp-shift"])
+@pytest.mark.parametrize("options", [(True,), (False,), (True, True), (True, False, 18)], ids=["dsp", "luts", "dsp-shift", "dsp-18"])
 def test_product(options):
     rng  = np.random.default_rng(50)
     a, b = exact.operands(rng, (2, COUNT))

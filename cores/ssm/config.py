@@ -58,6 +58,7 @@ class SSMConfig:
     queue_depth : Tile descriptors the gateware holds (a power of two).
     pipelined   : False: the stages run one after the other, for comparison only; the bits are the same.
     resident_tiles : Head tiles kept on chip (2 to 256), for layers whose state stays there; 0: two, to work on in turn.
+    dsp_bits    : Bits of the signed numbers that a DSP block of the FPGA multiplies: 25, or 18 (Lattice's ECP5).
     stochastic_rounding : How the state is rounded: False, to nearest even; True, stochastically, by a seed.
 
     Raises
@@ -73,6 +74,7 @@ class SSMConfig:
     queue_depth : int = 8
     pipelined   : bool = True
     resident_tiles : int = 0
+    dsp_bits    : int = 25
     stochastic_rounding : bool = False
 
     def __post_init__(self):
@@ -88,6 +90,8 @@ class SSMConfig:
                 f"a multiple of {self.d_state_multiple} is.")
         if self.queue_depth not in (2, 4, 8, 16, 32):
             raise ValueError(f"queue_depth = {self.queue_depth!r} is not allowed: one of 2, 4, 8, 16, 32 is.")
+        if self.dsp_bits not in (18, 25):
+            raise ValueError(f"dsp_bits = {self.dsp_bits!r} is not allowed: 18 or 25 is.")
         if self.resident_tiles != 0:
             check_range("resident_tiles", self.resident_tiles, 2, 256)
         for name in ("pipelined", "stochastic_rounding"):

@@ -33,8 +33,8 @@ class Datapath(LiteXModule):
         x, D ---------> delay ---------------------> AlignedProduct ----^ (skip)
 
     A row's vectors come with growing columns; ``first`` marks the row's first, ``last`` its last: then y of the row
-    appears. With stochastic rounding ``key`` is of the token, ``column`` of the vector. ``kill`` (a bit a lane) takes lanes beyond the state size out: their new state is +0, they add nothing
-    to y.
+    appears. With stochastic rounding ``key`` is of the token, ``column`` of the vector. ``kill`` (a bit a lane) takes lanes
+    beyond the state size out: their new state is +0, they add nothing to y.
 
     Timing: with valid, row, first, last, kill, x, dt, dA and D of a vector in cycle 0, its state and B are due in cycle
     ``state_cycle``, its new state is there and its C is due in cycle ``new_state_cycle``, its y in cycle ``y_cycle``.
@@ -72,8 +72,8 @@ class Datapath(LiteXModule):
 
         # # #
 
-        # Few lanes leave DSP blocks over: for what all lanes share, and to shift factors.
-        dsp = lanes < 16
+        # Few lanes leave DSP blocks over, if they are wide: for what all lanes share, and to shift factors.
+        dsp = lanes < 16 and config.dsp_bits == 25
 
         # Operands that all lanes share. -----------------------------------------------------------
         self.scale      = scale      = Scale(dsp)
@@ -96,7 +96,7 @@ class Datapath(LiteXModule):
                 hash.column.eq(delay(self, self.column, wait)),
             ]
         for lane in range(lanes):
-            update = TwoProductSum(config.stochastic_rounding, dsp_shift=dsp)
+            update = TwoProductSum(config.stochastic_rounding, dsp_shift=dsp, dsp_bits=config.dsp_bits)
             if config.stochastic_rounding:
                 self.comb += update.random.eq(hash.source[RANDOM_BITS*lane:RANDOM_BITS*(lane + 1)])
             self.add_module(name=f"update{lane}", module=update)
@@ -110,7 +110,7 @@ class Datapath(LiteXModule):
             ]
 
         # Reduction. -------------------------------------------------------------------------------
-        self.dot = dot = DotProduct(lanes, dsp_shift=dsp)
+        self.dot = dot = DotProduct(lanes, dsp_shift=dsp, dsp_bits=config.dsp_bits)
         self.comb += dot.kill.eq(delay(self, kill, TwoProductSum.latency))
         for lane in range(lanes):
             self.comb += [
@@ -119,7 +119,7 @@ class Datapath(LiteXModule):
             ]
 
         # Skip: D*x joins the row's first sum. -----------------------------------------------------
-        self.skip = skip = AlignedProduct(dsp=dsp, dsp_shift=dsp)
+        self.skip = skip = AlignedProduct(dsp=dsp, dsp_shift=dsp, dsp_bits=config.dsp_bits)
         wait = self.new_state_cycle + dot_cycles - skip.latency
         self.comb += [
             skip.a.eq(delay(self, self.x, wait)),

@@ -41,7 +41,7 @@ def fields(*names):
 # Burst --------------------------------------------------------------------------------------------
 
 class Burst(LiteXModule):
-    """A record's address and length (less one) to the addresses of its beats; ``last`` with the last. One a cycle, no gaps."""
+    """A record's address, and its beats less one, to the addresses of its beats; ``last`` with the last. One a cycle."""
     def __init__(self, length_bits):
         self.sink   = sink   = stream.Endpoint([("address", ADDRESS_BITS), ("last_beat", length_bits)])
         self.source = source = stream.Endpoint([("address", ADDRESS_BITS)])

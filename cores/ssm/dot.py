@@ -10,7 +10,7 @@ from migen import *
 from litex.gen import *
 
 from cores.ssm.fp16 import Fields, delay, delay_together, shift_left, shifted_by
-from cores.ssm.multiplier import Multiplier
+from cores.ssm.multiplier import Multiplier, split_product
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -48,10 +48,11 @@ class AlignedProduct(LiteXModule):
     wait        : cycles by which product and source are later.
     dsp         : whether there is a DSP block for it.
     dsp_shift   : whether there are two more, to shift the factors.
+    dsp_bits    : bits of the signed numbers that a DSP block multiplies; less than 24 take two blocks.
     """
     latency = 5
 
-    def __init__(self, addend_bits=0, width=PRODUCT_BITS, wait=0, dsp=True, dsp_shift=False):
+    def __init__(self, addend_bits=0, width=PRODUCT_BITS, wait=0, dsp=True, dsp_shift=False, dsp_bits=25):
         self.a       = Signal(16)
         self.b       = Signal(16)
         self.kill    = Signal()
@@ -95,7 +96,9 @@ class AlignedProduct(LiteXModule):
         b_2 = shifted_by(self, b_1, shift_1[0:2], 1, 14, dsp_shift)
 
         # Cycles 3, 4: multiply.
-        if dsp:
+        if dsp and dsp_bits < 24:
+            near = delay(self, split_product(self, a_2, b_2, dsp_bits), wait)
+        elif dsp:
             product = Signal((38, True), reset_less=True)
             self.sync += product.eq(a_2*b_2)
             near = delay(self, product, 1 + wait)
@@ -144,8 +147,8 @@ class DotProduct(LiteXModule):
                                                   + -> ... -> source (81 + log2(lanes), signed)
                    ...                           -+
 
-    ``dsp_shift`` is :class:`AlignedProduct`'s. In a chain of four lanes a product is shifted to its place and added in one go, a LUT6 a bit; then a tree adds the
-    chains.
+    ``dsp_shift`` and ``dsp_bits`` are :class:`AlignedProduct`'s. In a chain of four lanes a product is shifted to its place
+    and added in one go, a LUT6 a bit; then a tree adds the chains.
 
     Latency: 6 + log2(lanes) cycles. Throughput: one sum a cycle. Any order of the sum gives the same bits.
     Model: the sum in :func:`model.bitexact.dot_skip`.
@@ -155,7 +158,7 @@ class DotProduct(LiteXModule):
         """The latency."""
         return AlignedProduct.latency + 1 + log2_int(lanes)
 
-    def __init__(self, lanes, dsp_shift=False):
+    def __init__(self, lanes, dsp_shift=False, dsp_bits=25):
         self.latency = self.cycles(lanes)
         self.a       = [Signal(16) for _ in range(lanes)]
         self.b       = [Signal(16) for _ in range(lanes)]
@@ -176,6 +179,7 @@ class DotProduct(LiteXModule):
                 width       = PRODUCT_BITS + (0, 1, 2, 2)[place],
                 wait        = place - early,
                 dsp_shift   = dsp_shift,
+                dsp_bits    = dsp_bits,
             )
             self.add_module(name=f"product{lane}", module=product)
             self.comb += [

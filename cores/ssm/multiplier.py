@@ -3,13 +3,35 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""Multiplication without a DSP block, for what the lanes share: three blocks a lane are theirs."""
+"""Multiplication without a DSP block, for what the lanes share: three blocks a lane are theirs; and with two, where one is
+too narrow."""
 
 from migen import *
 
 from litex.gen import *
 
 from cores.ssm.fp16 import delay
+
+# Split Product ------------------------------------------------------------------------------------
+
+def split_product(module, a, b, dsp_bits):
+    """``a*b`` two cycles later, by two DSP blocks that multiply signed numbers of `dsp_bits` bits, fewer than a has.
+
+    The first cycle ends after the blocks, not after the sum of their products. a is signed or not, b is not.
+    """
+    signed  = a.signed
+    at      = dsp_bits - 1
+    upper   = Signal((len(a) - at, signed))
+    low     = Signal(at + len(b), reset_less=True)
+    high    = Signal((len(upper) + len(b) + 1, signed), reset_less=True)
+    product = Signal((len(a) + len(b), signed), reset_less=True)
+    module.comb += upper.eq(a[at:])
+    module.sync += [
+        low.eq(a[:at]*b),
+        high.eq(upper*b),
+        product.eq(Cat(low[:at], high + low[at:])),
+    ]
+    return product
 
 # Multiplier ---------------------------------------------------------------------------------------
 

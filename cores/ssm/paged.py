@@ -57,10 +57,16 @@ class PagedReader(LiteXModule):
         page   = log2_int(page_beats)
         choice = sink.address[page:page + bits]
         self.order = order = ResetInserter()(stream.SyncFIFO([("choice", bits)], UNDER_WAY))
+        self.next  = next  = ResetInserter()(stream.Buffer([("choice", bits)]))
+        self.data  = data  = ResetInserter()(stream.Buffer(source.description))
         self.comb += [
             order.reset.eq(self.flush),
             order.sink.choice.eq(choice),
-            order.source.ready.eq(source.valid & source.ready),
+            order.source.connect(next.sink),
+            next.reset.eq(self.flush),
+            next.source.ready.eq(data.sink.valid & data.sink.ready),
+            data.reset.eq(self.flush),
+            data.source.connect(source),
             self.beat.eq(sum((reader.beat for reader in readers), Constant(0))),
         ]
         idle, stray = 1, 0
@@ -73,10 +79,10 @@ class PagedReader(LiteXModule):
                     sink.ready.eq(reader.sink.ready & order.sink.ready),
                     order.sink.valid.eq(sink.valid & reader.sink.ready),
                 ),
-                If(order.source.valid & (order.source.choice == n),
-                    source.valid.eq(reader.source.valid),
-                    source.data.eq(reader.source.data),
-                    reader.source.ready.eq(source.ready),
+                If(next.source.valid & (next.source.choice == n),
+                    data.sink.valid.eq(reader.source.valid),
+                    data.sink.data.eq(reader.source.data),
+                    reader.source.ready.eq(data.sink.ready),
                 ),
             ]
             idle, stray = idle & reader.idle, stray | reader.out_of_range
@@ -93,7 +99,10 @@ class PagedWriter(LiteXModule):
     ``done`` pulses when the beat marked ``last`` and all before it are in the memory.
     """
     def __init__(self, ports, region, page_beats):
-        self.sink = sink = stream.Endpoint([("address", ADDRESS_BITS), ("data", 8*BEAT_BYTES)])
+        # Whether a beat is taken comes from a register: that of a tile's words is not behind the ports' choice.
+        self.buffer = buffer = stream.Buffer([("address", ADDRESS_BITS), ("data", 8*BEAT_BYTES)],
+            pipe_valid=False, pipe_ready=True)
+        self.sink = buffer.sink
         self.done = Signal()
         self.idle = Signal()
         self.beat = Signal(bits_for(len(ports)))
@@ -103,6 +112,7 @@ class PagedWriter(LiteXModule):
 
         writers = [MemoryWriter(port, region) for port in ports]
         self.submodules += writers
+        sink   = buffer.source
         bits   = log2_int(len(ports))
         page   = log2_int(page_beats)
         choice = sink.address[page:page + bits]
@@ -110,7 +120,7 @@ class PagedWriter(LiteXModule):
         self.comb += [
             order.sink.choice.eq(choice),
             order.sink.last.eq(sink.last),
-            self.idle.eq(~order.source.valid),
+            self.idle.eq(~sink.valid & ~order.source.valid),
             self.beat.eq(sum((writer.beat for writer in writers), Constant(0))),
             self.done.eq(order.source.valid & order.source.ready & order.source.last),
         ]

@@ -11,6 +11,7 @@ from litex.gen import *
 
 from cores.ssm.config import RANDOM_BITS
 from cores.ssm.fp16 import *
+from cores.ssm.multiplier import split_product
 from cores.ssm.rounding import FINITE, INFINITE, NAN, ZERO, Round
 from cores.ssm.scale import SCALED_LAYOUT
 
@@ -48,13 +49,14 @@ class TwoProductSum(LiteXModule):
     u is signed. d counts as positive and a*b is added or subtracted; d's sign then negates the result.
 
     Latency: 10 cycles. Throughput: one sum a cycle. Multipliers: 23 x 14 and 22 x 11 bits, one DSP48E1 each; the latter
-    also adds the lower 46 bits of the sum. With ``dsp_shift`` two more shift the former's factors.
+    also adds the lower 46 bits of the sum. With ``dsp_shift`` two more shift the former's factors. Blocks of less than 25
+    bits (``dsp_bits``) take two for each.
     Model: :func:`model.bitexact.state_update`.
     """
     latency      = 10
     random_cycle = latency - Round.latency + Round.random_cycle
 
-    def __init__(self, stochastic=False, dsp_shift=False):
+    def __init__(self, stochastic=False, dsp_shift=False, dsp_bits=25):
         self.a      = Signal(16)
         self.b      = Signal(NORMALISED_BITS)
         self.u      = u = Record(SCALED_LAYOUT)
@@ -149,22 +151,30 @@ class TwoProductSum(LiteXModule):
         above_2 = delay(self, above, 1)
 
         # Cycles 3, 4: multiply. -------------------------------------------------------------------
-        ab_3       = Signal(37, reset_less=True)
-        near       = Signal(37, reset_less=True)
         exponent_3 = Signal((8, True), reset_less=True)
         self.sync += [
-            ab_3.eq(a_2*b_2),
-            near.eq(ab_3),
             exponent_3.eq(
                 Mux(above_2, delay(self, a_exponent, 1), delay(self, d_exponent, 1)) +
                 Mux(above_2, delay(self, b_exponent, 1), delay(self, u_exponent, 1))),
         ]
+        ud_4 = Signal((34, True), reset_less=True)
+        if dsp_bits < 25:
+            near = split_product(self, a_2, b_2, dsp_bits)
+            self.comb += ud_4.eq(
+                split_product(self, delay(self, u.significand, 2), delay(self, d.significand, 2), dsp_bits))
+        else:
+            ab_3 = Signal(37, reset_less=True)
+            near = Signal(37, reset_less=True)
+            self.sync += [
+                ab_3.eq(a_2*b_2),
+                near.eq(ab_3),
+                ud_4.eq(delay(self, u.significand, 3)*delay(self, d.significand, 3)),
+            ]
         far, subtract_4 = delay_together(self, (shift[4:6], subtract), 3)
 
         # Cycle 5: shift the rest of the way, and add. To subtract: complement and carry. ----------
         wide       = Signal(28 + FRAME)
         sticky     = Signal()
-        ud_4       = Signal((34, True), reset_less=True)
         low        = Signal((LOW + 2, True), reset_less=True)
         high       = Signal((FRAME - LOW, True), reset_less=True)
         lsb        = Signal(reset_less=True)
@@ -176,7 +186,6 @@ class TwoProductSum(LiteXModule):
             frame.eq(wide[28:] ^ Replicate(subtract_4, FRAME)),
         ]
         self.sync += [
-            ud_4.eq(delay(self, u.significand, 3)*delay(self, d.significand, 3)),
             low.eq(ud_4 + frame[:LOW]),
             high.eq(frame[LOW:]),
             lsb.eq(subtract_4 | sticky),
