@@ -143,11 +143,12 @@ class SSMCore(LiteXModule):
         y_cycle        = x_cycle + datapath.y_cycle
         self.sequencer = sequencer = Sequencer(config, interval=1 if config.pipelined else y_cycle)
         self.tiles     = tiles     = ResidentTiles(config) if config.resident_tiles else TileBanks(config)
-        self.run_fifo   = run_fifo   = stream.SyncFIFO(sequencer.command.description.payload_layout, 4)
-        self.run_buffer = run_buffer = stream.Buffer(sequencer.command.description.payload_layout)
-        self.load_fifo  = load_fifo  = stream.SyncFIFO(tiles.load.description.payload_layout, 4)
-        self.store_fifo = store_fifo = stream.SyncFIFO([("skip", 1)], 4)
-        self.input_fifo = input_fifo = stream.SyncFIFO([("tokens", 16), ("same_bc", 1)], 4)
+        self.run_fifo    = run_fifo    = stream.SyncFIFO(sequencer.command.description.payload_layout, 4)
+        self.run_buffer  = run_buffer  = stream.Buffer(sequencer.command.description.payload_layout)
+        self.load_fifo   = load_fifo   = stream.SyncFIFO(tiles.load.description.payload_layout, 4)
+        self.load_buffer = load_buffer = stream.Buffer(tiles.load.description.payload_layout)
+        self.store_fifo  = store_fifo  = stream.SyncFIFO([("skip", 1)], 4)
+        self.input_fifo  = input_fifo  = stream.SyncFIFO([("tokens", 16), ("same_bc", 1)], 4)
         fifos = (run_fifo, load_fifo, store_fifo, input_fifo)
         room  = reduce(and_, (fifo.sink.ready for fifo in fifos))
         self.comb += [
@@ -167,7 +168,8 @@ class SSMCore(LiteXModule):
             ] if config.resident_tiles else [],
             run_fifo.source.connect(run_buffer.sink),
             run_buffer.source.connect(sequencer.command),
-            load_fifo.source.connect(tiles.load),
+            load_fifo.source.connect(load_buffer.sink),
+            load_buffer.source.connect(tiles.load),
             store_fifo.source.connect(tiles.store),
         ]
 

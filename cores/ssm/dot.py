@@ -10,7 +10,7 @@ from migen import *
 from litex.gen import *
 
 from cores.ssm.fp16 import Fields, delay, delay_together, shift_left, shifted_by
-from cores.ssm.multiplier import Multiplier, split_product
+from cores.ssm.multiplier import Multiplier, shifted_product
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -48,7 +48,7 @@ class AlignedProduct(LiteXModule):
     wait        : cycles by which product and source are later.
     dsp         : whether there is a DSP block for it.
     dsp_shift   : whether there are two more, to shift the factors.
-    dsp_bits    : bits of the signed numbers that a DSP block multiplies; less than 24 take two blocks.
+    dsp_bits    : bits of the signed numbers that a DSP block multiplies; with less than 24 the product is shifted.
     """
     latency = 5
 
@@ -91,13 +91,13 @@ class AlignedProduct(LiteXModule):
             special_1.negative.eq(inf &  sign & ~self.kill),
         ]
 
-        # Cycle 2: shift the factors.
-        a_2 = shifted_by(self, a_1, shift_1[2:4], 4, 24, dsp_shift)
-        b_2 = shifted_by(self, b_1, shift_1[0:2], 1, 14, dsp_shift)
-
-        # Cycles 3, 4: multiply.
-        if dsp and dsp_bits < 24:
-            near = delay(self, split_product(self, a_2, b_2, dsp_bits), wait)
+        # Cycles 2 to 4: shift the factors and multiply.
+        narrow = dsp and dsp_bits < 24
+        if not narrow:
+            a_2 = shifted_by(self, a_1, shift_1[2:4], 4, 24, dsp_shift)
+            b_2 = shifted_by(self, b_1, shift_1[0:2], 1, 14, dsp_shift)
+        if narrow:
+            near = delay(self, shifted_product(self, a_1, b_1, shift_1[:4], 38), wait)
         elif dsp:
             product = Signal((38, True), reset_less=True)
             self.sync += product.eq(a_2*b_2)

@@ -7,24 +7,39 @@
 too narrow."""
 
 from migen import *
+from migen.fhdl.bitcontainer import value_bits_sign
 
 from litex.gen import *
 
 from cores.ssm.fp16 import delay
 
+# Shifted Product ----------------------------------------------------------------------------------
+
+def shifted_product(module, a, b, shift, width):
+    """``a*b`` shifted left by `shift` (4 bits), to `width` bits, three cycles later, for DSP blocks that are too narrow for
+    factors already shifted: registers that may lie at the block, product, shift."""
+    signed  = value_bits_sign(a)[1]
+    product = Signal((len(a) + len(b), signed), reset_less=True)
+    fine    = Signal((len(product) + 3, signed))
+    result  = Signal((width, signed), reset_less=True)
+    select  = delay(module, shift, 2)
+    module.sync += [
+        product.eq(delay(module, a, 1)*delay(module, b, 1)),
+        Case(select[2:], {n: result.eq(fine << 4*n) for n in range(4)}),
+    ]
+    module.comb += Case(select[:2], {n: fine.eq(product << n) for n in range(4)})
+    return result
+
 # Split Product ------------------------------------------------------------------------------------
 
 def split_product(module, a, b, dsp_bits):
-    """``a*b`` two cycles later, by two DSP blocks that multiply signed numbers of `dsp_bits` bits, fewer than a has.
-
-    The first cycle ends after the blocks, not after the sum of their products. a is signed or not, b is not.
-    """
-    signed  = a.signed
+    """``a*b`` of a signed a and an unsigned b two cycles later, by two DSP blocks that multiply signed numbers of `dsp_bits`
+    bits, fewer than a has. The first cycle ends after the blocks, not after the sum of their products."""
     at      = dsp_bits - 1
-    upper   = Signal((len(a) - at, signed))
+    upper   = Signal((len(a) - at, True))
     low     = Signal(at + len(b), reset_less=True)
-    high    = Signal((len(upper) + len(b) + 1, signed), reset_less=True)
-    product = Signal((len(a) + len(b), signed), reset_less=True)
+    high    = Signal((len(upper) + len(b) + 1, True), reset_less=True)
+    product = Signal((len(a) + len(b), True), reset_less=True)
     module.comb += upper.eq(a[at:])
     module.sync += [
         low.eq(a[:at]*b),

@@ -11,7 +11,7 @@ from litex.gen import *
 
 from cores.ssm.config import RANDOM_BITS
 from cores.ssm.fp16 import *
-from cores.ssm.multiplier import split_product
+from cores.ssm.multiplier import shifted_product, split_product
 from cores.ssm.rounding import FINITE, INFINITE, NAN, ZERO, Round
 from cores.ssm.scale import SCALED_LAYOUT
 
@@ -49,8 +49,8 @@ class TwoProductSum(LiteXModule):
     u is signed. d counts as positive and a*b is added or subtracted; d's sign then negates the result.
 
     Latency: 10 cycles. Throughput: one sum a cycle. Multipliers: 23 x 14 and 22 x 11 bits, one DSP48E1 each; the latter
-    also adds the lower 46 bits of the sum. With ``dsp_shift`` two more shift the former's factors. Blocks of less than 25
-    bits (``dsp_bits``) take two for each.
+    also adds the lower 46 bits of the sum. With ``dsp_shift`` two more shift the former's factors. With blocks of less than
+    25 bits (``dsp_bits``) the former is 11 x 11 bits and shifted afterwards, the latter takes two.
     Model: :func:`model.bitexact.state_update`.
     """
     latency      = 10
@@ -146,8 +146,6 @@ class TwoProductSum(LiteXModule):
             If(place + 64 < 0, shift.eq(0)), # All of it below the frame.
             If(above,       shift.eq(63)),
         ]
-        a_2     = shifted_by(self, a_1, shift[2:4], 4, 23, dsp_shift)
-        b_2     = shifted_by(self, b_1, shift[0:2], 1, 14, dsp_shift)
         above_2 = delay(self, above, 1)
 
         # Cycles 3, 4: multiply. -------------------------------------------------------------------
@@ -159,10 +157,12 @@ class TwoProductSum(LiteXModule):
         ]
         ud_4 = Signal((34, True), reset_less=True)
         if dsp_bits < 25:
-            near = split_product(self, a_2, b_2, dsp_bits)
+            near = shifted_product(self, a_1, b_1, shift[:4], 37)
             self.comb += ud_4.eq(
                 split_product(self, delay(self, u.significand, 2), delay(self, d.significand, 2), dsp_bits))
         else:
+            a_2  = shifted_by(self, a_1, shift[2:4], 4, 23, dsp_shift)
+            b_2  = shifted_by(self, b_1, shift[0:2], 1, 14, dsp_shift)
             ab_3 = Signal(37, reset_less=True)
             near = Signal(37, reset_less=True)
             self.sync += [
