@@ -59,6 +59,7 @@ class SSMConfig:
     pipelined   : False: the stages run one after the other, for comparison only; the bits are the same.
     resident_tiles : Head tiles kept on chip (2 to 256), for layers whose state stays there; 0: two, to work on in turn.
     dsp_bits    : Bits of the signed numbers that a DSP block of the FPGA multiplies: 25, or 18 (Lattice's ECP5).
+    standstill  : Whether the datapath stands still without a vector, which takes a net to all of its registers.
     stochastic_rounding : How the state is rounded: False, to nearest even; True, stochastically, by a seed.
 
     Raises
@@ -75,6 +76,7 @@ class SSMConfig:
     pipelined   : bool = True
     resident_tiles : int = 0
     dsp_bits    : int = 25
+    standstill  : bool = True
     stochastic_rounding : bool = False
 
     def __post_init__(self):
@@ -94,7 +96,7 @@ class SSMConfig:
             raise ValueError(f"dsp_bits = {self.dsp_bits!r} is not allowed: 18 or 25 is.")
         if self.resident_tiles != 0:
             check_range("resident_tiles", self.resident_tiles, 2, 256)
-        for name in ("pipelined", "stochastic_rounding"):
+        for name in ("pipelined", "standstill", "stochastic_rounding"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} = {getattr(self, name)!r} is not allowed: True or False is.")
 

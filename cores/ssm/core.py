@@ -138,7 +138,8 @@ class SSMCore(LiteXModule):
             self.comb += self.tile_beats.eq(tile_words >> log2_int(BEAT_ELEMENTS//lanes))
 
         # Commands go to the sequencer, the loader and the storer. ---------------------------------
-        self.datapath  = datapath  = CEInserter()(Datapath(config))
+        datapath       = Datapath(config)
+        self.datapath  = datapath  = CEInserter()(datapath) if config.standstill else datapath
         x_cycle        = 2                                   # x is there; the datapath's cycle 0.
         y_cycle        = x_cycle + datapath.y_cycle
         self.sequencer = sequencer = Sequencer(config, interval=1 if config.pipelined else y_cycle)
@@ -203,15 +204,16 @@ class SSMCore(LiteXModule):
             valid.append(delay(self, valid[-1], 1, reset_less=False))
 
         # Without a vector the datapath stands still: it costs no power, and a simulation no time.
-        active = Signal(max=y_cycle + 2)
-        self.sync += [
-            If(vector.valid,
-                active.eq(y_cycle + 1),
-            ).Elif(active != 0,
-                active.eq(active - 1),
-            ),
-            datapath.ce.eq(active != 0),
-        ]
+        if config.standstill:
+            active = Signal(max=y_cycle + 2)
+            self.sync += [
+                If(vector.valid,
+                    active.eq(y_cycle + 1),
+                ).Elif(active != 0,
+                    active.eq(active - 1),
+                ),
+                datapath.ce.eq(active != 0),
+            ]
 
         slot_C = delay(self, vector.slot, C_read)
         bank_w = delay(self, vector.bank, state_write)
