@@ -310,7 +310,8 @@ def check_product(a, b, kill, *options):
         for p, q, k in zip(a[finite].tolist(), b[finite].tolist(), kill[finite].tolist())]
 
 
-@pytest.mark.parametrize("options", [(True,), (False,), (True, True), (True, False, 18)], ids=["dsp", "luts", "dsp-shift", "dsp-18"])
+@pytest.mark.parametrize("options", [(True,), (False,), (True, True), (True, False, 18)],
+    ids=["dsp", "luts", "dsp-shift", "dsp-18"])
 def test_product(options):
     rng  = np.random.default_rng(50)
     a, b = exact.operands(rng, (2, COUNT))

@@ -92,22 +92,21 @@ class AlignedProduct(LiteXModule):
         ]
 
         # Cycles 2 to 4: shift the factors and multiply.
-        narrow = dsp and dsp_bits < 24
-        if not narrow:
+        if dsp and dsp_bits < 24:
+            near = delay(self, shifted_product(self, a_1, b_1, shift_1[:4], 38), wait)
+        else:
             a_2 = shifted_by(self, a_1, shift_1[2:4], 4, 24, dsp_shift)
             b_2 = shifted_by(self, b_1, shift_1[0:2], 1, 14, dsp_shift)
-        if narrow:
-            near = delay(self, shifted_product(self, a_1, b_1, shift_1[:4], 38), wait)
-        elif dsp:
-            product = Signal((38, True), reset_less=True)
-            self.sync += product.eq(a_2*b_2)
-            near = delay(self, product, 1 + wait)
-        else:
-            self.multiplier = multiplier = Multiplier(24, 14) # Its product is negative, too.
-            self.comb += multiplier.a.eq(a_2), multiplier.b.eq(b_2)
-            near  = multiplier.source
-            wait += multiplier.latency - 2
-            self.latency += multiplier.latency - 2
+            if dsp:
+                product = Signal((38, True), reset_less=True)
+                self.sync += product.eq(a_2*b_2)
+                near = delay(self, product, 1 + wait)
+            else:
+                self.multiplier = multiplier = Multiplier(24, 14) # Its product is negative, too.
+                self.comb += multiplier.a.eq(a_2), multiplier.b.eq(b_2)
+                near  = multiplier.source
+                wait += multiplier.latency - 2
+                self.latency += multiplier.latency - 2
         far, special_4 = delay_together(self, (shift_1[4:6], special_1.raw_bits()), 3 + wait)
 
         # Cycle 5: shift the rest of the way, and add.

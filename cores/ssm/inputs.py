@@ -110,7 +110,7 @@ class InputBuffer(LiteXModule):
             taken.eq(granule.valid & granule.ready),
         ]
 
-        def last(beats):
+        def last_index(beats):
             """The index of the last granule of so many beats."""
             index = Signal(len(beats) + 1)
             self.sync += index.eq(Cat(0, beats) - 1)
@@ -128,8 +128,8 @@ class InputBuffer(LiteXModule):
                 )
             )
         end     = (NextState("SCALARS"), filled.eq(1))
-        x_last  = last(self.x_beats)
-        bc_last = last(self.bc_beats)
+        x_last  = last_index(self.x_beats)
+        bc_last = last_index(self.bc_beats)
         record("SCALARS", write_scalars, 1,       NextState("X"))
         record("X",       write_x,       x_last,  If(tile.same_bc, *end).Else(NextState("B")))
         record("B",       write_B,       bc_last, NextState("C"))

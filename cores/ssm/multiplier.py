@@ -11,7 +11,7 @@ from migen.fhdl.bitcontainer import value_bits_sign
 
 from litex.gen import *
 
-from cores.ssm.fp16 import delay
+from cores.ssm.fp16 import delay, shifted_by
 
 # Shifted Product ----------------------------------------------------------------------------------
 
@@ -21,14 +21,10 @@ def shifted_product(module, a, b, shift, width):
     signed  = value_bits_sign(a)[1]
     product = Signal((len(a) + len(b), signed), reset_less=True)
     fine    = Signal((len(product) + 3, signed))
-    result  = Signal((width, signed), reset_less=True)
     select  = delay(module, shift, 2)
-    module.sync += [
-        product.eq(delay(module, a, 1)*delay(module, b, 1)),
-        Case(select[2:], {n: result.eq(fine << 4*n) for n in range(4)}),
-    ]
+    module.sync += product.eq(delay(module, a, 1)*delay(module, b, 1))
     module.comb += Case(select[:2], {n: fine.eq(product << n) for n in range(4)})
-    return result
+    return shifted_by(module, fine, select[2:], 4, width, dsp=False)
 
 # Split Product ------------------------------------------------------------------------------------
 
