@@ -194,7 +194,7 @@ class MemoryWriter(LiteXModule):
     """
     def __init__(self, port, region, depth=BLOCK_DEPTH):
         check_width(port)
-        self.sink         = sink = stream.Endpoint([("address", ADDRESS_BITS), ("data", 8*BEAT_BYTES)])
+        self.sink         = stream.Endpoint([("address", ADDRESS_BITS), ("data", 8*BEAT_BYTES)])
         self.done         = Signal()
         self.idle         = Signal()
         self.beat         = Signal() # Pulse: a beat was written.
@@ -203,22 +203,28 @@ class MemoryWriter(LiteXModule):
 
         # # #
 
-        inside = Signal()
+        # A beat, and whether it lies inside, from registers.
+        self.buffer = buffer = stream.Buffer([("address", ADDRESS_BITS), ("data", 8*BEAT_BYTES), ("inside", 1)])
+        sink   = buffer.source
+        inside = sink.inside
         self.comb += [
-            inside.eq(region.contains(sink.address)),
+            self.sink.connect(buffer.sink),
+            buffer.sink.inside.eq(region.contains(self.sink.address)),
             self.out_of_range.eq(sink.valid & ~inside),
         ]
 
         if isinstance(port, LiteDRAMNativePort):
             # The data waits here until the memory asks for it, three cycles after the command at the earliest. A beat outside
-            # goes the same way, to be dropped in order.
+            # goes the same way, to be dropped in order. Whether there is room comes from a register, a cycle late.
             self.fifo = fifo = stream.SyncFIFO([("data", 8*BEAT_BYTES), ("drop", 1)], depth, buffered=depth >= BLOCK_DEPTH)
+            room = Signal()
+            self.sync += room.eq(fifo.level < depth - 1)
             self.comb += [
                 port.cmd.we.eq(1),
                 port.cmd.addr.eq(sink.address[:region.bits]),
-                port.cmd.valid.eq(sink.valid & inside & fifo.sink.ready),
-                sink.ready.eq((port.cmd.ready | ~inside) & fifo.sink.ready),
-                fifo.sink.valid.eq(sink.valid & (port.cmd.ready | ~inside)),
+                port.cmd.valid.eq(sink.valid & inside & room),
+                sink.ready.eq((port.cmd.ready | ~inside) & room),
+                fifo.sink.valid.eq(sink.valid & sink.ready),
                 fifo.sink.last.eq(sink.last),
                 fifo.sink.data.eq(sink.data),
                 fifo.sink.drop.eq(~inside),
@@ -230,7 +236,7 @@ class MemoryWriter(LiteXModule):
                 self.beat.eq(port.wdata.valid & port.wdata.ready),
                 self.retired.eq(fifo.source.valid & fifo.source.ready),
                 self.done.eq(self.retired & fifo.source.last),
-                self.idle.eq(fifo.level == 0),
+                self.idle.eq(~sink.valid & (fifo.level == 0)),
             ]
         else:
             self.comb += [

@@ -99,10 +99,7 @@ class PagedWriter(LiteXModule):
     ``done`` pulses when the beat marked ``last`` and all before it are in the memory.
     """
     def __init__(self, ports, region, page_beats):
-        # Whether a beat is taken comes from a register: that of a tile's words is not behind the ports' choice.
-        self.buffer = buffer = stream.Buffer([("address", ADDRESS_BITS), ("data", 8*BEAT_BYTES)],
-            pipe_valid=False, pipe_ready=True)
-        self.sink = buffer.sink
+        self.sink = sink = stream.Endpoint([("address", ADDRESS_BITS), ("data", 8*BEAT_BYTES)])
         self.done = Signal()
         self.idle = Signal()
         self.beat = Signal(bits_for(len(ports)))
@@ -112,14 +109,16 @@ class PagedWriter(LiteXModule):
 
         writers = [MemoryWriter(port, region) for port in ports]
         self.submodules += writers
-        sink   = buffer.source
         bits   = log2_int(len(ports))
         page   = log2_int(page_beats)
         choice = sink.address[page:page + bits]
         self.order = order = stream.SyncFIFO([("choice", bits)], UNDER_WAY)
+        room = Signal() # A cycle late.
+        self.sync += room.eq(order.level < UNDER_WAY - 1)
         self.comb += [
             order.sink.choice.eq(choice),
             order.sink.last.eq(sink.last),
+            order.sink.valid.eq(sink.valid & sink.ready),
             self.idle.eq(~sink.valid & ~order.source.valid),
             self.beat.eq(sum((writer.beat for writer in writers), Constant(0))),
             self.done.eq(order.source.valid & order.source.ready & order.source.last),
@@ -132,9 +131,8 @@ class PagedWriter(LiteXModule):
                 writer.sink.address.eq(sink.address),
                 writer.sink.data.eq(sink.data),
                 If(choice == n,
-                    writer.sink.valid.eq(sink.valid & order.sink.ready),
-                    sink.ready.eq(writer.sink.ready & order.sink.ready),
-                    order.sink.valid.eq(sink.valid & writer.sink.ready),
+                    writer.sink.valid.eq(sink.valid & room),
+                    sink.ready.eq(writer.sink.ready & room),
                 ),
                 retire.eq(order.source.valid & (order.source.choice == n) & (retired != 0)),
                 If(retire, order.source.ready.eq(1)),
