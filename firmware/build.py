@@ -5,12 +5,11 @@
 
 """Builds the firmware against a LiteX build directory (with its ``software/include/generated``)."""
 
-import dataclasses
 import os
 import re
 import subprocess
 
-from cores.ssm.config import SSMConfig
+from cores.ssm.config import FIRMWARE_CONSTANTS, SSMConfig
 
 from firmware.vectors import vectors_header
 
@@ -34,11 +33,10 @@ def built_config(build_dir):
             constants = dict(re.findall(r"^#define (\w+) (\d+)$", file.read(), re.MULTILINE))
     except FileNotFoundError:
         raise BuildError(f"{header} does not exist: build the SoC's software first.") from None
-    fields  = dataclasses.fields(SSMConfig)
-    missing = [name for name in (f"SSM_{field.name.upper()}" for field in fields) if name not in constants]
+    missing = [name for name in FIRMWARE_CONSTANTS if name not in constants]
     if missing:
         raise BuildError(f"{header} does not define {', '.join(missing)}: the SoC was built without the accelerator.")
-    return SSMConfig(**{field.name: field.type(int(constants[f"SSM_{field.name.upper()}"])) for field in fields})
+    return SSMConfig(**{field.name: field.type(int(constants[name])) for name, field in FIRMWARE_CONSTANTS.items()})
 
 
 def write_headers(directory, config):

@@ -5,11 +5,9 @@
 
 """Adds the SSM accelerator to a LiteX SoC."""
 
-import dataclasses
-
 from litex.soc.interconnect import wishbone
 
-from cores.ssm.config import BEAT_BYTES
+from cores.ssm.config import BEAT_BYTES, FIRMWARE_CONSTANTS
 from cores.ssm.memory import SharedPort
 from cores.ssm.ssm import COUNTER_BITS, SSM
 
@@ -75,6 +73,6 @@ def add_ssm(soc, config, name="ssm", allow_l2_cache=False):
     soc.add_module(name=name, module=SSM(config, reads, writes, region.origin, region.size, page))
     if soc.irq.enabled:
         soc.irq.add(name, use_loc_if_exists=True)
-    for parameter, value in dataclasses.asdict(config).items():
-        soc.add_constant(f"SSM_{parameter.upper()}", int(value)) # For the firmware.
+    for constant, field in FIRMWARE_CONSTANTS.items():
+        soc.add_constant(constant, int(getattr(config, field.name)))
     soc.add_constant("SSM_COUNTER_BITS", COUNTER_BITS)

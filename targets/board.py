@@ -78,7 +78,7 @@ class BoardSoC(SoCCore):
         """
         self.add_uartbone(baudrate=baudrate)
         add_console(self)
-        add_system(self, replace(config, standstill=False)) # Without a net to thousands of registers.
+        add_system(self, replace(config, standstill="never")) # Without a net to thousands of registers.
         if with_flash_boot:
             add_flash_boot(self, self.flash_module)
         if hasattr(self, "ethphy"):

@@ -138,8 +138,7 @@ class SSMCore(LiteXModule):
             self.comb += self.tile_beats.eq(tile_words >> log2_int(BEAT_ELEMENTS//lanes))
 
         # Commands go to the sequencer, the loader and the storer. ---------------------------------
-        datapath       = Datapath(config)
-        self.datapath  = datapath  = CEInserter()(datapath) if config.standstill else datapath
+        self.datapath  = datapath  = Datapath(config)
         x_cycle        = 2                                   # x is there; the datapath's cycle 0.
         y_cycle        = x_cycle + datapath.y_cycle
         self.sequencer = sequencer = Sequencer(config, interval=1 if config.pipelined else y_cycle)
@@ -203,17 +202,33 @@ class SSMCore(LiteXModule):
         for _ in range(y_cycle):
             valid.append(delay(self, valid[-1], 1, reset_less=False))
 
-        # Without a vector the datapath stands still: it costs no power, and a simulation no time.
-        if config.standstill:
-            active = Signal(max=y_cycle + 2)
+        # Without a vector the datapath stands still: it costs no power, and a simulation no time. After a reset it moves, to be
+        # reset too.
+        if config.standstill != "never":
+            active = Signal(max=y_cycle + 2, reset=y_cycle + 1)
+            moving = Signal(reset=1)
             self.sync += [
                 If(vector.valid,
                     active.eq(y_cycle + 1),
                 ).Elif(active != 0,
                     active.eq(active - 1),
                 ),
-                datapath.ce.eq(active != 0),
+                moving.eq(active != 0),
             ]
+        if config.standstill == "enable":
+            CEInserter()(datapath)
+            self.comb += datapath.ce.eq(moving)
+        elif config.standstill == "clock":
+            ClockDomainsRenamer("datapath")(datapath)
+            self.cd_datapath = ClockDomain()
+            self.cd_falling  = ClockDomain(reset_less=True)
+            run = Signal() # Changes while the clock is low.
+            self.comb += [
+                self.cd_falling.clk.eq(~ClockSignal()),
+                self.cd_datapath.clk.eq(ClockSignal() & run),
+                self.cd_datapath.rst.eq(ResetSignal()),
+            ]
+            self.sync.falling += run.eq(moving)
 
         slot_C = delay(self, vector.slot, C_read)
         bank_w = delay(self, vector.bank, state_write)

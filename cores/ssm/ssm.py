@@ -195,7 +195,8 @@ class SSM(LiteXModule, AutoDoc):
         writers = (state_writer, y_writer)
 
         # Core and DMA. ----------------------------------------------------------------------------
-        self.core = core = ResetInserter()(SSMCore(config))
+        clocks = ("sys", "datapath") if config.standstill == "clock" else ("sys",)
+        self.core = core = ResetInserter(clocks)(SSMCore(config))
         self.dma  = dma  = ResetInserter()(
             TileDMA(config, state_reader, input_reader, state_writer, y_writer, config.queue_depth))
         self.comb += [
@@ -221,7 +222,7 @@ class SSM(LiteXModule, AutoDoc):
         quiet     = Signal()
         self.comb += [
             quiet.eq(state_reader.idle & input_reader.idle & state_writer.idle & y_writer.idle),
-            core.reset.eq(resetting),
+            [getattr(core, f"reset_{clock}").eq(resetting) for clock in clocks],
             dma.reset.eq(resetting),
             [reader.flush.eq(resetting) for reader in readers],
         ]

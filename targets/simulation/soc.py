@@ -5,6 +5,8 @@
 
 """The simulated SoC: the Arty's clock, DRAM and CPU, with the accelerator."""
 
+from dataclasses import replace
+
 from migen import *
 from migen.genlib.io import CRG
 
@@ -105,7 +107,7 @@ class SimSoC(SoCCore):
         self.bus.add_master(name="uartbone", master=self.uartbone.wishbone)
 
         # Accelerator ------------------------------------------------------------------------------
-        add_system(self, config)
+        add_system(self, replace(config, standstill="clock"))
 
         # Etherbone --------------------------------------------------------------------------------
         self.ethphy = EthernetPHY(platform.request("eth"))
