@@ -325,7 +325,7 @@ def test_interrupted(bench, number, expected):
     while bench.fake.csrs["doorbell"] < 4 and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=10)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == expected
     assert "Traceback" not in stderr
     assert bench.output.read_text() == "before"

@@ -30,6 +30,7 @@ CONFIGS = {
     "uneven"      : SSMConfig(lanes=8,  max_headdim=20,  max_d_state=24),
     "long_rows"   : SSMConfig(lanes=4,  max_headdim=20,  max_d_state=512),
     "dsp18"       : SSMConfig(lanes=8,  max_headdim=20,  max_d_state=24, dsp_bits=18, standstill="never"),
+    "clock"       : SSMConfig(lanes=8,  max_headdim=20,  max_d_state=24, standstill="clock"),
     "stochastic"  : SSMConfig(lanes=8,  max_headdim=20,  max_d_state=56, stochastic_rounding=True),
     "stochastic32": SSMConfig(lanes=32, stochastic_rounding=True),
     "unpipelined" : SSMConfig(lanes=4,  max_headdim=9,   max_d_state=24, pipelined=False),
