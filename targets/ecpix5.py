@@ -42,7 +42,10 @@ BOARDS = {"r02": "ecpix5", "r03": "ecpix5_r03"} # openFPGALoader's names.
 
 # Memories of which nothing depends on what a word gives that is read while it is written: FIFOs, tile banks, the CPU's.
 # The ECP5's block RAM gives anything then, and yosys would put registers and a bypass around it.
-UNCHECKED_MEMORIES = ("m:storage*", "m:tile_bank*", "m:datagrams", "VexRiscv/m:*")
+UNCHECKED_MEMORIES = ("m:storage*", "m:tile_bank*", "m:B_memory*", "m:C_memory*", "m:datagrams", "VexRiscv/m:*")
+
+# Wide and shallow memories for which there is block RAM to spare, but for whose LUT RAM's addresses not the wires.
+BLOCK_MEMORIES = ("m:B_memory*", "m:C_memory*")
 
 # ECPIX5SoC ----------------------------------------------------------------------------------------
 
@@ -106,9 +109,10 @@ def build(soc, output_dir, compile_gateware=True, seed=SEED):
         _remove(bitstreams)
         check_folder(output_dir)
         tools = tools_folder()
-    soc.platform.toolchain._pnr_opts   += f"--report {REPORT} "
+    soc.platform.toolchain._pnr_opts   += f"--placer static --report {REPORT} "
     soc.platform.toolchain._yosys_cmds += [f"hierarchy -top {soc.get_build_name()}",
-        f"setattr -set no_rw_check 1 {' '.join(UNCHECKED_MEMORIES)}"]
+        f"setattr -set no_rw_check 1 {' '.join(UNCHECKED_MEMORIES)}",
+        f"setattr -set ram_style \"block\" {' '.join(BLOCK_MEMORIES)}"]
     begin   = time.monotonic()
     builder = write_gateware(soc, output_dir, compile_gateware, tools, abc9=True, seed=seed)
     print_written(builder, "lpf", f"{soc.get_build_name()}.ys")

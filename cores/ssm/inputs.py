@@ -181,7 +181,7 @@ class InputBuffer(LiteXModule):
             Cat(self.dt, self.dA, self.D).eq(scalars[slot_1]),
         ]
 
-        # B and C: a memory for each group of four lanes. ------------------------------------------
+        # B and C: a memory for each group of four lanes. B takes a cycle to be normalised: C follows it, and ends the record. -
         normalised = []
         for n in range(GRANULE):
             normaliser = Normaliser()
@@ -193,19 +193,34 @@ class InputBuffer(LiteXModule):
         depth      = BC_SLOTS*columns
         if depth >= BLOCK_DEPTH//2: # Deep enough to be block RAM.
             depth = max(depth, BLOCK_DEPTH)
-        for name, data, write, slot, column in (
-            ("B", Cat(*normalised), write_B, self.B_slot, self.B_column),
-            ("C", granule.data,     write_C, self.C_slot, self.C_column)):
+        C_write = Record([("data", 16*GRANULE),              ("address", bits_for(depth - 1)), ("groups", lanes//GRANULE)])
+        B_write = Record([("data", NORMALISED_BITS*GRANULE), ("address", bits_for(depth - 1)), ("groups", lanes//GRANULE)],
+            reset_less=True)
+        groups  = Signal(lanes//GRANULE) # The one written to.
+        self.comb += [
+            groups.eq(1 << index[:group_bits] if group_bits else 1),
+            C_write.data.eq(granule.data),
+            C_write.address.eq(index[group_bits:] + Array(bases)[bc_fill]),
+            C_write.groups.eq(Replicate(write_C, len(groups)) & groups),
+        ]
+        self.sync += [
+            B_write.data.eq(Cat(*normalised)),
+            B_write.address.eq(C_write.address),
+            B_write.groups.eq(Replicate(write_B, len(groups)) & groups),
+        ]
+        for name, write, slot, column in (
+            ("B", B_write, self.B_slot, self.B_column),
+            ("C", C_write, self.C_slot, self.C_column)):
             outputs = []
             for group in range(lanes//GRANULE):
-                memory     = Memory(len(data), depth)
+                memory     = Memory(len(write.data), depth, name=f"{name}_memory")
                 write_port = memory.get_port(write_capable=True)
                 read_port  = memory.get_port(mode=READ_FIRST)
                 self.specials += memory, write_port, read_port
                 self.comb += [
-                    write_port.adr.eq(index[group_bits:] + Array(bases)[bc_fill]),
-                    write_port.dat_w.eq(data),
-                    write_port.we.eq(write & (index[:group_bits] == group if group_bits else 1)),
+                    write_port.adr.eq(write.address),
+                    write_port.dat_w.eq(write.data),
+                    write_port.we.eq(write.groups[group]),
                     read_port.adr.eq(column + Array(bases)[bc_slots[slot]]),
                 ]
                 outputs.append(read_port.dat_r)
