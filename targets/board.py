@@ -13,8 +13,6 @@ import shutil
 import subprocess
 import sys
 
-from dataclasses import replace
-
 from migen import *
 
 from litex.build.openfpgaloader import OpenFPGALoader
@@ -78,7 +76,7 @@ class BoardSoC(SoCCore):
         """
         self.add_uartbone(baudrate=baudrate)
         add_console(self)
-        add_system(self, replace(config, standstill="never")) # Without a net to thousands of registers.
+        add_system(self, config)
         if with_flash_boot:
             add_flash_boot(self, self.flash_module)
         if hasattr(self, "ethphy"):

@@ -47,8 +47,8 @@ GEOMETRIES = [Geometry(SSMConfig(lanes=lanes), *sizes) for lanes in LANES
     ("queue_depth", 1,     "one of 2, 4, 8, 16, 32 is."),
     ("queue_depth", 12,    "one of 2, 4, 8, 16, 32 is."),
     ("dsp_bits",    24,    "18 or 25 is."),
-    ("standstill",  True,  "one of enable, clock, never is."),
     ("pipelined",   1,     "True or False is."),
+    ("gated_clock", 1,     "True or False is."),
 ])
 def test_config_raises(name, value, allowed):
     with pytest.raises(ValueError, match="^" + re.escape(f"{name} = {value!r} is not allowed: {allowed}") + "$"):

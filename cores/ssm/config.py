@@ -19,7 +19,6 @@ BEAT_ELEMENTS = BEAT_BYTES//ELEMENT_BYTES
 
 LANES         = (4, 8, 16, 32)
 
-STANDSTILLS   = ("enable", "clock", "never")
 
 BC_SLOTS      = 4   # Tokens whose B and C the core holds, for the next tile of the group.
 
@@ -61,8 +60,8 @@ class SSMConfig:
     pipelined   : False: the stages run one after the other, for comparison only; the bits are the same.
     resident_tiles : Head tiles kept on chip (2 to 256), for layers whose state stays there; 0: two, to work on in turn.
     dsp_bits    : Bits of the signed numbers that a DSP block of the FPGA multiplies: 25, or 18 (Lattice's ECP5).
-    standstill  : How the datapath stands still without a vector: "enable", by a clock enable, a net to all of its registers;
-        "clock", by a clock of its own that stops, for simulators, which then skip it; or "never".
+    gated_clock : True: the datapath has a clock of its own that stops while there is no vector. For simulators, which skip
+        what stands still, not for FPGAs.
     stochastic_rounding : How the state is rounded: False, to nearest even; True, stochastically, by a seed.
 
     Raises
@@ -79,7 +78,7 @@ class SSMConfig:
     pipelined   : bool = True
     resident_tiles : int = 0
     dsp_bits    : int = 25
-    standstill  : str = "enable"
+    gated_clock : bool = False
     stochastic_rounding : bool = False
 
     def __post_init__(self):
@@ -97,11 +96,9 @@ class SSMConfig:
             raise ValueError(f"queue_depth = {self.queue_depth!r} is not allowed: one of 2, 4, 8, 16, 32 is.")
         if self.dsp_bits not in (18, 25):
             raise ValueError(f"dsp_bits = {self.dsp_bits!r} is not allowed: 18 or 25 is.")
-        if self.standstill not in STANDSTILLS:
-            raise ValueError(f"standstill = {self.standstill!r} is not allowed: one of {', '.join(STANDSTILLS)} is.")
         if self.resident_tiles != 0:
             check_range("resident_tiles", self.resident_tiles, 2, 256)
-        for name in ("pipelined", "stochastic_rounding"):
+        for name in ("pipelined", "gated_clock", "stochastic_rounding"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} = {getattr(self, name)!r} is not allowed: True or False is.")
 
@@ -116,8 +113,8 @@ class SSMConfig:
         return self.max_headdim*self.max_d_state//self.lanes
 
 
-# Constants of a SoC from which the firmware is built: SSM_LANES and so on. It sees nothing of a datapath that stands still.
-FIRMWARE_CONSTANTS = {f"SSM_{field.name.upper()}": field for field in fields(SSMConfig) if field.name != "standstill"}
+# Constants of a SoC from which the firmware is built: SSM_LANES and so on. It sees nothing of the datapath's clock.
+FIRMWARE_CONSTANTS = {f"SSM_{field.name.upper()}": field for field in fields(SSMConfig) if field.name != "gated_clock"}
 
 # Geometry -----------------------------------------------------------------------------------------
 

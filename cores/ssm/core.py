@@ -202,9 +202,8 @@ class SSMCore(LiteXModule):
         for _ in range(y_cycle):
             valid.append(delay(self, valid[-1], 1, reset_less=False))
 
-        # Without a vector the datapath stands still: it costs no power, and a simulation no time. After a reset it moves, to be
-        # reset too.
-        if config.standstill != "never":
+        # Without a vector the datapath can stand still, and costs a simulation no time. After a reset it moves, to be reset too.
+        if config.gated_clock:
             active = Signal(max=y_cycle + 2, reset=y_cycle + 1)
             moving = Signal(reset=1)
             self.sync += [
@@ -215,10 +214,6 @@ class SSMCore(LiteXModule):
                 ),
                 moving.eq(active != 0),
             ]
-        if config.standstill == "enable":
-            CEInserter()(datapath)
-            self.comb += datapath.ce.eq(moving)
-        elif config.standstill == "clock":
             ClockDomainsRenamer("datapath")(datapath)
             self.cd_datapath = ClockDomain()
             self.cd_falling  = ClockDomain(reset_less=True)

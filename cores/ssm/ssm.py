@@ -195,7 +195,7 @@ class SSM(LiteXModule, AutoDoc):
         writers = (state_writer, y_writer)
 
         # Core and DMA. ----------------------------------------------------------------------------
-        clocks = ("sys", "datapath") if config.standstill == "clock" else ("sys",)
+        clocks = ("sys", "datapath") if config.gated_clock else ("sys",)
         self.core = core = ResetInserter(clocks)(SSMCore(config))
         self.dma  = dma  = ResetInserter()(
             TileDMA(config, state_reader, input_reader, state_writer, y_writer, config.queue_depth))

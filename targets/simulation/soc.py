@@ -107,7 +107,7 @@ class SimSoC(SoCCore):
         self.bus.add_master(name="uartbone", master=self.uartbone.wishbone)
 
         # Accelerator ------------------------------------------------------------------------------
-        add_system(self, replace(config, standstill="clock"))
+        add_system(self, replace(config, gated_clock=True))
 
         # Etherbone --------------------------------------------------------------------------------
         self.ethphy = EthernetPHY(platform.request("eth"))
