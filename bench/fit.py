@@ -232,7 +232,7 @@ def main():
     try:
         entries += ecpix5_entries(read_report(os.path.join(ROOT, "build", "ecpix5", "gateware")))
     except FileNotFoundError:
-        print("No ECPIX-5 was built: python targets/ecpix5.py --build does that, in an hour.")
+        print("No ECPIX-5 was built: python targets/ecpix5.py --build does that, in three quarters of an hour.")
     OUTPUT.mkdir(parents=True, exist_ok=True)
     (OUTPUT/"boards.json").write_text(json.dumps(entries, indent=4) + "\n")
     (OUTPUT/"boards.html").write_text(boards_page(fits, entries))

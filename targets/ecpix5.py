@@ -111,6 +111,7 @@ def build(soc, output_dir, compile_gateware=True, seed=SEED):
         tools = tools_folder()
     soc.platform.toolchain._pnr_opts   += f"--placer static --report {REPORT} "
     soc.platform.toolchain._yosys_cmds += [f"hierarchy -top {soc.get_build_name()}",
+        *(f"select -assert-min 1 {memories}" for memories in UNCHECKED_MEMORIES), # Names that are none do nothing, unsaid.
         f"setattr -set no_rw_check 1 {' '.join(UNCHECKED_MEMORIES)}",
         f"setattr -set ram_style \"block\" {' '.join(BLOCK_MEMORIES)}"]
     begin   = time.monotonic()
