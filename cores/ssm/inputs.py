@@ -32,9 +32,9 @@ class InputBuffer(LiteXModule):
     ::
 
         sink (128) -> 64 -+-> dt, dA, D
-                          +-> x  memory -> select ----------------> x (cycle 2)
-                          +-> Normaliser (x 4) -> B memory -------> B (one cycle after its address)
-                          +-> C memory ---------------------------> C (likewise)
+                          +-> x  memory -> select -------------------> x (cycle 2)
+                          +-> Normaliser (x 4) -> reg -> B memory ---> B (one cycle after its address)
+                          +-> C memory ------------------------------> C (likewise)
 
     ``full`` says which slots hold a token that waits; slots are filled, taken (``take``, with the token's last vector)
     and given back (``release``, with its last read) in turn. Reads name the slot with their address. The scalars appear
@@ -181,7 +181,7 @@ class InputBuffer(LiteXModule):
             Cat(self.dt, self.dA, self.D).eq(scalars[slot_1]),
         ]
 
-        # B and C: a memory for each group of four lanes. B takes a cycle to be normalised: C follows it, and ends the record. -
+        # B and C: a memory for each group of four lanes. B is written a cycle late; C, which follows it, ends the record. ---
         normalised = []
         for n in range(GRANULE):
             normaliser = Normaliser()
