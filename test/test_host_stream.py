@@ -326,7 +326,7 @@ def test_interrupted(bench, number, expected):
         time.sleep(0.005)
     process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == expected
+    assert process.returncode == expected, stderr
     assert "Traceback" not in stderr
     assert bench.output.read_text() == "before"
     bench.fake.listen()
