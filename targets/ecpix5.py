@@ -104,9 +104,10 @@ def build(soc, output_dir, compile_gateware=True, seed=SEED):
     TargetError : a tool failed, or a clock misses its constraint: then there is no bitstream.
     """
     tools      = None
-    bitstreams = [os.path.join(output_dir, "gateware", soc.get_build_name() + extension) for extension in (".bit", ".svf")]
+    gateware   = os.path.join(output_dir, "gateware")
+    bitstreams = [os.path.join(gateware, soc.get_build_name() + extension) for extension in (".bit", ".svf")]
     if compile_gateware:
-        _remove(bitstreams)
+        _remove([*bitstreams, os.path.join(gateware, REPORT)])
         check_folder(output_dir)
         tools = tools_folder()
     soc.platform.toolchain._pnr_opts   += f"--placer static --report {REPORT} "
