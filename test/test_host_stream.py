@@ -13,6 +13,8 @@ import sys
 import time
 import types
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -54,8 +56,8 @@ class Bench:
 
     def start(self, *arguments, link="etherbone"):
         command = [sys.executable, STREAM, *arguments, *self.links[link], *self.files]
-        return subprocess.Popen(list(map(str, command)), cwd="/", text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE)
+        return subprocess.Popen(list(map(str, command)), cwd="/", text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL)) # A shell's background jobs ignore it.
 
     def run(self, *arguments, link="etherbone"):
         """(exit code, stdout, stderr) of a command."""
@@ -325,7 +327,7 @@ def test_interrupted(bench, number, expected):
     while bench.fake.csrs["doorbell"] < 4 and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=30)
     assert process.returncode == expected, stderr
     assert "Traceback" not in stderr
     assert bench.output.read_text() == "before"
