@@ -153,14 +153,14 @@ def arty_entries(fits):
     return result
 
 
-def ecpix5_entries(report):
+def ecpix5_entries(lanes, report):
     """Likewise of the ECPIX-5's timing report."""
     result = []
     for clock in clocks(report):
         system = clock.name == "sys_clk"
         bound  = MIN_FMAX if system else clock.constraint
         result.append({"name": "ecpix5_fmax_mhz" if system else f"ecpix5_{clock.name}_mhz", "value": clock.achieved, "unit": "MHz",
-            "bound": bound, "ratio": clock.achieved/bound, "config": f"ECPIX-5 85F, placed and routed by nextpnr-ecp5; clock "
+            "bound": bound, "ratio": clock.achieved/bound, "config": f"ECPIX-5 85F, {lanes} lanes, routed by nextpnr-ecp5; clock "
             f"{clock.name}, constrained to {clock.constraint:.2f} MHz", "command": "python targets/ecpix5.py --build"})
     return result
 
@@ -229,8 +229,10 @@ def main():
         fits[variant] = fit(variant, VARIANTS[variant][0])
         print_fit(variant, fits[variant])
     entries = arty_entries(fits)
+    folder  = Path(ROOT)/"build"/"ecpix5"
     try:
-        entries += ecpix5_entries(read_report(os.path.join(ROOT, "build", "ecpix5", "gateware")))
+        report = read_report(folder/"gateware")
+        entries += ecpix5_entries(json.loads((folder/"csr.json").read_text())["constants"]["ssm_lanes"], report)
     except FileNotFoundError:
         print("No ECPIX-5 was built: python targets/ecpix5.py --build does that, in three quarters of an hour.")
     OUTPUT.mkdir(parents=True, exist_ok=True)

@@ -110,7 +110,7 @@ def test_taken():
 
 
 def test_entries_and_page():
-    entries = {entry["name"]: entry for entry in fit.arty_entries({"a7-35": FOUND}) + fit.ecpix5_entries(REPORT)}
+    entries = {entry["name"]: entry for entry in fit.arty_entries({"a7-35": FOUND}) + fit.ecpix5_entries(16, REPORT)}
     assert entries["arty35_max_share"]["value"] == 13000/20800 and not fit.missed(entries["arty35_max_share"])
     assert "LUT is the scarcest" in entries["arty35_max_share"]["config"]
     assert (entries["core_logic_levels"]["value"], entries["core_logic_levels"]["bound"]) == (9, 10)
