@@ -19,7 +19,6 @@ BEAT_ELEMENTS = BEAT_BYTES//ELEMENT_BYTES
 
 LANES         = (4, 8, 16, 32)
 
-
 BC_SLOTS      = 4   # Tokens whose B and C the core holds, for the next tile of the group.
 
 # Stochastic rounding, see cores/ssm/counter_hash.py and model/bitexact.py.
