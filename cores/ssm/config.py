@@ -39,7 +39,7 @@ def ceil_multiple(value, multiple):
 def check_range(name, value, low, high):
     """Raise :class:`ValueError` unless `value` is an integer in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(f"{name} = {value!r} is not allowed: an integer from {low} to {high} is.")
+        raise ValueError(f"{name} must be an integer from {low} to {high}, is {value!r}.")
 
 # SSMConfig ----------------------------------------------------------------------------------------
 
@@ -82,24 +82,23 @@ class SSMConfig:
 
     def __post_init__(self):
         if self.lanes not in LANES:
-            raise ValueError(f"lanes = {self.lanes!r} is not allowed: one of {', '.join(map(str, LANES))} is.")
+            raise ValueError(f"lanes must be one of {', '.join(map(str, LANES))}, is {self.lanes!r}.")
         check_range("max_headdim", self.max_headdim, 1,   256)
         check_range("max_d_state", self.max_d_state, 1,   512)
         check_range("max_heads",   self.max_heads,   1, 65535)
         check_range("max_groups",  self.max_groups,  1, 65535)
         check_range("max_tokens",  self.max_tokens,  1, 65535)
         if self.max_d_state % self.d_state_multiple:
-            raise ValueError(f"max_d_state = {self.max_d_state} is not allowed: "
-                f"a multiple of {self.d_state_multiple} is.")
+            raise ValueError(f"max_d_state must be a multiple of {self.d_state_multiple}, is {self.max_d_state}.")
         if self.queue_depth not in (2, 4, 8, 16, 32):
-            raise ValueError(f"queue_depth = {self.queue_depth!r} is not allowed: one of 2, 4, 8, 16, 32 is.")
+            raise ValueError(f"queue_depth must be one of 2, 4, 8, 16, 32, is {self.queue_depth!r}.")
         if self.dsp_bits not in (18, 25):
-            raise ValueError(f"dsp_bits = {self.dsp_bits!r} is not allowed: 18 or 25 is.")
+            raise ValueError(f"dsp_bits must be 18 or 25, is {self.dsp_bits!r}.")
         if self.resident_tiles != 0:
             check_range("resident_tiles", self.resident_tiles, 2, 256)
         for name in ("pipelined", "gated_clock", "stochastic_rounding"):
             if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} = {getattr(self, name)!r} is not allowed: True or False is.")
+                raise ValueError(f"{name} must be True or False, is {getattr(self, name)!r}.")
 
     @property
     def d_state_multiple(self):
@@ -148,7 +147,7 @@ class Geometry:
         check_range("d_state", self.d_state, 1, self.config.max_d_state)
         check_range("groups",  self.groups,  1, self.config.max_groups)
         if self.heads % self.groups:
-            raise ValueError(f"groups = {self.groups} is not allowed: a divisor of heads = {self.heads} is.")
+            raise ValueError(f"groups must be a divisor of heads = {self.heads}, is {self.groups}.")
 
     @property
     def headdim_padded(self):
