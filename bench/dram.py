@@ -126,10 +126,10 @@ def setups():
     default = {name: getattr(ControllerSettings(), name) for name in chosen}
     rows = [
         Setup("chosen"),
-        Setup("LiteDRAM's defaults, one port each way", default, ports=1),
+        Setup("LiteDRAM's defaults, one read port and one write port", default, ports=1),
         Setup("LiteDRAM's defaults", default),
-        Setup("one port each way", ports=1),
-        Setup("four ports each way", ports=4),
+        Setup("one read port and one write port", ports=1),
+        Setup("four read ports and four write ports", ports=4),
     ]
     rows += [Setup(f"{name} = {default[name]}", {name: default[name]}) for name in chosen
         if name not in ("read_time", "write_time")]
@@ -166,7 +166,7 @@ def bound(work):
 
 def entries(rows):
     return [{"name": f"dram_{work}, {row.name}", "value": row.cycles[work], "unit": "cycles", "bound": bound(work),
-        "ratio": row.cycles[work]/bound(work), "config": f"{row.ports} ports each way, MT41K128M16, 16 bits, 1:4",
+        "ratio": row.cycles[work]/bound(work), "config": f"{row.ports} read ports, {row.ports} write ports, MT41K128M16, 16 bits, 1:4",
         "command": COMMAND} for row in rows for work in WORK]
 
 

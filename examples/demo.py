@@ -71,7 +71,7 @@ def print_times(decode, prefill):
     print(f"{'Time a token':<38}{'cycles':>11}{'us':>11}   at {clock/1e6:g} MHz, from doorbell to completion")
     for name, cycles in rows:
         print(f"  {name:<36}{cycles:>11}{1e6*cycles/clock:>11.1f}")
-    print(f"  {'prototype, tensors on its ports':<36}{'':>11}{PROTOTYPE_MICROSECONDS:>11.1f}")
+    print(f"  {'Verilog prototype, without memory or bus':<40}{'':>7}{PROTOTYPE_MICROSECONDS:>11.1f}")
 
 
 def compare(mode, case, result):

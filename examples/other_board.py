@@ -1,39 +1,39 @@
 #!/usr/bin/env python3
-#
 # This file is part of the Mamba-2 LiteX accelerator.
 #
 # SPDX-License-Identifier: BSD-2-Clause
+"""The accelerator in an unmodified target of litex-boards: its name comes first, then its own options.
 
-"""The accelerator in an unmodified target of litex-boards. Its name comes first, then the target's own options:
-
-python examples/other_board.py digilent_nexys_video --with-etherbone --build --load
+python examples/other_board.py radiona_ulx3s --build --no-compile-gateware    # All but the bitstream.
 """
-import importlib, os, sys
-
+import argparse, importlib, os, sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import environment
-
 from cores.ssm.config import SSMConfig
-from firmware.build import build as build_firmware
-from soc.accelerator import add_ssm
-from soc.boot import add_boot
+from firmware.build import BuildError, build as build_firmware
+from soc.accelerator import add_accelerator
 from soc.dram import controller_settings
-from soc.mailbox import add_mailbox
+from targets.common import builder_environment
 
-def with_accelerator(target, config):
-    class SoC(target.BaseSoC):
-        def __init__(self, *args, **kwargs):
-            target.BaseSoC.__init__(self, *args, **kwargs)
-            for add in (add_mailbox, add_boot, lambda soc: add_ssm(soc, config)):
-                add(self)
+def with_accelerator(base, config):
+    class SoC(base):
+        def __init__(self, *args, uart_name="serial", **kwargs): # The serial port is the host's, the console behind it.
+            super().__init__(*args, **{**kwargs, "uart_name": uart_name, "with_uart": uart_name != "serial"})
+            add_accelerator(self, config)
         def add_sdram(self, *args, **kwargs): # Without an L2 cache, which the accelerator's ports would bypass.
             super().add_sdram(*args, **{**kwargs, "l2_cache_size": 0, "controller_settings": controller_settings()})
     return SoC
 
 if __name__ == "__main__":
-    name   = sys.argv.pop(1)
-    target = importlib.import_module(f"litex_boards.targets.{name}")
-    target.BaseSoC = with_accelerator(target, SSMConfig(lanes=16))
-    sys.argv += [f"--output-dir=build/{name}"]
-    target.main()
-    build_firmware(f"build/{name}") # For host/stream.py, with build/NAME/csr.csv.
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("target",  help="name in litex_boards.targets, see docs/boards.md")
+    parser.add_argument("options", help="of the target, as TARGET --help lists them", nargs="...")
+    name, options = vars(parser.parse_args()).values()
+    try:
+        target = importlib.import_module(f"litex_boards.targets.{name}")
+        target.BaseSoC, sys.argv[1:] = with_accelerator(target.BaseSoC, SSMConfig()), [*options, f"--output-dir=build/{name}"]
+        with builder_environment():
+            target.main()
+        build_firmware(f"build/{name}") # For host/stream.py, with build/NAME/csr.csv.
+    except (ImportError, ValueError, OSError, BuildError) as error:
+        parser.error(error)

@@ -3,7 +3,9 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""Adds the SSM accelerator to a LiteX SoC."""
+"""Adds the accelerator to a LiteX SoC: all that firmware and host need of it (:func:`add_accelerator`), or its core alone."""
+
+from litex.build.generic_platform import ConstraintError
 
 from litex.soc.interconnect import wishbone
 
@@ -11,7 +13,20 @@ from cores.ssm.config import BEAT_BYTES, FIRMWARE_CONSTANTS
 from cores.ssm.memory import SharedPort
 from cores.ssm.ssm import COUNTER_BITS, SSM
 
-# SSM ----------------------------------------------------------------------------------------------
+from soc.boot import add_boot
+from soc.checksum import add_checksum
+from soc.console import add_console
+from soc.mailbox import add_mailbox
+from soc.protocol import DATA_OFFSET
+
+# Constants ----------------------------------------------------------------------------------------
+
+# Of the VexRiscv. All have interrupts and a multiplier; where they have a data cache, it writes through.
+CPU_VARIANTS = ("lite", "standard", "imac", "full", "linux")
+
+LINKS = ("etherbone", "uartbone") # Names under which LiteX adds those that the host speaks.
+
+# Checks -------------------------------------------------------------------------------------------
 
 def page_beats(sdram):
     """Beats in a row of a bank of a LiteDRAM core."""
@@ -19,8 +34,37 @@ def page_beats(sdram):
     return 2**settings.geom.colbits*settings.phy.databits//8//BEAT_BYTES
 
 
-def add_ssm(soc, config, name="ssm", allow_l2_cache=False):
-    """Add an SSM accelerator: its CSRs, its interrupt and its memory masters.
+def check_soc(soc):
+    """Raise ValueError unless the accelerator, its firmware and its host work in this SoC. docs/architecture.md lists what
+    is supported."""
+    def check(name, value, *supported):
+        if value not in supported:
+            raise ValueError(f"{name} must be {' or '.join(map(str, supported))}, is {value}.")
+
+    if hasattr(soc, "ssm"):
+        raise ValueError("a SoC must have one accelerator, this one has one already.")
+    cpu = getattr(soc, "cpu", None)
+    # Other CPUs have interrupts of another kind, and data caches that write back.
+    check("cpu_type",          getattr(cpu, "name", None),   "vexriscv")
+    check("cpu_variant",       cpu.variant.split("+")[0],    *CPU_VARIANTS)
+    check("csr_data_width",    soc.csr.data_width,    32)
+    check("csr_ordering",      soc.csr.ordering,      "big")
+    check("bus_standard",      soc.bus.standard,      "wishbone")
+    check("bus_data_width",    soc.bus.data_width,    32)
+    check("bus_address_width", soc.bus.address_width, 32)
+    if hasattr(soc, "l2_cache"):
+        raise ValueError("l2_cache_size must be 0, is another one: the accelerator's ports go round it.")
+    if "main_ram" not in soc.bus.regions:
+        raise ValueError("a SoC must have the region main_ram, this one has none: add the memory before the accelerator.")
+    if hasattr(soc, "sdram"):
+        width = soc.sdram.crossbar.controller.data_width
+        if width > 8*BEAT_BYTES:
+            raise ValueError(f"data_width of LiteDRAM's ports must be at most {8*BEAT_BYTES}, is {width}.")
+
+# SSM ----------------------------------------------------------------------------------------------
+
+def add_ssm(soc, config):
+    """Add the SSM core: its CSRs, its interrupt and its memory masters.
 
     With LiteDRAM (``soc.add_sdram`` called before) the masters are on native ports of the controller, 128 bits wide: two to
     read head tiles, one for inputs, and two to write head tiles, page by page in turn, the second of them also for y. Below 16
@@ -35,21 +79,15 @@ def add_ssm(soc, config, name="ssm", allow_l2_cache=False):
 
     Parameters
     ----------
-    soc            : a LiteX SoC (``SoCCore``).
-    config         : :class:`cores.ssm.config.SSMConfig`.
-    name           : name of the module, of its CSRs and its interrupt.
-    allow_l2_cache : for a test of the rule above.
+    soc    : a LiteX SoC (``SoCCore``).
+    config : :class:`cores.ssm.config.SSMConfig`.
 
     Raises
     ------
-    ValueError : the SoC has an L2 cache, no ``main_ram``, or no memory the masters could use.
+    ValueError : as :func:`check_soc`, or the region main_ram is not a power of two.
     """
-    soc.check_if_exists(name)
-    if hasattr(soc, "l2_cache") and not allow_l2_cache:
-        raise ValueError("an L2 cache between the bus and LiteDRAM is not allowed: the accelerator's ports go round it. "
-            "Call add_sdram with l2_cache_size=0 (option --l2-size 0).")
-    if "main_ram" not in soc.bus.regions:
-        raise ValueError("a SoC without the region main_ram is not allowed: add the memory before the accelerator.")
+    name = "ssm" # Host and firmware know it, and its CSRs, by this name.
+    check_soc(soc)
     region = soc.bus.regions["main_ram"]
     page   = None
     if hasattr(soc, "sdram"):
@@ -76,3 +114,37 @@ def add_ssm(soc, config, name="ssm", allow_l2_cache=False):
     for constant, field in FIRMWARE_CONSTANTS.items():
         soc.add_constant(constant, int(getattr(config, field.name)))
     soc.add_constant("SSM_COUNTER_BITS", COUNTER_BITS)
+
+# Accelerator --------------------------------------------------------------------------------------
+
+def add_accelerator(soc, config):
+    """Add the SSM core and all that firmware and host need beside it: mailbox, boot ROM, checksum unit; and, where the SoC has
+    none, a console, and UARTBone on the serial port as the link to the host.
+
+    Parameters
+    ----------
+    soc    : a LiteX SoC with its memory, as for :func:`add_ssm`.
+    config : :class:`cores.ssm.config.SSMConfig`.
+
+    Raises
+    ------
+    ValueError : as :func:`add_ssm`; the memory is too small for the firmware; or there is no link, and the serial port is not
+        free.
+    """
+    check_soc(soc)
+    memory = soc.bus.regions["main_ram"]
+    if memory.size <= DATA_OFFSET:
+        raise ValueError(f"main_ram must have more than {DATA_OFFSET} bytes, which firmware and job ring take, has "
+            f"{memory.size}.")
+    if not any(hasattr(soc, link) for link in LINKS):
+        try:
+            soc.add_uartbone()
+        except ConstraintError:
+            raise ValueError("a SoC must have a link to the host, this one has none, and no free serial port: add Etherbone "
+                "(--with-etherbone), or leave the serial port to UARTBone (--no-uart).") from None
+    if not hasattr(soc, "uart"):
+        add_console(soc)
+    add_mailbox(soc)
+    add_boot(soc)
+    add_ssm(soc, config)
+    add_checksum(soc)

@@ -22,12 +22,12 @@ from litex.soc.integration.soc_core import SoCCore
 
 from firmware.build import build as build_firmware
 
-from soc.console import add_console
+from soc.accelerator import add_accelerator
 from soc.dram import controller_settings
 from soc.etherbone import add_etherbone
 from soc.flash import FLASH_OFFSET, add_flash_boot, flash_image, write_flash_image
 
-from targets.common import (BIOS_ROM_SIZE, add_config_arguments, add_protect_argument, add_system, builder_environment,
+from targets.common import (BIOS_ROM_SIZE, add_config_arguments, add_protect_argument, builder_environment,
     config_from_arguments, cpu_variant)
 
 # Constants ----------------------------------------------------------------------------------------
@@ -70,13 +70,12 @@ class BoardSoC(SoCCore):
         udp_port        = 1234,
         protect         = False,
         with_flash_boot = False):
-        """Add UARTBone, console, the system around the accelerator of an SSMConfig, and Etherbone if there is an `ethphy`.
+        """Add UARTBone, the accelerator of an SSMConfig, and Etherbone if there is an `ethphy`.
 
         `wide` and `protect` are :func:`soc.etherbone.add_etherbone`'s; `with_flash_boot` adds the flash (:mod:`soc.flash`).
         """
         self.add_uartbone(baudrate=baudrate)
-        add_console(self)
-        add_system(self, config)
+        add_accelerator(self, config)
         if with_flash_boot:
             add_flash_boot(self, self.flash_module)
         if hasattr(self, "ethphy"):

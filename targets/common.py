@@ -3,7 +3,7 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""What the targets share: the system around the accelerator, and the families of command line options."""
+"""What the targets share: where they build, and the families of command line options."""
 
 import os
 import sys
@@ -12,23 +12,9 @@ from contextlib import contextmanager
 
 from cores.ssm.config import LANES, SSMConfig
 
-from soc.accelerator import add_ssm
-from soc.boot import add_boot
-from soc.checksum import add_checksum
-from soc.mailbox import add_mailbox
-
 # Constants ----------------------------------------------------------------------------------------
 
 BIOS_ROM_SIZE = 0x20000
-
-# System -------------------------------------------------------------------------------------------
-
-def add_system(soc, config):
-    """Add mailbox, boot ROM, checksum unit and the accelerator of an SSMConfig to a SoC with LiteDRAM."""
-    add_mailbox(soc)
-    add_boot(soc)
-    add_ssm(soc, config)
-    add_checksum(soc)
 
 # Builder ------------------------------------------------------------------------------------------
 

@@ -3,10 +3,13 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""The recipe for other boards, examples/other_board.py, with two targets of litex-boards: a DDR3 of 128-bit ports, an SDR
-memory of 16-bit ports. Elaborated as a whole; the accelerator's part simulated with the pages of that memory."""
+"""The recipe for other boards, examples/other_board.py, with targets of litex-boards: as a command, down to csr.csv and
+firmware; the accelerator's part simulated with the pages of a DDR3 of 128-bit ports and of an SDR memory of 16-bit ports."""
 
 import importlib
+import re
+import subprocess
+import sys
 
 from functools import cache
 from pathlib import Path
@@ -22,7 +25,10 @@ from cores.ssm.config import SSMConfig
 
 from examples.other_board import with_accelerator
 
+from host.csr import CSRMap
+
 from soc.accelerator import page_beats
+from soc.dram import controller_settings
 
 from targets.common import BIOS_ROM_SIZE
 from targets.simulation.build import ROOT
@@ -37,14 +43,24 @@ BOARDS = { # Beats in a page of the DRAM, bits of its controller's ports.
 }
 EVERY_BOARD = pytest.mark.parametrize("name", BOARDS)
 
+OTHERS = ("digilent_arty", "digilent_nexys4ddr", "lambdaconcept_ecpix5", "numato_mimas_a7", "qmtech_wukong", "terasic_de0nano",
+    "terasic_de10lite", "muselab_icesugar_pro", "sipeed_tang_primer_20k", "lattice_versa_ecp5")
+
 
 @cache
 def elaborated(name):
     target = importlib.import_module(f"litex_boards.targets.{name}")
-    soc    = with_accelerator(target, CONFIG)(cpu_type="vexriscv", integrated_rom_size=BIOS_ROM_SIZE,
+    soc    = with_accelerator(target.BaseSoC, CONFIG)(cpu_type="vexriscv", integrated_rom_size=BIOS_ROM_SIZE,
         integrated_sram_size=0x2000)
     soc.finalize()
     return soc
+
+
+def recipe(folder, *arguments):
+    """What the command does in a folder: its exit code and what it says."""
+    done = subprocess.run([sys.executable, ROOT/"examples"/"other_board.py", *arguments], cwd=folder, text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return done.returncode, done.stderr
 
 # Recipe -------------------------------------------------------------------------------------------
 
@@ -52,18 +68,52 @@ def test_is_short():
     assert len(Path(ROOT/"examples"/"other_board.py").read_text().splitlines()) < 40
 
 
+@pytest.mark.parametrize("name", [*BOARDS, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
+def test_command(name, tmp_path):
+    """All but the bitstream, as docs/boards.md says."""
+    code, said = recipe(tmp_path, name, "--build", "--no-compile-gateware")
+    assert code == 0, said
+    build   = tmp_path/"build"/name
+    csr     = CSRMap.from_csv(build/"csr.csv")
+    modules = {register.split("_")[0] for register in csr.registers}
+    assert {"mailbox", "ssm", "checksum", "uart"} <= modules
+    assert csr.constants["ssm_lanes"] == 16 and "main_ram" in csr.memories and "bootrom" in csr.memories
+    assert (build/"firmware"/"firmware.bin").stat().st_size > 1000
+    text = (build/"gateware"/f"{name}.v").read_text()
+    assert f"module {name}" in text and "uartbone" in text and "ssm_ssmcore" in text
+
+
 @EVERY_BOARD
-def test_elaboration(name, tmp_path):
-    """The target has the accelerator with its interrupt, mailbox and boot ROM, no L2 cache, the DRAM set up for tiles; and
-    its Verilog can be written."""
+def test_elaboration(name):
+    """The accelerator has its interrupts, and the DRAM is set up for it."""
     soc = elaborated(name)
     assert not hasattr(soc, "l2_cache") and soc.sdram.controller.settings.cmd_buffer_depth == 16
-    assert {"ssm", "mailbox"} <= set(soc.csr.locs) and {"ssm", "mailbox"} <= set(soc.irq.locs)
-    assert "bootrom" in soc.bus.regions and soc.constants["SSM_LANES"] == CONFIG.lanes
+    assert soc.sdram.controller.settings.read_time == controller_settings().read_time
+    assert {"ssm", "mailbox"} <= set(soc.irq.locs) and soc.constants["SSM_LANES"] == CONFIG.lanes
     ports = soc.sdram.crossbar.masters
     assert (page_beats(soc.sdram), len(ports[-1].wdata.data)) == BOARDS[name]
-    text = str(soc.platform.get_verilog(soc.get_fragment(), name="top"))
-    assert "module top" in text and "ssm_ssmcore" in text
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ((),                                                "the following arguments are required: target"),
+    (("nosuch_board",),                                 "No module named 'litex_boards.targets.nosuch_board'"),
+    (("sqrl_acorn",),                                   "No module named 'litepcie'"),
+    (("radiona_ulx3s", "--cpu-variant", "minimal"),     "cpu_variant must be lite or standard or .*, is minimal."),
+    (("radiona_ulx3s", "--csr-ordering", "little"),     "csr_ordering must be big, is little."),
+    (("digilent_genesys2",),                            "data_width of LiteDRAM's ports must be at most 128, is 256."),
+    (("enclustra_mercury_kx2",),                        "data_width of LiteDRAM's ports must be at most 128, is 512."),
+    (("qmtech_xc7a35t",),                               "must have a link to the host, this one has none, and no free serial"),
+    (("radiona_ulx3s",),                                "soc.h does not exist: build the SoC's software first"),
+])
+def test_error(arguments, message, tmp_path):
+    code, said = recipe(tmp_path, *arguments)
+    assert code == 2 and re.search(f"other_board.py: error: .*{message}", said.splitlines()[-1]), said
+
+
+def test_help(tmp_path):
+    done = subprocess.run([sys.executable, ROOT/"examples"/"other_board.py", "radiona_ulx3s", "--help"], cwd=tmp_path,
+        capture_output=True, text=True)
+    assert done.returncode == 0 and "--sdram-rate" in done.stdout and not (tmp_path/"build").exists()
 
 # Simulation ---------------------------------------------------------------------------------------
 

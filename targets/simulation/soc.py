@@ -21,11 +21,12 @@ from litedram.phy.model import SDRAMPHYModel
 
 from litespi.modules import S25FL128S
 
+from soc.accelerator import add_accelerator
 from soc.dram import controller_settings
 from soc.etherbone import add_etherbone
 from soc.flash import add_flash_boot
 
-from targets.common import BIOS_ROM_SIZE, add_system, cpu_variant
+from targets.common import BIOS_ROM_SIZE, cpu_variant
 from targets.simulation.phy import EthernetPHY
 
 # Constants ----------------------------------------------------------------------------------------
@@ -107,7 +108,7 @@ class SimSoC(SoCCore):
         self.bus.add_master(name="uartbone", master=self.uartbone.wishbone)
 
         # Accelerator ------------------------------------------------------------------------------
-        add_system(self, replace(config, gated_clock=True))
+        add_accelerator(self, replace(config, gated_clock=True))
 
         # Etherbone --------------------------------------------------------------------------------
         self.ethphy = EthernetPHY(platform.request("eth"))
