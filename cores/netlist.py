@@ -125,7 +125,7 @@ class Netlist:
                 if not waits[out]:
                     order.append(out)
         if any(waits.values()):
-            raise ValueError("a netlist with a loop of logic is not allowed.")
+            raise ValueError("a netlist must have no loop of logic, has one.")
         after = dict.fromkeys(order, 0)
         for bit in reversed(order):
             after[bit] = max((after[out] + levels for out, levels in forward[bit]), default=0)

@@ -20,6 +20,7 @@ TOOLS=(
     "verilator               verilator"               # Simulation.
     "g++                     g++"                     # Compiles what Verilator writes, and the firmware's native tests.
     "clang                   clang++"                 # Compiles the simulated SoC, which then runs faster.
+    "libclang-rt-dev         /usr/share/doc/libclang-rt-dev/copyright" # Sanitizers and libFuzzer (slow tests).
     "make                    make"
     "zlib1g-dev              /usr/include/zlib.h"     # Waves of the simulation.
     "libevent-dev            /usr/include/event.h"    # litex_sim, with which make bench compares the simulation.

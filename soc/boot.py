@@ -27,7 +27,7 @@ def csr_address(soc, module, csr):
         if register.name == csr:
             return address
         address += -(-register.size//soc.csr.data_width)*(soc.csr.alignment//8)
-    raise ValueError(f"csr = {csr!r} is not allowed: one of module {module} is.")
+    raise ValueError(f"csr must be a register of {module}, is {csr!r}.")
 
 # Integration --------------------------------------------------------------------------------------
 
@@ -35,6 +35,6 @@ def add_boot(soc, name="bootrom"):
     """Add the boot ROM to a LiteX SoC that has a mailbox, and let the BIOS jump to it."""
     words = bootrom_image(csr_address(soc, "mailbox", "boot"), "CONFIG_CPU_HAS_DCACHE" in soc.constants)
     if 4*len(words) > BOOTROM_SIZE:
-        raise ValueError(f"A boot ROM of {4*len(words)} bytes is not allowed: at most {BOOTROM_SIZE} are.")
+        raise ValueError(f"boot ROM must have at most {BOOTROM_SIZE} bytes, has {4*len(words)}.")
     soc.add_rom(name, origin=BOOTROM_ORIGIN, size=BOOTROM_SIZE, contents=words)
     soc.add_constant("ROM_BOOT_ADDRESS", BOOTROM_ORIGIN)

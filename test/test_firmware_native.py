@@ -890,7 +890,7 @@ def test_build_without_accelerator(tmp_path):
 @pytest.mark.parametrize("config", [CONFIG, SSMConfig(lanes=8, max_d_state=64, pipelined=False)])
 def test_built_config(tmp_path, config):
     """A configuration survives its way through the SoC's constants."""
-    soc = SoCMini(SimPlatform("SIM", []), 100e6, integrated_main_ram_size=0x1000)
+    soc = SoCMini(SimPlatform("SIM", []), 100e6, cpu_type="vexriscv", integrated_main_ram_size=0x1000)
     add_ssm(soc, config)
     directory = tmp_path/"software"/"include"/"generated"
     directory.mkdir(parents=True)

@@ -104,5 +104,5 @@ def test_nothing_waits(config):
 
 @pytest.mark.parametrize("tiles", [1, -1, 257, True, 2.0])
 def test_bad_number_of_tiles(tiles):
-    with pytest.raises(ValueError, match="resident_tiles = .* is not allowed: an integer from 2 to 256 is."):
+    with pytest.raises(ValueError, match="resident_tiles must be an integer from 2 to 256, is "):
         SSMConfig(resident_tiles=tiles)

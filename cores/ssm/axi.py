@@ -5,7 +5,8 @@
 
 """AXI4 memory masters: beats to and from memory in bursts, for those without LiteDRAM.
 
-They take the place of the masters in :mod:`cores.ssm.memory`. Addresses are in beats (bytes/16); nothing checks them.
+They take the place of the masters in :mod:`cores.ssm.memory`. Addresses are in beats (bytes/16); nothing checks them. Each bears a
+tag, by which the one that asked learns what went wrong; one burst has one tag.
 """
 
 from migen import *
@@ -28,11 +29,13 @@ PAGE_BEATS  = 4096//BEAT_BYTES # No burst may cross a page of 4 KiB.
 class BurstGatherer(LiteXModule):
     """Addresses of beats to bursts: a burst ends with ``last``, at 16 beats, at a page, and where addresses jump.
 
-    ``beats`` of the source is the number of beats less one. Throughput: an address a cycle, a cycle lost at each burst.
+    ``beats`` of the source is the number of beats less one. Its tag is that of the first address: ``last`` must come with the last
+    one of a tag. Throughput: an address a cycle, a cycle lost at each burst.
     """
-    def __init__(self):
-        self.sink   = sink   = stream.Endpoint([("address", ADDRESS_BITS)])
-        self.source = source = stream.Endpoint([("address", ADDRESS_BITS), ("beats", bits_for(BURST_BEATS - 1))])
+    def __init__(self, tag_bits):
+        self.sink   = sink   = stream.Endpoint([("address", ADDRESS_BITS), ("tag", tag_bits)])
+        self.source = source = stream.Endpoint([("address", ADDRESS_BITS), ("tag", tag_bits),
+            ("beats", bits_for(BURST_BEATS - 1))])
 
         # # #
 
@@ -58,6 +61,7 @@ class BurstGatherer(LiteXModule):
                 ).Else(
                     source.beats.eq(0),
                     source.address.eq(sink.address),
+                    source.tag.eq(sink.tag),
                 )
             )
         ]
@@ -85,22 +89,27 @@ class AXIReader(LiteXModule):
     """A beat of data for each address, in order.
 
     A burst is requested only when there is room for all of it, so that this master never blocks a memory that others
-    wait for. ``error`` pulses with a beat that the memory answered with an error.
+    wait for. ``beat`` pulses with each beat that arrives, and says its ``tag`` and, with ``error``, whether the memory answered
+    with an error.
 
     Parameters
     ----------
-    axi   : AXI4 interface of 128 bits, of which the read channels are used.
-    depth : beats that may be under way, a power of two.
+    axi      : AXI4 interface of 128 bits, of which the read channels are used.
+    tag_bits : bits of a tag.
+    depth    : beats that may be under way, a power of two.
     """
-    def __init__(self, axi, depth=64):
-        self.sink   = sink   = stream.Endpoint([("address", ADDRESS_BITS)])
+    def __init__(self, axi, tag_bits, depth=64):
+        self.sink   = sink   = stream.Endpoint([("address", ADDRESS_BITS), ("tag", tag_bits)])
         self.source = source = stream.Endpoint([("data", 8*BEAT_BYTES)])
+        self.beat   = Signal()
         self.error  = Signal()
+        self.tag    = Signal(tag_bits)
 
         # # #
 
-        self.gatherer = gatherer = BurstGatherer()
+        self.gatherer = gatherer = BurstGatherer(tag_bits)
         self.fifo     = fifo     = stream.SyncFIFO([("data", 8*BEAT_BYTES)], depth)
+        self.tags     = tags     = stream.SyncFIFO([("tag", tag_bits)], depth) # Of bursts under way.
         burst = gatherer.source
         free  = Signal(max=depth + 1, reset=depth)
         room  = Signal()
@@ -110,11 +119,16 @@ class AXIReader(LiteXModule):
             connect_request(axi.ar, burst),
             axi.ar.valid.eq(burst.valid & room),
             burst.ready.eq(axi.ar.ready & room),
+            tags.sink.valid.eq(burst.valid & burst.ready),
+            tags.sink.tag.eq(burst.tag),
             fifo.sink.valid.eq(axi.r.valid),
             fifo.sink.data.eq(axi.r.data),
             axi.r.ready.eq(fifo.sink.ready),
             fifo.source.connect(source),
-            self.error.eq(axi.r.valid & axi.r.ready & axi.r.resp[1]),
+            self.beat.eq(axi.r.valid & axi.r.ready),
+            self.error.eq(self.beat & axi.r.resp[1]),
+            self.tag.eq(tags.source.tag),
+            tags.source.ready.eq(self.beat & axi.r.last),
         ]
         self.sync += free.eq(free - Mux(burst.valid & burst.ready, burst.beats + 1, 0) + (source.valid & source.ready))
 
@@ -123,23 +137,28 @@ class AXIReader(LiteXModule):
 class AXIWriter(LiteXModule):
     """Writes a beat of data to each address, in order; ``done`` pulses when a beat marked ``last`` is in the memory.
 
-    A burst is requested only when all its data is here. ``error`` pulses with a burst that the memory answered with an
-    error. Parameters as for :class:`AXIReader`; the write channels are used.
+    A burst is requested only when all its data is here. What bears a tag whose bit is set in ``hold_back`` goes the same way, with
+    no byte enabled: the memory stays as it is. ``error`` pulses, with the ``tag``, for a burst that the memory answered with
+    an error. Parameters as for :class:`AXIReader`; the write channels are used.
     """
-    def __init__(self, axi, depth=64):
-        self.sink  = sink = stream.Endpoint([("address", ADDRESS_BITS), ("data", 8*BEAT_BYTES)])
+    def __init__(self, axi, tag_bits, depth=64):
+        self.sink  = sink = stream.Endpoint([("address", ADDRESS_BITS), ("tag", tag_bits), ("data", 8*BEAT_BYTES)])
         self.done  = Signal()
         self.error = Signal()
+        self.tag   = Signal(tag_bits)
+        self.hold_back = Signal(2**tag_bits)
 
         # # #
 
-        self.gatherer = gatherer = BurstGatherer()
+        self.gatherer = gatherer = BurstGatherer(tag_bits)
         self.fifo     = fifo     = stream.SyncFIFO([("data", 8*BEAT_BYTES)], depth)
-        self.answers  = answers  = stream.SyncFIFO([("final", 1)], 16) # Of bursts that wait for their answer.
+        self.answers  = answers  = stream.SyncFIFO([("final", 1), ("tag", tag_bits)], 16) # Of bursts that wait for theirs.
+        self.data     = data     = stream.Buffer([("data", 8*BEAT_BYTES), ("strb", BEAT_BYTES)]) # Once offered, it may not change.
         burst = gatherer.source
         self.comb += [
             gatherer.sink.valid.eq(sink.valid & fifo.sink.ready),
             gatherer.sink.address.eq(sink.address),
+            gatherer.sink.tag.eq(sink.tag),
             gatherer.sink.last.eq(sink.last),
             fifo.sink.valid.eq(sink.valid & gatherer.sink.ready),
             fifo.sink.data.eq(sink.data),
@@ -149,24 +168,28 @@ class AXIWriter(LiteXModule):
         # Request, then data. ----------------------------------------------------------------------
         sending = Signal()
         beats   = Signal.like(burst.beats)
+        tag     = Signal(tag_bits)
         self.comb += [
             connect_request(axi.aw, burst),
             axi.aw.valid.eq(burst.valid & ~sending & answers.sink.ready),
             burst.ready.eq(axi.aw.ready & ~sending & answers.sink.ready),
             answers.sink.valid.eq(burst.valid & burst.ready),
             answers.sink.final.eq(burst.last),
-            axi.w.valid.eq(sending),
-            axi.w.data.eq(fifo.source.data),
-            axi.w.strb.eq(2**BEAT_BYTES - 1),
-            axi.w.last.eq(beats == 0),
-            fifo.source.ready.eq(sending & axi.w.ready),
+            answers.sink.tag.eq(burst.tag),
+            data.sink.valid.eq(sending),
+            data.sink.data.eq(fifo.source.data),
+            data.sink.strb.eq(Replicate(~(self.hold_back >> tag)[0], BEAT_BYTES)),
+            data.sink.last.eq(beats == 0),
+            fifo.source.ready.eq(sending & data.sink.ready),
+            data.source.connect(axi.w, keep={"valid", "ready", "last", "data", "strb"}),
         ]
         self.sync += [
             If(burst.valid & burst.ready,
                 sending.eq(1),
                 beats.eq(burst.beats),
-            ).Elif(axi.w.valid & axi.w.ready,
-                sending.eq(~axi.w.last),
+                tag.eq(burst.tag),
+            ).Elif(data.sink.valid & data.sink.ready,
+                sending.eq(~data.sink.last),
                 beats.eq(beats - 1),
             )
         ]
@@ -177,4 +200,5 @@ class AXIWriter(LiteXModule):
             answers.source.ready.eq(axi.b.valid),
             self.done.eq(axi.b.valid & answers.source.final),
             self.error.eq(axi.b.valid & axi.b.resp[1]),
+            self.tag.eq(answers.source.tag),
         ]

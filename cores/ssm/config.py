@@ -41,6 +41,11 @@ def check_range(name, value, low, high):
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise ValueError(f"{name} must be an integer from {low} to {high}, is {value!r}.")
 
+def check_choice(name, value, choices):
+    """Raise :class:`ValueError` unless `value` is one of the integers, or one of the words, `choices`."""
+    if type(value) is not type(choices[0]) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, is {value!r}.")
+
 # SSMConfig ----------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
@@ -81,8 +86,7 @@ class SSMConfig:
     stochastic_rounding : bool = False
 
     def __post_init__(self):
-        if self.lanes not in LANES:
-            raise ValueError(f"lanes must be one of {', '.join(map(str, LANES))}, is {self.lanes!r}.")
+        check_choice("lanes", self.lanes, LANES)
         check_range("max_headdim", self.max_headdim, 1,   256)
         check_range("max_d_state", self.max_d_state, 1,   512)
         check_range("max_heads",   self.max_heads,   1, 65535)
@@ -90,11 +94,9 @@ class SSMConfig:
         check_range("max_tokens",  self.max_tokens,  1, 65535)
         if self.max_d_state % self.d_state_multiple:
             raise ValueError(f"max_d_state must be a multiple of {self.d_state_multiple}, is {self.max_d_state}.")
-        if self.queue_depth not in (2, 4, 8, 16, 32):
-            raise ValueError(f"queue_depth must be one of 2, 4, 8, 16, 32, is {self.queue_depth!r}.")
-        if self.dsp_bits not in (18, 25):
-            raise ValueError(f"dsp_bits must be 18 or 25, is {self.dsp_bits!r}.")
-        if self.resident_tiles != 0:
+        check_choice("queue_depth", self.queue_depth, (2, 4, 8, 16, 32))
+        check_choice("dsp_bits",    self.dsp_bits,    (18, 25))
+        if type(self.resident_tiles) is not int or self.resident_tiles != 0:
             check_range("resident_tiles", self.resident_tiles, 2, 256)
         for name in ("pipelined", "gated_clock", "stochastic_rounding"):
             if not isinstance(getattr(self, name), bool):

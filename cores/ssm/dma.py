@@ -34,9 +34,14 @@ DESCRIPTOR_LAYOUT = [
 ]
 
 
-def fields(*names):
-    """The part of DESCRIPTOR_LAYOUT that a consumer needs."""
-    return [field for field in DESCRIPTOR_LAYOUT if field[0] in names]
+def fields(*names, tag_bits=0):
+    """The part of DESCRIPTOR_LAYOUT that a consumer needs, and the tag."""
+    return tagged([field for field in DESCRIPTOR_LAYOUT if field[0] in names], tag_bits)
+
+
+def tagged(layout, tag_bits):
+    """A layout with a tag of so many bits; without any, as it is."""
+    return layout + ([("tag", tag_bits)] if tag_bits else [])
 
 # Burst --------------------------------------------------------------------------------------------
 
@@ -60,11 +65,11 @@ class Burst(LiteXModule):
 # State Addresses ----------------------------------------------------------------------------------
 
 class StateAddresses(LiteXModule):
-    """Addresses of a head tile's beats, for each descriptor; none where ``omit`` is set."""
-    def __init__(self, address_field, omit_field, length_bits):
+    """Addresses of a head tile's beats, for each descriptor; none where ``omit`` is set. With its tag, if there is one."""
+    def __init__(self, address_field, omit_field, length_bits, tag_bits=0):
         self.beats  = Signal(length_bits)
-        self.sink   = sink = stream.Endpoint(fields(address_field, omit_field))
-        self.source = stream.Endpoint([("address", ADDRESS_BITS)])
+        self.sink   = sink = stream.Endpoint(fields(address_field, omit_field, tag_bits=tag_bits))
+        self.source = stream.Endpoint(tagged([("address", ADDRESS_BITS)], tag_bits))
 
         # # #
 
@@ -77,20 +82,21 @@ class StateAddresses(LiteXModule):
             burst.sink.last_beat.eq(last_beat),
             burst.source.connect(self.source),
             sink.ready.eq(burst.sink.ready | omit),
+            self.source.tag.eq(sink.tag) if tag_bits else [],
         ]
         self.sync += last_beat.eq(self.beats - 1)
 
 # Input Addresses ----------------------------------------------------------------------------------
 
 class InputAddresses(LiteXModule):
-    """Addresses of a tile's inputs: for each token its x record, then, but for ``same_bc``, its BC record."""
-    def __init__(self, length_bits):
+    """Addresses of a tile's inputs: for each token its x record, then, but for ``same_bc``, its BC record. With the tag."""
+    def __init__(self, length_bits, tag_bits=0):
         self.x_beats   = Signal(length_bits)
         self.bc_beats  = Signal(length_bits)
         self.x_stride  = Signal(ADDRESS_BITS)
         self.bc_stride = Signal(ADDRESS_BITS)
-        self.sink      = sink = stream.Endpoint(fields("x", "bc", "tokens", "same_bc"))
-        self.source    = stream.Endpoint([("address", ADDRESS_BITS)])
+        self.sink      = sink = stream.Endpoint(fields("x", "bc", "tokens", "same_bc", tag_bits=tag_bits))
+        self.source    = stream.Endpoint(tagged([("address", ADDRESS_BITS)], tag_bits))
 
         # # #
 
@@ -103,6 +109,8 @@ class InputAddresses(LiteXModule):
         bc_last = Signal(length_bits)
         next_x, next_bc, next_token = Signal(), Signal(), Signal()
         self.comb += burst.source.connect(self.source)
+        if tag_bits:
+            self.sync += If(sink.ready, self.source.tag.eq(sink.tag))
         self.sync += [
             x_last.eq(self.x_beats - 1),
             bc_last.eq(self.bc_beats - 1),
@@ -155,13 +163,13 @@ class InputAddresses(LiteXModule):
 class OutputAddresses(LiteXModule):
     """Addresses of a tile's y records, from first_token on; ``last`` with the tile's last beat.
 
-    ``empty`` pulses for a tile of which no y is wanted.
+    ``empty`` pulses for a tile of which no y is wanted. With the tag.
     """
-    def __init__(self, length_bits):
+    def __init__(self, length_bits, tag_bits=0):
         self.beats  = Signal(length_bits)
         self.stride = Signal(ADDRESS_BITS)
-        self.sink   = sink   = stream.Endpoint(fields("y", "tokens", "first_token"))
-        self.source = source = stream.Endpoint([("address", ADDRESS_BITS)])
+        self.sink   = sink   = stream.Endpoint(fields("y", "tokens", "first_token", tag_bits=tag_bits))
+        self.source = source = stream.Endpoint(tagged([("address", ADDRESS_BITS)], tag_bits))
         self.empty  = Signal()
 
         # # #
@@ -180,6 +188,8 @@ class OutputAddresses(LiteXModule):
             ),
             If(next_skip, skip.eq(skip + Mux(sink.ready, sink.first_token, 2**16 - 1))),
         ]
+        if tag_bits:
+            self.sync += If(sink.ready, source.tag.eq(sink.tag))
         self.comb += [
             burst.sink.address.eq(y),
             burst.sink.last_beat.eq(last_beat),
@@ -233,11 +243,13 @@ class TileDMA(LiteXModule):
     Each of the four works through the descriptors at its own pace: the next tile is loaded while the last one is
     stored. The four masters are given by the caller, who keeps them out of the reset of this module.
 
+    A descriptor may bear a tag of `tag_bits`, which goes with each address to the masters.
+
     ``tile_beats``, ``x_beats``, ``bc_beats`` and ``y_beats`` are the sizes of the records; ``x_stride``, ``bc_stride``
     and ``y_stride`` lead from a token's record to the next one's. All in beats. ``done`` pulses for each tile whose y
     and state are in memory.
     """
-    def __init__(self, config, state_reader, input_reader, state_writer, y_writer, depth):
+    def __init__(self, config, state_reader, input_reader, state_writer, y_writer, depth, tag_bits=0):
         tile_bits   = bits_for(config.max_headdim*config.max_d_state//8)
         record_bits = bits_for(max(config.max_headdim//8 + 2, 2*config.max_d_state//8))
         self.tile_beats = Signal(tile_bits)
@@ -248,7 +260,7 @@ class TileDMA(LiteXModule):
         self.bc_stride  = Signal(ADDRESS_BITS)
         self.y_stride   = Signal(ADDRESS_BITS)
 
-        self.descriptor   = descriptor = stream.Endpoint(DESCRIPTOR_LAYOUT)
+        self.descriptor   = descriptor = stream.Endpoint(tagged(DESCRIPTOR_LAYOUT, tag_bits))
         self.state_source = stream.Endpoint([("data", 128)])
         self.input_source = stream.Endpoint([("data", 128)])
         self.state_sink   = state_sink = stream.Endpoint([("data", 128)])
@@ -260,10 +272,10 @@ class TileDMA(LiteXModule):
         # # #
 
         # Addresses, each behind a queue of its own. -----------------------------------------------
-        self.state_in  = state_in  = StateAddresses("state_in",  "zero_state", tile_bits)
-        self.state_out = state_out = StateAddresses("state_out", "no_store",   tile_bits)
-        self.inputs    = inputs    = InputAddresses(record_bits)
-        self.outputs   = outputs   = OutputAddresses(record_bits)
+        self.state_in  = state_in  = StateAddresses("state_in",  "zero_state", tile_bits, tag_bits)
+        self.state_out = state_out = StateAddresses("state_out", "no_store",   tile_bits, tag_bits)
+        self.inputs    = inputs    = InputAddresses(record_bits, tag_bits)
+        self.outputs   = outputs   = OutputAddresses(record_bits, tag_bits)
         self.comb += [
             state_in.beats.eq(self.tile_beats),
             state_out.beats.eq(self.tile_beats),
@@ -318,6 +330,7 @@ class TileDMA(LiteXModule):
                 writer.sink.last.eq(address.last),
                 writer.sink.address.eq(address.address),
                 writer.sink.data.eq(sink.data),
+                writer.sink.tag.eq(address.tag) if tag_bits else [],
                 address.ready.eq(writer.sink.ready & sink.valid),
                 sink.ready.eq(writer.sink.ready & address.valid),
             ]

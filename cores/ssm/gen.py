@@ -31,13 +31,9 @@ from litex.gen import *
 from litex.gen.fhdl import verilog
 from litex.gen.fhdl.verilog import _ieee_1800_2017_verilog_reserved_keywords as KEYWORDS
 
-from litex.soc.interconnect import stream
-
-from cores.ssm.axi import AXIReader, AXIWriter, memory_interface
-from cores.ssm.config import BEAT_BYTES, SSMConfig
+from cores.ssm.axi_tiles import AXITiles, descriptor_layout
+from cores.ssm.config import BEAT_BYTES, SSMConfig, check_choice
 from cores.ssm.core import SSMCore, command_layout
-from cores.ssm.dma import TileDMA
-from cores.ssm.memory import ADDRESS_BITS
 from cores.ssm.ssm import GATEWARE_VERSION
 
 # Constants ----------------------------------------------------------------------------------------
@@ -47,40 +43,52 @@ WITHOUT    = ("max_heads", "max_groups", "max_tokens") # They bound jobs in DRAM
 PARAMETERS = tuple(field.name for field in fields(SSMConfig) if field.name not in WITHOUT)
 KEYS       = ("name", "memory", *PARAMETERS)
 
-ADDRESSES  = ("x", "bc", "y", "state_in", "state_out")
-
-
-def descriptor_layout(config):
-    """Bits of s_axis_descriptor_tdata: byte addresses, multiples of 16, then as a command."""
-    return [(name, 32) for name in ADDRESSES] + command_layout(config)
-
 # Configuration ------------------------------------------------------------------------------------
 
+class Loader(yaml.SafeLoader):
+    """YAML's, but a key may stand there once only."""
+    def construct_mapping(self, node, deep=False):
+        values = super().construct_mapping(node, deep=deep)
+        keys   = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for n, key in enumerate(keys):
+            if key in keys[:n]:
+                raise yaml.YAMLError(f"{key!r} must stand there once, stands there {keys.count(key)} times")
+        return values
+
+
 def load_config(path):
-    """(name, memory, SSMConfig) of a YAML file. Raises ValueError that names key, value and what is allowed."""
+    """(name, memory, SSMConfig) of a YAML file. Raises ValueError that names the file, the key, its value and what it must be."""
     try:
-        values = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}.") from None
-    except yaml.YAMLError as error:
+        values = yaml.load(Path(path).read_text(), Loader)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} cannot be read: it is not text.") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error: # A date of month 13 is a ValueError.
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
-    values = {} if values is None else values
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} holds {values!r}: lines of `key: value` are allowed.")
-    for key, value in values.items():
-        if key not in KEYS:
-            raise ValueError(f"{path}: {key} = {value!r} is not allowed: of keys, {', '.join(KEYS)} are.")
-    name   = values.pop("name", "ssm_core")
-    memory = values.pop("memory", "none")
-    if not (isinstance(name, str) and name.isascii() and name.isidentifier()) or name in KEYWORDS:
-        raise ValueError(f"{path}: name = {name!r} is not allowed: letters, digits and _ are, a letter first, "
-            "and no keyword of Verilog.")
-    if memory not in MEMORIES:
-        raise ValueError(f"{path}: memory = {memory!r} is not allowed: one of {', '.join(MEMORIES)} is.")
     try:
-        return name, memory, SSMConfig(**values)
+        return check_config({} if values is None else values)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def check_config(values):
+    """(name, memory, SSMConfig) of {key: value}."""
+    if not isinstance(values, dict):
+        raise ValueError(f"a configuration must be lines of `key: value`, is {values!r}.")
+    for key in values:
+        if key not in KEYS:
+            raise ValueError(f"key must be one of {', '.join(KEYS)}, is {key!r}.")
+    parameters = dict(values)
+    name       = parameters.pop("name", "ssm_core")
+    memory     = parameters.pop("memory", MEMORIES[0])
+    check_choice("memory", memory, MEMORIES)
+    config     = SSMConfig(**parameters)
+    if not (isinstance(name, str) and name.isascii() and name.isidentifier()) or name in KEYWORDS:
+        raise ValueError(f"name must be letters, digits and _, a letter first, and no keyword of Verilog, is {name!r}.")
+    if name in [signal.name_override for signal, _, _ in Top(config, memory).ports]:
+        raise ValueError(f"name must not be that of a port, is {name!r}.")
+    return name, memory, config
 
 # Top ----------------------------------------------------------------------------------------------
 
@@ -137,47 +145,18 @@ class Top(LiteXModule):
         self.comb += self.port("done", 1, "out", "A pulse a tile: its state has left, its y left or waits.").eq(core.stored)
 
     def add_memory(self, config, core):
-        shift   = log2_int(BEAT_BYTES)
-        strides = [self.port(f"{name}_stride", 32, "in", f"Bytes from a token's {title} record to the next one's.")
-            for name, title in (("x", "x"), ("bc", "BC"), ("y", "y"))]
-        self.state_axi = state_axi = memory_interface()
-        self.token_axi = token_axi = memory_interface()
-        self.state_reader, self.state_writer = AXIReader(state_axi), AXIWriter(state_axi)
-        self.input_reader, self.y_writer     = AXIReader(token_axi), AXIWriter(token_axi)
-        self.dma = dma = TileDMA(config, self.state_reader, self.input_reader, self.state_writer, self.y_writer,
-            config.queue_depth)
-
-        # A descriptor goes to the DMA and, as a command, to the core.
-        descriptor = stream.Endpoint(descriptor_layout(config))
-        both       = Signal()
-        self.comb += [
-            both.eq(dma.descriptor.ready & core.command.ready),
-            descriptor.ready.eq(both),
-            dma.descriptor.valid.eq(descriptor.valid & both),
-            core.command.valid.eq(descriptor.valid & both),
-            [getattr(dma.descriptor, name).eq(getattr(descriptor, name)[shift:]) for name in ADDRESSES],
-            [getattr(dma.descriptor, name).eq(getattr(descriptor, name))
-                for name in ("tokens", "first_token", "no_store", "same_bc")],
-            dma.descriptor.zero_state.eq(descriptor.zero_state | (descriptor.resident if config.resident_tiles else 0)),
-            [getattr(core.command, name).eq(getattr(descriptor, name)) for name, _ in command_layout(config)],
-            dma.state_source.connect(core.state_sink),
-            dma.input_source.connect(core.input_sink),
-            core.state_source.connect(dma.state_sink),
-            core.y_source.connect(dma.y_sink),
-            dma.stored.eq(core.stored),
-            dma.tile_beats.eq(core.tile_beats),
-            dma.x_beats.eq(core.row_beats + 1),
-            dma.bc_beats.eq(core.bc_beats << 1),
-            dma.y_beats.eq(core.row_beats),
-            [stride.eq(port[shift:]) for stride, port in zip((dma.x_stride, dma.bc_stride, dma.y_stride), strides)],
-        ]
-        self.add_stream("s_axis_descriptor", descriptor, descriptor_layout(config), "One a tile, see below.")
-        self.add_axi("m_axi_state", state_axi, "Head tiles.")
-        self.add_axi("m_axi_token", token_axi, "x and BC records, read; y records, written.")
-        masters = (self.state_reader, self.input_reader, self.state_writer, self.y_writer)
-        error   = self.port("error", 1, "out", "Set once memory has answered with an error, until reset.")
-        self.comb += self.port("done", 1, "out", "A pulse a tile: its y and its state are in memory.").eq(dma.done)
-        self.sync += If(Cat(*[master.error for master in masters]) != 0, error.eq(1))
+        self.tiles = tiles = AXITiles(config, core)
+        for name, title in (("x", "x"), ("bc", "BC"), ("y", "y")):
+            self.comb += getattr(tiles, f"{name}_stride").eq(self.port(f"{name}_stride", 32, "in",
+                f"Bytes from a token's {title} record to the next one's, a multiple of 16."))
+        self.add_stream("s_axis_descriptor", tiles.descriptor, descriptor_layout(config), "One a tile, see below.")
+        self.add_axi("m_axi_state", tiles.state_axi, "Head tiles.")
+        self.add_axi("m_axi_token", tiles.token_axi, "x and BC records, read; y records, written.")
+        for name, description in (
+            ("done",    "A pulse a descriptor, in order: its y and its state are in memory, or it went wrong."),
+            ("refused", "With done: the descriptor, a size or a stride is not legal; nothing was read or written."),
+            ("failed",  "With done: memory answered with an error. After one to a read the state and further y are not written.")):
+            self.comb += self.port(name, 1, "out", description).eq(getattr(tiles, name))
 
     def add_axi(self, name, axi, description):
         for channel in ("aw", "w", "b", "ar", "r"):

@@ -32,8 +32,8 @@ class Region:
     """Where the memory is: `origin` and `size` in bytes. Raises ValueError unless both are powers of two that align."""
     def __init__(self, origin, size):
         if size < BEAT_BYTES or size & (size - 1) or origin % size:
-            raise ValueError(f"memory region at 0x{origin:x} of 0x{size:x} bytes is not allowed: "
-                "a size that is a power of two and an origin that is a multiple of it are.")
+            raise ValueError(f"memory region must have a size that is a power of two and an origin that is a multiple of it, is "
+                f"0x{size:x} bytes at 0x{origin:x}.")
         self.origin = origin//BEAT_BYTES
         self.bits   = log2_int(size//BEAT_BYTES)
 
@@ -45,7 +45,7 @@ def check_width(port):
     """Raise ValueError unless the port moves a whole beat."""
     width = port.data_width
     if width != 8*BEAT_BYTES:
-        raise ValueError(f"port data_width = {width} is not allowed: {8*BEAT_BYTES} is.")
+        raise ValueError(f"data_width of a port must be {8*BEAT_BYTES}, is {width}.")
 
 # Shared Port --------------------------------------------------------------------------------------
 
@@ -70,7 +70,7 @@ class SharedPort(LiteXModule):
     def get_port(self):
         """A port more."""
         if self.finalized:
-            raise RuntimeError("a port of a SharedPort that is finalized is not allowed: ask for it earlier.")
+            raise RuntimeError("a port of a SharedPort must be asked for before it is finalized.")
         port = LiteDRAMNativePort(self.target.mode, self.target.address_width, self.target.data_width)
         self.users.append(port)
         return port
