@@ -60,5 +60,5 @@ uint32_t checksum_run(const struct job *job, uint32_t *detail)
 		*table++ = checksum_crc_read();
 	}
 	*detail = 0;
-	return ERROR_NONE;
+	return job->timeout && cycles_now() - start >= timeout ? ERROR_TIMEOUT : ERROR_NONE;
 }

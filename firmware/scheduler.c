@@ -14,6 +14,7 @@
 static void start(struct run *run, const struct block *block, uint32_t timeout, uint32_t tiles_done)
 {
 	run->block   = block;
+	run->strict  = timeout != 0;
 	run->timeout = timeout ? timeout : block_timeout(block);
 	run->target  = tiles_done + block->heads;
 	run->posted  = 0;
@@ -75,11 +76,14 @@ void scheduler_wait(void)
 
 uint32_t scheduler_look(const struct run *run, int *completed, uint32_t *detail)
 {
+	int late;
+
 	*completed = (int32_t)(ssm_tiles_done_read() - run->target) >= 0;
 	*detail    = ssm_errors_read();
 	if (*detail)
 		return ERROR_GATEWARE;
-	if (!*completed && (cycles_now() - run->start >= run->timeout || reboot_requested())) {
+	late = (run->strict || !*completed) && cycles_now() - run->start >= run->timeout;
+	if (late || (!*completed && reboot_requested())) {
 		*detail = ssm_status_read();
 		return ERROR_TIMEOUT;
 	}

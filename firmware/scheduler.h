@@ -16,6 +16,7 @@ struct run {
 	const struct block *block;
 	uint64_t start;       /* When its time began to run, */
 	uint64_t timeout;     /* and the cycles it may take. */
+	int      strict;      /* The job says how many: one that is completed too late failed, too. */
 	uint32_t target;      /* ssm_tiles_done when it is completed. */
 	int      posted;
 };

@@ -76,6 +76,7 @@ static int equal(uint32_t address, const struct words *words)
 uint32_t selftest_run(uint32_t timeout, uint32_t *detail, uint32_t *tiles)
 {
 	struct block block;
+	uint64_t     taken, start = cycles_now();
 	uint32_t     error, scratch, i;
 
 	for (i = 0; i < VECTORS; i++) {
@@ -96,7 +97,10 @@ uint32_t selftest_run(uint32_t timeout, uint32_t *detail, uint32_t *tiles)
 		block.state_in    = place_input(&scratch, &vector->state_in);
 		block.y           = place_output(&scratch, &vector->y);
 		block.state_out   = place_output(&scratch, &vector->state_out);
-		error = scheduler_run(&block, timeout, detail, tiles);
+		taken = timeout ? cycles_now() - start : 0;
+		if (timeout && taken >= timeout)
+			return ERROR_TIMEOUT;
+		error = scheduler_run(&block, timeout - taken, detail, tiles);
 		if (error)
 			return error;
 		dram_acquire();

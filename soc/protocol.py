@@ -93,7 +93,7 @@ JOB_WORDS = (
     "sequence",        # Chosen by the host; copied to result_sequence.
     "opcode",          # Opcode.
     "flags",           # JobFlag.
-    "timeout",         # Cycles this job may take; 0: the firmware's own estimate.
+    "timeout",         # Cycles this job may take from when it begins, a NOP as many as it likes; 0: the firmware's own estimate.
     # Operands, by opcode: those of SSM; others give these words names of their own, see OPERANDS.
     "heads",           # H.
     "headdim",         # P.
@@ -176,7 +176,7 @@ class Error(IntEnum):
     BAD_ADDRESS       = 11 # A region is not inside the data region, or a table not inside the tables.
     OVERLAP           = 12 # A region that is written overlaps another one (state_out = state_in is allowed).
     RING_OVERRUN      = 13 # More jobs rung for than the ring holds.
-    TIMEOUT           = 14 # The accelerator did not finish in time; it was reset.
+    TIMEOUT           = 14 # The accelerator did not finish in time; if it still ran, it was reset.
     GATEWARE          = 15 # The accelerator raised an error; error_detail holds its error bits.
     SELFTEST_MISMATCH = 16 # error_detail holds the index of the failing vector.
     ABORTED           = 17 # Begun behind a job that failed, and reset with it; error_detail holds that job's sequence.

@@ -32,8 +32,8 @@ from native import build as native
 from native.device import DATA_BASE, RAM_BASE, RAM_END, Device
 
 from soc.accelerator import add_ssm
-from soc.protocol import (INFO_MAGIC, JOB_BYTES, PROTOCOL_VERSION, RING_ENTRIES, RING_OFFSET, Capability, Error,
-    JobFlag, Opcode, Status)
+from soc.protocol import (INFO_MAGIC, JOB_BYTES, PROTOCOL_VERSION, RING_ENTRIES, RING_OFFSET, TABLE_OFFSET, Capability,
+    Error, JobFlag, Opcode, Status)
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -332,6 +332,13 @@ def test_counters(device):
         assert result["cycles_high"]     == 0
 
 
+def test_interrupt_is_cleared(device):
+    """After a job none is pending, so that none comes again."""
+    for heads in (1, 3, 20):
+        assert_done(device, **small_job(heads=heads))
+        assert device.csr("ssm_ev_pending") == 0
+
+
 def test_without_interrupt(device):
     """A lost interrupt costs time only."""
     device.set(deaf=1)
@@ -373,6 +380,12 @@ def test_bad_word(device, error, word, value):
     assert_done(device, **small_job())
 
 
+def test_groups_beyond_the_maximum(device):
+    """Also where they divide the heads."""
+    groups = CONFIG.max_groups + 1
+    assert_fails(device, Error.BAD_GROUPS, groups, **small_job() | dict(heads=groups, groups=groups))
+
+
 @pytest.mark.parametrize("opcode", [Opcode.NOP, Opcode.SELFTEST])
 def test_flags_of_other_opcodes(device, opcode):
     assert_fails(device, Error.BAD_FLAGS, 1, opcode=opcode, flags=1)
@@ -386,6 +399,19 @@ def test_sizes_beyond_32_bits(start):
     assert sizes["x_address"] % 2**32 == sizes["y_address"] % 2**32 == 0
     job   |= dict(x_address=DATA_BASE, bc_address=DATA_BASE, y_address=DATA_BASE)
     assert_fails(start(config, config), Error.BAD_ADDRESS, DATA_BASE, **job)
+
+
+def test_state_beyond_32_bits(start):
+    """A state of 2**32 bytes is not taken for none."""
+    config = SSMConfig(max_heads=65535, max_headdim=256, max_d_state=512)
+    device = start(config, config)
+    device.set(max_headdim=256, max_d_state=512)
+    job    = dict(heads=2**14, headdim=256, d_state=512, groups=1, tokens=1, x_address=DATA_BASE, first_token=1,
+        bc_address=DATA_BASE, state_in=DATA_BASE + 16, state_out=DATA_BASE + 32)
+    assert Geometry(config, 2**14, 256, 512).tile_bytes*2**14 == 2**32
+    for flags, region in ((0, "state_in"), (JobFlag.ZERO_STATE, "state_out"), (JobFlag.NO_STORE, "state_in")):
+        assert_fails(device, Error.BAD_ADDRESS, job[region], **job | dict(flags=flags))
+        assert not device.tiles
 
 
 def test_exact_fit(device):
@@ -637,11 +663,19 @@ def test_next_job_follows(device, heads):
     dict(heads=8, read="bc_address", written="y_address"),
     dict(heads=8, read="x_address",  written="state_out"),
     dict(heads=8, read="state_in",   written="y_address"),
+    dict(heads=CONFIG.queue_depth - 1),                   # One head too few.
+    dict(heads=8, first=dict(y_address=DATA_BASE + 0x40000), # Both write it.
+        second=dict(state_out=DATA_BASE + 0x40000, flags=JobFlag.ZERO_STATE)),
+    dict(heads=8, first=dict(state_out=DATA_BASE + 0x40000),
+        second=dict(y_address=DATA_BASE + 0x40000, flags=JobFlag.ZERO_STATE | JobFlag.NO_STORE)),
+    dict(heads=8, first=dict(state_out=DATA_BASE + 0x40000), # The state, but not head by head.
+        second=dict(state_in=DATA_BASE + 0x40100, flags=JobFlag.NO_STORE)),
 ])
 def test_next_job_waits(device, change):
     """Where the next one depends on the job before, or is of another kind, it begins when that one is completed."""
     heads     = change["heads"]
     jobs      = chain(heads)
+    jobs[0]  |= change.get("first",  {})
     jobs[1]  |= change.get("second", {})
     if "read" in change:
         jobs[1] |= dict(flags=JobFlag.NO_STORE)
@@ -753,6 +787,30 @@ def test_timeout(device):
     assert 5000 <= result["cycles_low"] < 10000
     device.set(hang=0)
     assert_done(device, **small_job())
+
+
+@pytest.mark.parametrize("job", [small_job(), dict(opcode=Opcode.SELFTEST),
+    dict(opcode=Opcode.CHECKSUM, region=DATA_BASE, region_bytes=16, block_bytes=16, table=RAM_BASE + TABLE_OFFSET)],
+    ids=["SSM", "SELFTEST", "CHECKSUM"])
+@pytest.mark.parametrize("deaf", [0, 1])
+def test_completed_too_late(device, job, deaf):
+    """A job's own time-out counts also where the job is completed before anybody looks."""
+    device.on("done", selftest_handler(device, CONFIG) if job.get("opcode") == Opcode.SELFTEST else lambda tile: None)
+    device.set(deaf=deaf)
+    cycles = assert_done(device, **job)["cycles_low"]
+    for timeout in (1, cycles//2):
+        result = device.run(**job, timeout=timeout)
+        assert (Status(result["status"]), Error(result["error"])) == (Status.FAILED, Error.TIMEOUT)
+    assert_done(device, **job, timeout=2*cycles)
+    assert_done(device, **job)
+
+
+def test_selftest_has_one_timeout(device):
+    """For all of its vectors together."""
+    device.on("done", selftest_handler(device, CONFIG))
+    cycles = assert_done(device, opcode=Opcode.SELFTEST)["cycles_low"]
+    result = device.run(opcode=Opcode.SELFTEST, timeout=cycles*3//4) # More than any vector takes.
+    assert Error(result["error"]) == Error.TIMEOUT and result["tiles"] > 0
 
 
 def test_timeout_while_posting(device):

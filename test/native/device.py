@@ -16,7 +16,7 @@ from soc.protocol import (DATA_OFFSET, INFO_OFFSET, INFO_WORDS, JOB_BYTES, JOB_O
 # Constants ----------------------------------------------------------------------------------------
 
 RAM_BASE  = 0x4000_0000
-RAM_BYTES = 0x0040_0000
+RAM_BYTES = 0x0200_0000
 DATA_BASE = RAM_BASE + DATA_OFFSET
 RAM_END   = RAM_BASE + RAM_BYTES
 

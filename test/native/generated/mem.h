@@ -10,6 +10,6 @@
 #define NATIVE_MEM_H
 
 #define MAIN_RAM_BASE 0x40000000L
-#define MAIN_RAM_SIZE 0x00400000
+#define MAIN_RAM_SIZE 0x02000000
 
 #endif
