@@ -104,6 +104,38 @@ def test_push_while_heads_wait(bench):
     bench.check_memory()
 
 
+@pytest.mark.parametrize("bad, errors", [(False, {"queue_overflow"}), (True, {"queue_overflow", "bad_geometry"})])
+def test_push_while_the_queue_fills(bench, bad, errors):
+    """It is refused though there is room: that is for the heads of the push before."""
+    rng  = np.random.default_rng(34)
+    jobs = bench.place(rng, Geometry(bench.config, 12, 5, 11), 2, random_values)
+    for name in ("x", "bc", "y", "state_in", "state_out"):
+        bench.write(f"tile_{name}", jobs[0][name])
+    if bench.config.stochastic_rounding:
+        bench.write("tile_seed", jobs[0]["seed"])
+    bench.write("tile_tokens", 2)
+    bench.write("tile_heads", 12 | 12 << 16)
+    flags = jobs[0]["zero_state"] | jobs[0]["no_store"] << 1
+    bench.write("tile_push", flags)
+    if bad:
+        bench.write("tile_tokens", 0)
+    bench.write("tile_push", flags)
+    assert bench.errors == errors
+    bench.wait(lambda: bench.read("tiles_done") == 12)
+    bench.wait_idle()
+    bench.check_memory()
+
+
+def test_heads_that_come_back_into_the_region(bench):
+    """A head outside ends the block, also where the next one's address wraps and is inside again."""
+    rng = np.random.default_rng(35)
+    bench.place(rng, Geometry(bench.config, 1, 5, 11), 1, random_values, with_h0=False)
+    bench.write("x_step", 2**31)
+    bench.push(zero_state=True, no_store=True, first_token=1, heads=5, group_heads=5)
+    bench.wait_idle()
+    assert bench.errors == {"out_of_range"} and bench.read("tiles_done") == 1
+
+
 def test_heads_that_run_out_of_the_region(bench):
     """The first one that does is dropped with those after it, the ones before run."""
     rng  = np.random.default_rng(32)
@@ -247,6 +279,13 @@ def test_misaligned_stride(bench, stride, excess):
     check_dropped(bench, "misaligned", strides=[16 + excess*(n == stride) for n in range(3)])
 
 
+@pytest.mark.parametrize("step", range(4))
+@pytest.mark.parametrize("excess", [1, 8])
+def test_misaligned_step(bench, step, excess):
+    """Of x, BC, y and the state from head to head."""
+    check_dropped(bench, "misaligned", strides=[16, 16, 16, *(16 + excess*(n == step) for n in range(4))])
+
+
 @pytest.mark.parametrize("field", ["x", "bc", "y", "state_in", "state_out"])
 @pytest.mark.parametrize("address, error", [
     (REGION_ORIGIN + 1, "misaligned"), (REGION_ORIGIN + 8, "misaligned"), (REGION_ORIGIN - 16, "out_of_range"),
@@ -275,8 +314,9 @@ def test_records_written_over_the_end(bench, duty, field):
     # Again, now with only the first beat inside.
     first = job[field] - REGION_ORIGIN + REGION_BYTES
     bench.expect(END - BEAT_BYTES, bench.image[first:first + BEAT_BYTES].tobytes())
+    assert not bench.read("ev_pending") & 2
     bench.run([{**job, field: END - BEAT_BYTES}])
-    assert bench.errors == {"out_of_range"}
+    assert bench.errors == {"out_of_range"} and bench.read("ev_pending") & 2
     bench.check_memory()
 
 
@@ -286,7 +326,7 @@ def test_records_read_over_the_end(bench, field):
     rng = np.random.default_rng(10)
     job = small_job(bench, rng, heads=1, in_place=False)[0]
     bench.run([{**job, field: END - BEAT_BYTES}])
-    assert bench.errors == {"out_of_range"}
+    assert bench.errors == {"out_of_range"} and bench.read("ev_pending") & 2
     assert not bench.compiled.peek("outside") and not bench.compiled.peek("protocol_error")
 
 
@@ -398,6 +438,41 @@ def test_reset_in_flight(bench, duty):
         bench.image[:] = bench.snapshot()
         bench.run(bench.place(rng, job_geometry(rng, bench.config), 2, random_values))
         bench.check_memory()
+
+
+@pytest.mark.parametrize("duty", [256, 40, 5])
+def test_memory_is_quiet_after_a_reset(bench, duty):
+    """When a reset is over nothing more is written."""
+    rng = np.random.default_rng(15)
+    for _ in range(12):
+        bench.start(rng, duty)
+        for descriptor in small_job(bench, rng, heads=bench.config.queue_depth, tokens=2):
+            bench.push(**descriptor)
+        bench.compiled.step(int(rng.integers(100, 600 if duty == 256 else 3000)))
+        bench.write("control", 1)
+        bench.wait(lambda: not bench.busy, step=1)
+        bench.compiled.poke(duty=0)
+        image = bench.snapshot()
+        bench.compiled.poke(duty=256)
+        bench.compiled.step(500)
+        assert np.array_equal(bench.snapshot(), image)
+        assert not bench.compiled.peek("protocol_error") and not bench.compiled.peek("outside")
+
+
+@pytest.mark.parametrize("register, value", [("tile_tokens", 0), ("tile_x", 3), ("tile_heads", 0), ("tile_x", 0), ("tile_x", REGION_ORIGIN)])
+def test_push_in_the_course_of_a_reset(bench, register, value):
+    """It is dropped, good or bad, without an error, and without an interrupt."""
+    rng = np.random.default_rng(16)
+    bench.push(**small_job(bench, rng, heads=1)[0])
+    bench.wait_idle()
+    bench.write(register, value)
+    bench.write("control", 1)
+    bench.write("tile_push", 0)
+    assert bench.busy and bench.errors == set()
+    bench.wait_idle()
+    bench.compiled.step(500)
+    assert bench.errors == set() and not bench.read("ev_pending") and bench.read("tiles_done") == 0
+    assert bench.queue_free == bench.config.queue_depth
 
 
 def test_reset_when_idle(bench):
