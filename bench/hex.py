@@ -30,6 +30,7 @@ from cores.ssm.player import CorePlayer
 
 from host.case import check_writable, load_case, write_atomically
 from host.errors import HostError, UsageError
+from host.maxima import LARGEST
 
 from model.bitexact import ssm_block
 from model.ssm import error_statistics, ssm_recurrence
@@ -48,7 +49,6 @@ ARRAYS = { # Name: dimensions.
 
 CLOCK_HZ       = 100e6 # Of the Arty; cycles are converted with it.
 PROTOTYPE_GAIN = -0.62 # Of the simulation-only Verilog prototype this bench carries on from.
-LARGEST        = SSMConfig(max_headdim=256, max_d_state=512, max_heads=65535, max_groups=65535)
 
 # Files --------------------------------------------------------------------------------------------
 
@@ -73,13 +73,13 @@ def read_hex(path, shape, dimensions):
     for number, line in enumerate(lines, 1):
         if not re.fullmatch(rb"[0-9A-Fa-f]{4}", line):
             text = line[:20].decode(errors="replace")
-            raise UsageError(f"{path}:{number}: {text!r} is not allowed: four hex digits are.")
+            raise UsageError(f"{path}:{number}: must be four hex digits, is {text!r}.")
         values.append(int(line, 16))
     expected = int(np.prod(shape))
     if len(values) != expected:
         product = f" = {'*'.join(map(str, shape))}" if len(shape) > 1 else ""
-        raise UsageError(f"{path}:{min(len(values), expected) + 1}: {len(values)} values are not allowed: "
-            f"{expected}{product} ({', '.join(dimensions)}) are.")
+        raise UsageError(f"{path}:{min(len(values), expected) + 1}: there must be {expected}{product} "
+            f"({', '.join(dimensions)}) values, are {len(values)}.")
     return np.array(values, np.uint16).view(np.float16).reshape(shape)
 
 
@@ -150,10 +150,10 @@ def write(args):
     token = args.token
     if token is None:
         if case.tokens != 1:
-            raise UsageError(f"{args.case}: has tokens T = {case.tokens}: 1 is allowed; --token selects one of more.")
+            raise UsageError(f"{args.case}: tokens T must be 1, is {case.tokens}; --token selects one of more.")
         token = 0
     if not 0 <= token < case.tokens:
-        raise UsageError(f"--token {token} is not allowed: 0 to {case.tokens - 1} is.")
+        raise UsageError(f"--token must be an integer from 0 to {case.tokens - 1}, is {token}.")
     arrays = {name: array[token] for name, array in vars(case).items() if name in ("x", "dt", "dA", "B", "C")}
     h      = np.zeros((case.heads, case.headdim, case.d_state), np.float16) if case.h0 is None else case.h0
     if token:

@@ -7,7 +7,7 @@
 
 from dataclasses import dataclass, field
 
-from cores.ssm.config import BEAT_BYTES, Geometry
+from cores.ssm.config import BEAT_BYTES, Geometry, check_range
 from cores.ssm.layout import pack_bc, pack_state, pack_x, unpack_state, unpack_y
 
 from host.device import Job, version_string
@@ -51,10 +51,10 @@ def run_block(device, case, mode="prefill", progress=None, seed=0, store_every=1
     DeviceError, DeviceTimeout, AllocationError, LinkError
     """
     if mode not in MODES:
-        raise ValueError(f"mode = {mode!r} is not allowed: one of {', '.join(MODES)} is.")
+        raise ValueError(f"mode must be one of {', '.join(MODES)}, is {mode!r}.")
     check_store_every(store_every, device.info.max_tokens)
     if store_every > 1 and mode != "decode":
-        raise ValueError(f"store_every = {store_every} is not allowed with mode = {mode!r}: 1 is, or mode = 'decode'.")
+        raise ValueError(f"store_every must be 1 with mode = {mode!r}, is {store_every}; mode = 'decode' takes others.")
     geometry = Geometry(device.info.config, case.heads, case.headdim, case.d_state, case.groups)
     verified = device.transport.statistics.verified_bytes
     records  = {
@@ -113,8 +113,7 @@ def run_block(device, case, mode="prefill", progress=None, seed=0, store_every=1
 
 def check_store_every(store_every, max_tokens):
     """Raise ValueError unless a job can run again as many tokens."""
-    if not isinstance(store_every, int) or not 1 <= store_every <= max_tokens:
-        raise ValueError(f"store_every = {store_every!r} is not allowed: an integer from 1 to {max_tokens} is.")
+    check_range("store_every", store_every, 1, max_tokens)
 
 
 def _jobs(geometry, case, mode, address, seed, store_every):

@@ -153,5 +153,5 @@ def add_bench_arguments(parser):
 def size_argument(text):
     """A number of bytes, for argparse."""
     if not text.isdecimal() or not 4096 <= int(text) <= 2**27 or int(text) % BEAT_BYTES:
-        raise argparse.ArgumentTypeError(f"{text} is not allowed: a multiple of {BEAT_BYTES} from 4096 to {2**27} is.")
+        raise argparse.ArgumentTypeError(f"must be a multiple of {BEAT_BYTES} from 4096 to {2**27}, is {text!r}.")
     return int(text)

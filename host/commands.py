@@ -31,14 +31,14 @@ DEFAULT_NETWORK = "192.168.1.0/24" # Of the boards' default address.
 def seed(text):
     """A seed of stochastic rounding, for argparse."""
     if not text.isdecimal() or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"{text} is not allowed: 0 to {2**32 - 1} is.")
+        raise argparse.ArgumentTypeError(f"must be an integer from 0 to {2**32 - 1}, is {text!r}.")
     return int(text)
 
 
 def store_every(text):
     """A number of tokens, for argparse."""
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text} is not allowed: 1 to 65535 is.")
+        raise argparse.ArgumentTypeError(f"must be an integer from 1 to 65535, is {text!r}.")
     return int(text)
 
 def add_run_arguments(parser):
@@ -66,12 +66,12 @@ def add_discover_arguments(parser):
 def run(args):
     """Run a case."""
     if args.store_every > 1 and args.mode != "decode":
-        raise UsageError(f"--store-every {args.store_every} is allowed with --mode decode only.")
+        raise UsageError(f"--store-every must be 1 with --mode {args.mode}, is {args.store_every}; --mode decode takes others.")
     check_writable(args.output)
     case = load_case(args.case, requested_config(args))
     with open_device(args, args.log) as device, Progress() as progress:
         if args.seed is not None and not device.info.config.stochastic_rounding:
-            raise UsageError(f"--seed {args.seed} is not allowed: this device rounds the state to nearest "
+            raise UsageError(f"--seed must be left out, is {args.seed}: this device rounds the state to nearest "
                 "(see --rounding stochastic).")
         adopt(device) # What was loaded stays.
         check_case({name: array for name, array in vars(case).items() if array is not None}, device.info.config)

@@ -22,7 +22,7 @@ def number(kind, name, low, high=float("inf")):
             value = None
         if value is None or not low <= value <= high:
             limit = f"at least {low}" if high == float("inf") else f"{low} to {high}"
-            raise argparse.ArgumentTypeError(f"{text} is not allowed: {name}, {limit}, is.")
+            raise argparse.ArgumentTypeError(f"must be {name}, {limit}, is {text!r}.")
         return value
     return convert
 

@@ -14,10 +14,10 @@ import time
 import numpy as np
 import torch
 
-from cores.ssm.config import Geometry
 from cores.ssm.layout import pack_bc, pack_state, pack_x, unpack_state, unpack_y
 
 from host.device import Job
+from host.maxima import model_geometry
 
 from model.decoder import CHUNK, layer_seed, round_inputs
 
@@ -42,7 +42,7 @@ class DeviceBlocks:
 
     Raises
     ------
-    ValueError      : names the size that the gateware was not built for.
+    UsageError      : names the size that the gateware was not built for, and with what to build one that is.
     AllocationError : the states of all layers do not fit in the device's DRAM.
     """
     dtype = np.dtype(np.float16)
@@ -51,7 +51,7 @@ class DeviceBlocks:
         layer         = config.layer
         self.device   = device
         self.seed     = seed
-        self.geometry = geometry = Geometry(device.info.config, layer.heads, layer.headdim, layer.d_state, layer.ngroups)
+        self.geometry = geometry = model_geometry(device.info.config, layer)
         self.chunk    = min(CHUNK, device.info.max_tokens)
         self.cycles   = 0
         self.seconds  = 0.0

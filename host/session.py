@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cores.ssm.config import check_range
 from cores.ssm.layout import pack_bc, pack_state, pack_x, unpack_state, unpack_y
 
 from host.block import check_store_every
@@ -70,7 +71,7 @@ class Session:
         self.cycles      = 0
         shape = (geometry.heads, geometry.headdim, geometry.d_state)
         if h0 is not None and (np.shape(h0) != shape or np.asarray(h0).dtype != np.float16):
-            raise ValueError(f"h0 of {np.asarray(h0).dtype}, {np.shape(h0)}, is not allowed: float16, {shape} is.")
+            raise ValueError(f"h0 must be float16 of shape {shape}, is {np.asarray(h0).dtype} of {np.shape(h0)}.")
 
         self._x_bytes     = geometry.heads *geometry.x_record_bytes
         self._bc_bytes    = geometry.groups*geometry.bc_record_bytes
@@ -107,9 +108,7 @@ class Session:
 
     def rollback(self, tokens):
         """Undo the last tokens, 0 to :attr:`undoable` of them. Nothing moves: the next job starts from an earlier token."""
-        if isinstance(tokens, bool) or not isinstance(tokens, int) or not 0 <= tokens <= self.undoable:
-            raise ValueError(f"tokens = {tokens!r} is not allowed: an integer from 0 to {self.undoable} is "
-                f"(store_every is {self.store_every}).")
+        check_range("tokens", tokens, 0, self.undoable)
         self.tokens -= tokens
         if self.tokens < self._base.tokens: # The newer stored state is of a future that will not be.
             self._base.valid = False

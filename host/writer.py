@@ -139,7 +139,7 @@ def write(args):
     """
     torch.set_num_threads(1) # The simulation needs the processor more; and the bits do not depend on the machine's cores.
     if args.top_p == 0:
-        raise UsageError("--top-p 0.0 is not allowed: a number above 0, up to 1, is.")
+        raise UsageError("--top-p must be a number above 0, up to 1, is 0.")
     if args.save_session is not None:
         check_writable(args.save_session)
     try:

@@ -40,8 +40,8 @@ def to_case(inputs):
             rounded = values.astype(np.float16)
         misfits = np.argwhere(~np.isfinite(rounded))
         if len(misfits):
-            raise ValueError(f"{name}{misfits[0].tolist()} = {values[tuple(misfits[0])]} is not allowed: "
-                f"float16 holds {-FLOAT16_MAX} to {FLOAT16_MAX}.")
+            raise ValueError(f"{name}{misfits[0].tolist()} must be a number from {-FLOAT16_MAX} to {FLOAT16_MAX}, is "
+                f"{values[tuple(misfits[0])]}.")
         case[name] = rounded
     return case
 
@@ -56,12 +56,12 @@ def save_case(path, case):
     names = ("x", "dt", "dA", "B", "C", "D")
     for name in names:
         if name not in case:
-            raise ValueError(f"{name} is missing: a case holds {', '.join(names)} and optionally h0.")
+            raise ValueError(f"a case must hold {', '.join(names)} and may hold h0; {name} is missing.")
     for name, array in case.items():
         if name not in (*names, "h0"):
-            raise ValueError(f"{name} is not allowed: a case holds {', '.join(names)} and optionally h0.")
+            raise ValueError(f"a case must hold {', '.join(names)} and may hold h0; {name} is none of them.")
         if array.dtype != np.float16:
-            raise ValueError(f"{name} of type {array.dtype} is not allowed: float16 is.")
+            raise ValueError(f"{name} must be float16, is {array.dtype}.")
     block_sizes(**case)
     with open(path, "wb") as file: # np.savez adds .npz to a name, but not to a file.
         np.savez(file, **case)

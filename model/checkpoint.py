@@ -61,10 +61,10 @@ def _open_bin(path):
         raise CheckpointError(f"{path}: is truncated, damaged or no file of tensors "
             f"({str(error).partition(chr(10))[0]}).") from error
     if not isinstance(tensors, dict):
-        raise CheckpointError(f"{path}: holds a {type(tensors).__name__}: a dict of tensors is allowed.")
+        raise CheckpointError(f"{path}: must hold a dict of tensors, holds a {type(tensors).__name__}.")
     for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor):
-            raise CheckpointError(f"{path}: {name} is a {type(tensor).__name__}: tensors are allowed.")
+            raise CheckpointError(f"{path}: {name} must be a tensor, is a {type(tensor).__name__}.")
     return {name: lambda name=name: tensors[name] for name in tensors}
 
 
@@ -98,7 +98,7 @@ def checkpoint_directory(name):
     """The folder of a checkpoint: `name`, or the repository's own model for "tiny"."""
     directory = TINY if str(name) == "tiny" else Path(name)
     if not directory.is_dir():
-        raise CheckpointError(f"{directory}: is not a folder: that of a checkpoint, with config.json, or tiny is allowed.")
+        raise CheckpointError(f"--model must be the folder of a checkpoint, with config.json, or tiny, is {name}, which is no folder.")
     return directory
 
 
@@ -126,7 +126,7 @@ def load_checkpoint(name):
     expected = network.state_dict()
     for tensor, (name, path, _) in sources.items():
         if tensor not in expected:
-            raise CheckpointError(f"{path}: {name} is not allowed: a model of this config.json has no such tensor.")
+            raise CheckpointError(f"{path}: {name} must be left out: a model of this config.json has no such tensor.")
     if config.tie_embeddings:
         expected.pop("lm_head.weight")
     state    = {}
@@ -154,10 +154,9 @@ def _load_tensor(name, path, function, shape):
     except (SafetensorError, RuntimeError, OSError) as error:
         raise CheckpointError(f"{path}: {name} cannot be read ({error}).") from error
     if tensor.shape != shape:
-        raise CheckpointError(f"{path}: {name} of shape {tuple(tensor.shape)} is not allowed: by config.json it is "
-            f"{tuple(shape)}.")
+        raise CheckpointError(f"{path}: {name} must have shape {tuple(shape)} by config.json, has {tuple(tensor.shape)}.")
     if not tensor.is_floating_point():
-        raise CheckpointError(f"{path}: {name} of type {tensor.dtype} is not allowed: floating point is.")
+        raise CheckpointError(f"{path}: {name} must be floating point, is {tensor.dtype}.")
     tensor = tensor.float()
     if not torch.isfinite(tensor).all():
         raise CheckpointError(f"{path}: {name} holds values that are not finite: the file is damaged.")

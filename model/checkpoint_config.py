@@ -48,18 +48,18 @@ class Fields:
             if name in self.fixed:
                 if not any(value == allowed and isinstance(value, bool) == isinstance(allowed, bool)
                         for allowed in self.fixed[name]):
-                    raise CheckpointError(f"{path}: {prefix}{name} = {value!r} is not allowed: "
-                        f"{' or '.join(map(repr, self.fixed[name]))} is.")
+                    raise CheckpointError(f"{path}: {prefix}{name} must be "
+                        f"{' or '.join(map(repr, self.fixed[name]))}, is {value!r}.")
             elif name not in self.taken and name not in self.ignored:
-                raise CheckpointError(f"{path}: {prefix}{name} = {value!r} is not allowed: this field is not known.")
+                raise CheckpointError(f"{path}: {prefix}{name} must be left out, is {value!r}: this field is not known.")
         for name in self.needed:
             if name not in values:
-                raise CheckpointError(f"{path}: {prefix}{name} is missing: {self.fixed[name][0]!r} is allowed.")
+                raise CheckpointError(f"{path}: {prefix}{name} must be {self.fixed[name][0]!r}, is missing.")
         taken = {}
         for name, (target, default) in self.taken.items():
             value = values.get(name, default)
             if isinstance(default, bool) and not isinstance(value, bool):
-                raise CheckpointError(f"{path}: {prefix}{name} = {value!r} is not allowed: true or false is.")
+                raise CheckpointError(f"{path}: {prefix}{name} must be true or false, is {value!r}.")
             taken[target] = value
         return taken
 
@@ -150,7 +150,7 @@ def read_config(path):
 
     Raises
     ------
-    CheckpointError : names the file, the field, its value and what is allowed.
+    CheckpointError : names the file, the field, what it must be, and its value.
     """
     values = read_json(path)
     if "ssm_cfg" in values or "d_model" in values:
@@ -159,7 +159,7 @@ def read_config(path):
         multiple = taken.pop("pad_vocab_size_multiple")
         for name, value in (("vocab_size", taken["vocab_size"]), ("pad_vocab_size_multiple", multiple)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise CheckpointError(f"{path}: {name} = {value!r} is not allowed: an integer of at least 1 is.")
+                raise CheckpointError(f"{path}: {name} must be an integer of at least 1, is {value!r}.")
         taken["vocab_size"] += -taken["vocab_size"] % multiple
         heads = None
     else:
@@ -175,8 +175,7 @@ def read_config(path):
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
     if heads not in (None, config.layer.heads):
-        raise CheckpointError(f"{path}: num_heads = {heads!r} is not allowed: expand*hidden_size/head_dim = "
-            f"{config.layer.heads} is.")
+        raise CheckpointError(f"{path}: num_heads must be expand*hidden_size/head_dim = {config.layer.heads}, is {heads!r}.")
     return config
 
 
@@ -204,4 +203,4 @@ def _limit(path, limit):
     try:
         return tuple(float(value["__float__"] if isinstance(value, dict) else value) for value in limit)
     except (TypeError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path}: the limit of dt, {limit!r}, is not allowed: two numbers are.") from error
+        raise CheckpointError(f"{path}: the limit of dt must be two numbers, is {limit!r}.") from error

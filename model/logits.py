@@ -28,7 +28,7 @@ def token_list(text):
     try:
         return [int(token) for token in text.split(",")]
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: numbers separated by commas are.") from error
+        raise argparse.ArgumentTypeError(f"must be numbers separated by commas, is {text!r}.") from error
 
 
 def compute_logits(network, tokens, step=False):

@@ -37,7 +37,7 @@ class NetworkConfig:
 
     Raises
     ------
-    ValueError : names the parameter, its value and what is allowed.
+    ValueError : names the parameter, what it must be, and its value.
     """
     vocab_size     : int
     n_layer        : int
@@ -98,10 +98,10 @@ class Mamba2Network(nn.Module):
         """Raise ValueError unless there are tokens, all of them in the vocabulary."""
         tokens = torch.as_tensor(tokens)
         if tokens.dim() != 1 or len(tokens) < 1:
-            raise ValueError(f"tokens of shape {tuple(tokens.shape)} are not allowed: (T,) with T >= 1 is.")
+            raise ValueError(f"tokens must have shape (T,) with T >= 1, have {tuple(tokens.shape)}.")
         wrong = tokens[(tokens < 0) | (tokens >= self.config.vocab_size)]
         if len(wrong):
-            raise ValueError(f"token {wrong[0].item()} is not allowed: 0 to {self.config.vocab_size - 1} is.")
+            raise ValueError(f"token must be a number from 0 to {self.config.vocab_size - 1}, is {wrong[0].item()}.")
 
     def logits(self, hidden):
         """Logits (T, vocabulary) of the residual stream (T, d_model) after the last layer."""

@@ -53,7 +53,7 @@ class Mamba2Config:
 
     Raises
     ------
-    ValueError : names the parameter, its value and what is allowed.
+    ValueError : names the parameter, what it must be, and its value.
     """
     d_model    : int   = 768
     d_state    : int   = 128
@@ -71,14 +71,13 @@ class Mamba2Config:
         for name in ("d_model", "d_state", "headdim", "ngroups", "expand", "d_conv", "chunk_size"):
             check_range(name, getattr(self, name), 1, 65535)
         if self.d_inner % self.headdim:
-            raise ValueError(f"headdim = {self.headdim} is not allowed: a divisor of "
-                f"expand*d_model = {self.d_inner} is.")
+            raise ValueError(f"headdim must be a divisor of expand*d_model = {self.d_inner}, is {self.headdim}.")
         if self.heads % self.ngroups:
-            raise ValueError(f"ngroups = {self.ngroups} is not allowed: a divisor of the {self.heads} heads is.")
+            raise ValueError(f"ngroups must be a divisor of the {self.heads} heads, is {self.ngroups}.")
         if not isinstance(self.norm_eps, float) or not 0 < self.norm_eps < math.inf:
-            raise ValueError(f"norm_eps = {self.norm_eps!r} is not allowed: a positive number is.")
+            raise ValueError(f"norm_eps must be a positive number, is {self.norm_eps!r}.")
         if len(self.dt_limit) != 2 or not 0 <= self.dt_limit[0] < self.dt_limit[1]:
-            raise ValueError(f"dt_limit = {self.dt_limit!r} is not allowed: (low, high) with 0 <= low < high is.")
+            raise ValueError(f"dt_limit must be (low, high) with 0 <= low < high, is {self.dt_limit!r}.")
 
     @property
     def d_inner(self):
@@ -184,14 +183,13 @@ class Mamba2Layer(nn.Module):
 
     def _check(self, u, state):
         if u.dim() != 2 or u.shape[0] < 1 or u.shape[1] != self.config.d_model:
-            raise ValueError(f"u of shape {tuple(u.shape)} is not allowed: (T, {self.config.d_model}) with T >= 1 is.")
+            raise ValueError(f"u must have shape (T, {self.config.d_model}) with T >= 1, has {tuple(u.shape)}.")
         initial = self.initial_state()
         if state is None:
             return initial
         for name, tensor, expected in zip(Mamba2State._fields, state, initial):
             if tensor.shape != expected.shape:
-                raise ValueError(f"state.{name} of shape {tuple(tensor.shape)} is not allowed: "
-                    f"{tuple(expected.shape)} is.")
+                raise ValueError(f"state.{name} must have shape {tuple(expected.shape)}, has {tuple(tensor.shape)}.")
         return Mamba2State(conv=state.conv.to(self.dtype), ssm=state.ssm.to(self.block_dtype))
 
     def project(self, u, conv):
@@ -245,7 +243,7 @@ class Mamba2Layer(nn.Module):
 
         Raises
         ------
-        ValueError : names the tensor, its shape and the shape that is allowed.
+        ValueError : names the tensor, the shape it must have, and its shape.
         """
         return self(u, state)
 
@@ -284,6 +282,6 @@ def random_hidden_states(config, tokens, seed):
     ValueError : names `tokens` when it is below 1.
     """
     if tokens < 1:
-        raise ValueError(f"tokens = {tokens!r} is not allowed: at least 1 is.")
+        raise ValueError(f"tokens must be at least 1, is {tokens!r}.")
     u = torch.randn(tokens, config.d_model, generator=torch.Generator().manual_seed(seed))
     return u*u.square().mean(-1, keepdim=True).rsqrt()

@@ -26,7 +26,7 @@ class Sampler:
 
     Raises
     ------
-    ValueError : names the parameter, its value and what is allowed.
+    ValueError : names the parameter, what it must be, and its value.
     """
     def __init__(self, temperature=0.0, top_k=0, top_p=1.0, seed=0, repetition_penalty=1.0):
         for name, value, allowed, wanted in (
@@ -37,7 +37,7 @@ class Sampler:
             ("repetition_penalty", repetition_penalty, 0 < repetition_penalty < math.inf, "a positive number"),
         ):
             if not allowed:
-                raise ValueError(f"{name} = {value!r} is not allowed: {wanted} is.")
+                raise ValueError(f"{name} must be {wanted}, is {value!r}.")
         self.temperature        = temperature
         self.top_k              = top_k
         self.top_p              = top_p
@@ -71,7 +71,7 @@ class StopStrings:
     """
     def __init__(self, strings=()):
         if not all(strings):
-            raise ValueError("stop = '' is not allowed: a text is.")
+            raise ValueError("stop must be a text, is empty.")
         self.strings = tuple(strings)
         self.held    = ""
         self.found   = False

@@ -42,16 +42,16 @@ def block_sizes(x, dt, dA, B, C, D, h0=None):
     """
     for name, array in (("x", x), ("B", B)):
         if len(array.shape) != 3 or 0 in array.shape:
-            raise ValueError(f"{name} of shape {tuple(array.shape)} is not allowed: three sizes of at least 1 are.")
+            raise ValueError(f"{name} must have three sizes of at least 1, has shape {tuple(array.shape)}.")
     T, H, P = x.shape
     G, N    = B.shape[1:]
     if H % G:
-        raise ValueError(f"B with {G} groups is not allowed: a divisor of the {H} heads of x is.")
+        raise ValueError(f"groups of B must be a divisor of the {H} heads of x, are {G}.")
     expected = {"dt": (T, H), "dA": (T, H), "B": (T, G, N), "C": (T, G, N), "D": (H,), "h0": (H, P, N)}
     arrays   = {"dt": dt, "dA": dA, "B": B, "C": C, "D": D, "h0": h0}
     for name, shape in expected.items():
         if arrays[name] is not None and tuple(arrays[name].shape) != shape:
-            raise ValueError(f"{name} of shape {tuple(arrays[name].shape)} is not allowed: {shape} is.")
+            raise ValueError(f"{name} must have shape {shape}, has {tuple(arrays[name].shape)}.")
     return T, H, P, G, N
 
 # Recurrence ---------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def ssd_prefill(x, dt, A, B, C, D, h0=None, chunk_size=256):
     log_decay     = dt*A
     T, H, P, G, N = block_sizes(x, dt, log_decay, B, C, D, h0)
     if chunk_size < 1:
-        raise ValueError(f"chunk_size = {chunk_size!r} is not allowed: at least 1 is.")
+        raise ValueError(f"chunk_size must be at least 1, is {chunk_size!r}.")
     if h0 is None:
         h0 = x.new_zeros(H, P, N)
 
@@ -169,7 +169,7 @@ def error_statistics(actual, expected):
     """
     actual, expected = (torch.as_tensor(tensor).double() for tensor in (actual, expected))
     if actual.shape != expected.shape:
-        raise ValueError(f"actual of shape {tuple(actual.shape)} is not allowed: {tuple(expected.shape)} is.")
+        raise ValueError(f"actual must have shape {tuple(expected.shape)}, has {tuple(actual.shape)}.")
     same  = (actual == expected) | (actual.isnan() & expected.isnan())
     error = (actual - expected).abs().masked_fill(same, 0)
     return ErrorStatistics(max=error.max().item(), mean=error.mean().item())

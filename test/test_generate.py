@@ -124,7 +124,7 @@ def test_groups(device, tmp_path):
 
 def test_model_that_does_not_fit(device, tmp_path):
     make_transformers(tmp_path, head_dim=96, num_heads=1, n_groups=1)
-    with pytest.raises(ValueError, match="headdim = 96 is not allowed"):
+    with pytest.raises(ValueError, match="headdim must be an integer from 1 to 64, is 96"):
         DeviceBlocks(device, load_checkpoint(tmp_path).config)
     config = NetworkConfig(vocab_size=8, n_layer=2000, layer=Mamba2Config(d_model=2048))
     with pytest.raises(AllocationError, match="the state of layer"):
@@ -135,7 +135,7 @@ def test_input_that_float16_does_not_hold(network):
     layer = network.layers[1].mixer
     weight, layer.D = layer.D, torch.nn.Parameter(torch.full_like(layer.D, 1e6), requires_grad=False)
     try:
-        with pytest.raises(ValueError, match=r"layer 1: D\[0\] = 1000000.0 is not allowed"):
+        with pytest.raises(ValueError, match=r"layer 1: D\[0\] must be a number from -65504 to 65504, is 1000000.0"):
             started(network, BitExactBlocks(network.config))
     finally:
         layer.D = weight
@@ -241,13 +241,13 @@ def test_stochastic_rounding(capsys, tmp_path):
 
 @pytest.mark.parametrize("arguments, message", [
     ([],                                            "--prompt is missing"),
-    (["--prompt", "a", "--tokens", "-1"],           "argument --tokens: -1 is not allowed: an integer, at least 0, is"),
-    (["--prompt", "a", "--temperature", "hot"],     "argument --temperature: hot is not allowed: a number, at least 0, is"),
-    (["--prompt", "a", "--temperature", "nan"],     "argument --temperature: nan is not allowed"),
-    (["--prompt", "a", "--top-p", "0"],             "--top-p 0.0 is not allowed"),
-    (["--prompt", "a", "--top-p", "2"],             "argument --top-p: 2 is not allowed: a number, 0 to 1, is"),
-    (["--prompt", "a", "--stop", ""],               "stop = '' is not allowed"),
-    (["--prompt", "a", "--model", "/none"],         "/none: is not a folder"),
+    (["--prompt", "a", "--tokens", "-1"],           "argument --tokens: must be an integer, at least 0, is '-1'\"),
+    (["--prompt", "a", "--temperature", "hot"],     "argument --temperature: must be a number, at least 0, is 'hot'\"),
+    (["--prompt", "a", "--temperature", "nan"],     "argument --temperature: must be a number, at least 0, is 'nan'\"),
+    (["--prompt", "a", "--top-p", "0"],             "--top-p must be a number above 0, up to 1, is 0"),
+    (["--prompt", "a", "--top-p", "2"],             "argument --top-p: must be a number, 0 to 1, is '2'\"),
+    (["--prompt", "a", "--stop", ""],               "stop must be a text, is empty"),
+    (["--prompt", "a", "--model", "/none"],         "is /none, which is no folder"),
     (["--prompt", "a", "--load-session", "/none"],  "/none: is not a session"),
     (["--prompt", "a", "--save-session", "/none/s"], "/none/s: cannot be written"),
 ])

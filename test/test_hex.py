@@ -82,9 +82,9 @@ def test_write_token(tmp_path, capsys):
     case = random_case(np.random.default_rng(6), tokens=3, with_h0=False, **SIZES)
     save_case(tmp_path/"case.npz", case)
     words = ["write", str(tmp_path/"case.npz"), str(tmp_path/"set"), "--layer", "7"]
-    fails(capsys, tmp_path/"set", words, ".*case.npz: has tokens T = 3: 1 is allowed; --token selects one of more.")
-    fails(capsys, tmp_path/"set", words + ["--token", "3"], "--token 3 is not allowed: 0 to 2 is.")
-    fails(capsys, tmp_path/"set", words + ["--token", "-1"], "--token -1 is not allowed: 0 to 2 is.")
+    fails(capsys, tmp_path/"set", words, ".*case.npz: tokens T must be 1, is 3; --token selects one of more.")
+    fails(capsys, tmp_path/"set", words + ["--token", "3"], "--token must be an integer from 0 to 2, is 3.")
+    fails(capsys, tmp_path/"set", words + ["--token", "-1"], "--token must be an integer from 0 to 2, is -1.")
     for token in (0, 2):
         assert bench.main(words + ["--token", str(token)]) == 0
         h = read(tmp_path/"set"/"7_ssm_state.hex", (4, 5, 20))
@@ -167,7 +167,7 @@ def test_bad_line(tmp_path, data_set, capsys, line):
     lines[6] = line
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     fails(capsys, tmp_path/"out", arguments(data_set, tmp_path/"out"),
-        f"{path}:7: {re.escape(repr(line))} is not allowed: four hex digits are.")
+        f"{path}:7: must be four hex digits, is {re.escape(repr(line))}.")
 
 
 @pytest.mark.parametrize("name, shape", [("dt", "4 (H)"), ("D", "4 (H)"), ("C", "40 = 2*20 (G, N)"),
@@ -179,7 +179,7 @@ def test_bad_length(tmp_path, data_set, capsys, name, shape, change):
     found = 0 if change is None else count + change
     path.write_text("3c00\n"*found)
     fails(capsys, tmp_path/"out", arguments(data_set, tmp_path/"out"),
-        f"{path}:{min(found, count) + 1}: {found} values are not allowed: {re.escape(shape)} are.")
+        f"{path}:{min(found, count) + 1}: there must be {re.escape(shape)} values, are {found}.")
 
 
 def test_missing_file(tmp_path, data_set, capsys):
@@ -189,14 +189,14 @@ def test_missing_file(tmp_path, data_set, capsys):
 
 
 @pytest.mark.parametrize("name, value, allowed", [
-    ("heads",   0,     "an integer from 1 to 65535 is."),
-    ("headdim", 257,   "an integer from 1 to 256 is."),
-    ("d_state", 513,   "an integer from 1 to 512 is."),
-    ("groups",  3,     "a divisor of heads = 4 is."),
+    ("heads",   0,     "an integer from 1 to 65535"),
+    ("headdim", 257,   "an integer from 1 to 256"),
+    ("d_state", 513,   "an integer from 1 to 512"),
+    ("groups",  3,     "a divisor of heads = 4"),
 ])
 def test_bad_size(tmp_path, data_set, capsys, name, value, allowed):
     fails(capsys, tmp_path/"out", arguments(data_set, tmp_path/"out", **{name: value}),
-        f"{name} = {value} is not allowed: {allowed}")
+        f"{name} must be {allowed}, is {value}.")
 
 
 def test_output_not_writable(tmp_path, data_set, capsys):

@@ -105,7 +105,7 @@ def test_rollback(device, store_every):
                 step(session, case, t)
             assert min(taken, store_every - 1) <= session.undoable <= taken
             if back > session.undoable:
-                with pytest.raises(ValueError, match=f"tokens = {back} is not allowed: .* from 0 to {session.undoable} is"):
+                with pytest.raises(ValueError, match=f"tokens must be an integer from 0 to {session.undoable}, is {back}"):
                     session.rollback(back)
                 assert session.tokens == taken
                 continue
@@ -147,23 +147,23 @@ def test_state_in_between(device):
 
 @pytest.mark.parametrize("store_every", [0, -1, 65536, 2.0])
 def test_bad_store_every(device, store_every):
-    with pytest.raises(ValueError, match="store_every = .* is not allowed: an integer from 1 to 65535 is."):
+    with pytest.raises(ValueError, match="store_every must be an integer from 1 to 65535, is"):
         start(device, case_of(1), store_every=store_every)
 
 
 def test_store_every_of_a_prefill(device):
-    with pytest.raises(ValueError, match="store_every = 2 is not allowed with mode = 'prefill'"):
+    with pytest.raises(ValueError, match="store_every must be 1 with mode = 'prefill', is 2"):
         run_block(device, check_case(case_of(1), device.info.config), store_every=2)
 
 
 @pytest.mark.parametrize("tokens", [-1, 1, True, 1.0])
 def test_bad_rollback(device, tokens):
-    with pytest.raises(ValueError, match=r"tokens = .* is not allowed: an integer from 0 to 0 is \(store_every is 1\)."):
+    with pytest.raises(ValueError, match="tokens must be an integer from 0 to 0, is"):
         start(device, case_of(1)).rollback(tokens)
 
 
 def test_bad_h0(device):
-    with pytest.raises(ValueError, match=r"h0 of float16, \(4, 3, 10\), is not allowed: float16, \(4, 3, 11\) is."):
+    with pytest.raises(ValueError, match=r"h0 must be float16 of shape \(4, 3, 11\), is float16 of \(4, 3, 10\)\."):
         start(device, {"h0": np.zeros((4, 3, 10), np.float16)})
 
 

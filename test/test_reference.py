@@ -115,17 +115,17 @@ def assert_same(actual, expected, tolerance=1e-12):
 # Configuration ------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("parameters, message", [
-    ({"d_model":   0},                  "d_model = 0 is not allowed: an integer from 1 to 65535 is."),
-    ({"d_state":  -1},                  "d_state = -1 is not allowed: an integer from 1 to 65535 is."),
-    ({"d_conv":  2.0},                  "d_conv = 2.0 is not allowed: an integer from 1 to 65535 is."),
-    ({"chunk_size": True},              "chunk_size = True is not allowed: an integer from 1 to 65535 is."),
-    ({"expand": 65536},                 "expand = 65536 is not allowed: an integer from 1 to 65535 is."),
-    ({"headdim":  65},                  "headdim = 65 is not allowed: a divisor of expand*d_model = 1536 is."),
-    ({"ngroups":   7},                  "ngroups = 7 is not allowed: a divisor of the 24 heads is."),
-    ({"norm_eps": 0.0},                 "norm_eps = 0.0 is not allowed: a positive number is."),
-    ({"norm_eps": float("nan")},        "norm_eps = nan is not allowed: a positive number is."),
-    ({"dt_limit": (0.2, 0.1)},          "dt_limit = (0.2, 0.1) is not allowed: (low, high) with 0 <= low < high is."),
-    ({"dt_limit": (-0.1, 0.1)},         "dt_limit = (-0.1, 0.1) is not allowed: (low, high) with 0 <= low < high is."),
+    ({"d_model":   0},                  "d_model must be an integer from 1 to 65535, is 0."),
+    ({"d_state":  -1},                  "d_state must be an integer from 1 to 65535, is -1."),
+    ({"d_conv":  2.0},                  "d_conv must be an integer from 1 to 65535, is 2.0."),
+    ({"chunk_size": True},              "chunk_size must be an integer from 1 to 65535, is True."),
+    ({"expand": 65536},                 "expand must be an integer from 1 to 65535, is 65536."),
+    ({"headdim":  65},                  "headdim must be a divisor of expand*d_model = 1536, is 65."),
+    ({"ngroups":   7},                  "ngroups must be a divisor of the 24 heads, is 7."),
+    ({"norm_eps": 0.0},                 "norm_eps must be a positive number, is 0.0."),
+    ({"norm_eps": float("nan")},        "norm_eps must be a positive number, is nan."),
+    ({"dt_limit": (0.2, 0.1)},          "dt_limit must be (low, high) with 0 <= low < high, is (0.2, 0.1)."),
+    ({"dt_limit": (-0.1, 0.1)},         "dt_limit must be (low, high) with 0 <= low < high, is (-0.1, 0.1)."),
 ])
 def test_config_rejects(parameters, message):
     with pytest.raises(ValueError, match=re.escape(message)):
@@ -218,14 +218,14 @@ def test_state_is_left_as_it_is():
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda layer: layer.prefill(torch.zeros(0, 16)),    "u of shape (0, 16) is not allowed: (T, 16) with T >= 1 is."),
-    (lambda layer: layer.prefill(torch.zeros(3, 15)),    "u of shape (3, 15) is not allowed: (T, 16) with T >= 1 is."),
-    (lambda layer: layer.prefill(torch.zeros(1, 3, 16)), "u of shape (1, 3, 16) is not allowed"),
-    (lambda layer: layer.step(torch.zeros(15)),          "u of shape (1, 15) is not allowed"),
+    (lambda layer: layer.prefill(torch.zeros(0, 16)),    "u must have shape (T, 16) with T >= 1, has (0, 16)."),
+    (lambda layer: layer.prefill(torch.zeros(3, 15)),    "u must have shape (T, 16) with T >= 1, has (3, 15)."),
+    (lambda layer: layer.prefill(torch.zeros(1, 3, 16)), "u must have shape (T, 16) with T >= 1, has (1, 3, 16)."),
+    (lambda layer: layer.step(torch.zeros(15)),          "u must have shape (T, 16) with T >= 1, has (1, 15)."),
     (lambda layer: layer.step(torch.zeros(16), Mamba2State(torch.zeros(4, 80), torch.zeros(4, 8, 12))),
-        "state.conv of shape (4, 80) is not allowed: (3, 80) is."),
+        "state.conv must have shape (3, 80), has (4, 80)."),
     (lambda layer: layer.step(torch.zeros(16), Mamba2State(torch.zeros(3, 80), torch.zeros(4, 12, 8))),
-        "state.ssm of shape (4, 12, 8) is not allowed: (4, 8, 12) is."),
+        "state.ssm must have shape (4, 8, 12), has (4, 12, 8)."),
 ])
 def test_layer_rejects(call, message):
     with pytest.raises(ValueError, match=re.escape(message)):
@@ -298,21 +298,21 @@ def test_segment_sums_do_not_cancel():
 
 def test_ssd_rejects_chunk_size():
     (x, dt, _, B, C, D, h0), A = make_inputs()
-    with pytest.raises(ValueError, match="chunk_size = 0 is not allowed: at least 1 is."):
+    with pytest.raises(ValueError, match="chunk_size must be at least 1, is 0."):
         ssd_prefill(x, dt, A, B, C, D, h0, chunk_size=0)
 
 
 @pytest.mark.parametrize("name, shape, message", [
-    ("x",  (5, 6),       "x of shape (5, 6) is not allowed: three sizes of at least 1 are."),
-    ("x",  (0, 6, 4),    "x of shape (0, 6, 4) is not allowed: three sizes of at least 1 are."),
-    ("B",  (5, 3, 0),    "B of shape (5, 3, 0) is not allowed: three sizes of at least 1 are."),
-    ("B",  (5, 4, 7),    "B with 4 groups is not allowed: a divisor of the 6 heads of x is."),
-    ("B",  (4, 3, 7),    "B of shape (4, 3, 7) is not allowed: (5, 3, 7) is."),
-    ("C",  (5, 3, 8),    "C of shape (5, 3, 8) is not allowed: (5, 3, 7) is."),
-    ("dt", (5, 1),       "dt of shape (5, 1) is not allowed: (5, 6) is."),
-    ("dA", (6,),         "dA of shape (6,) is not allowed: (5, 6) is."),
-    ("D",  (6, 4),       "D of shape (6, 4) is not allowed: (6,) is."),
-    ("h0", (6, 7, 4),    "h0 of shape (6, 7, 4) is not allowed: (6, 4, 7) is."),
+    ("x",  (5, 6),       "x must have three sizes of at least 1, has shape (5, 6)."),
+    ("x",  (0, 6, 4),    "x must have three sizes of at least 1, has shape (0, 6, 4)."),
+    ("B",  (5, 3, 0),    "B must have three sizes of at least 1, has shape (5, 3, 0)."),
+    ("B",  (5, 4, 7),    "groups of B must be a divisor of the 6 heads of x, are 4."),
+    ("B",  (4, 3, 7),    "B must have shape (5, 3, 7), has (4, 3, 7)."),
+    ("C",  (5, 3, 8),    "C must have shape (5, 3, 7), has (5, 3, 8)."),
+    ("dt", (5, 1),       "dt must have shape (5, 6), has (5, 1)."),
+    ("dA", (6,),         "dA must have shape (5, 6), has (6,)."),
+    ("D",  (6, 4),       "D must have shape (6,), has (6, 4)."),
+    ("h0", (6, 7, 4),    "h0 must have shape (6, 4, 7), has (6, 7, 4)."),
 ])
 def test_block_sizes_rejects(name, shape, message):
     inputs, _ = make_inputs()
@@ -327,7 +327,7 @@ def test_error_statistics():
     assert error_statistics([np.nan, 1.0], [np.nan, 1.0]) == (0.0, 0.0)
     assert error_statistics([np.inf], [0.0]) == (np.inf, np.inf)
     assert np.isnan(error_statistics([np.nan, 1.0], [0.0, 1.0])).all()
-    with pytest.raises(ValueError, match=re.escape("actual of shape (1,) is not allowed: (2,) is.")):
+    with pytest.raises(ValueError, match=re.escape("actual must have shape (2,), has (1,).")):
         error_statistics([1.0], [1.0, 2.0])
 
 # Cases --------------------------------------------------------------------------------------------
@@ -351,7 +351,7 @@ def test_to_case_rejects_values_beyond_float16(name, value):
     array     = getattr(inputs, name)
     array[(-1,)*array.dim()] = value
     index     = [size - 1 for size in array.shape]
-    message   = f"{name}{index} = {value} is not allowed: float16 holds -65504 to 65504."
+    message   = f"{name}{index} must be a number from -65504 to 65504, is {value}."
     with pytest.raises(ValueError, match=re.escape(message)):
         to_case(inputs)
 
@@ -367,10 +367,10 @@ def test_save_case(tmp_path, with_h0):
 
 
 @pytest.mark.parametrize("change, message", [
-    ({"dA": None},                        "dA is missing: a case holds x, dt, dA, B, C, D and optionally h0."),
-    ({"A":  np.zeros(6, np.float16)},     "A is not allowed: a case holds x, dt, dA, B, C, D and optionally h0."),
-    ({"D":  np.zeros(6, np.float32)},     "D of type float32 is not allowed: float16 is."),
-    ({"D":  np.zeros(5, np.float16)},     "D of shape (5,) is not allowed: (6,) is."),
+    ({"dA": None},                        "a case must hold x, dt, dA, B, C, D and may hold h0; dA is missing."),
+    ({"A":  np.zeros(6, np.float16)},     "a case must hold x, dt, dA, B, C, D and may hold h0; A is none of them."),
+    ({"D":  np.zeros(6, np.float32)},     "D must be float16, is float32."),
+    ({"D":  np.zeros(5, np.float16)},     "D must have shape (6,), has (5,)."),
 ])
 def test_save_case_rejects(tmp_path, change, message):
     case = to_case(make_inputs()[0]) | change
@@ -401,7 +401,7 @@ def test_random_hidden_states():
     assert u.shape == (7, 16) and torch.equal(u, random_hidden_states(small, 7, seed=3))
     assert not torch.equal(u, random_hidden_states(small, 7, seed=4))
     torch.testing.assert_close(u.square().mean(-1), torch.ones(7))
-    with pytest.raises(ValueError, match="tokens = 0 is not allowed: at least 1 is."):
+    with pytest.raises(ValueError, match="tokens must be at least 1, is 0."):
         random_hidden_states(small, 0, seed=3)
 
 

@@ -95,9 +95,9 @@ def test_command(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["--tokens", "1,256"],                      "token 256 is not allowed: 0 to 255 is"),
-    (["--prompt", ""],                           "tokens of shape (0,) are not allowed"),
-    (["--model", "/none"],                       "/none: is not a folder"),
+    (["--tokens", "1,256"],                      "token must be a number from 0 to 255, is 256"),
+    (["--prompt", ""],                           "tokens must have shape (T,) with T >= 1, have (0,)"),
+    (["--model", "/none"],                       "is /none, which is no folder"),
     (["--prompt", "a", "--output", "/proc/out"], "/proc/out: cannot be made"),
 ])
 def test_bad_options(capsys, arguments, message):
