@@ -8,14 +8,14 @@
 import json
 import os
 import tempfile
-import zipfile
-import zlib
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from host.errors import CaseError, UsageError
+from host.maxima import build_advice
+from host.npz import NpzReader
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -27,6 +27,13 @@ ARRAYS = { # Name: dimensions.
     "C"  : "TGN",
     "D"  : "H",
     "h0" : "HPN",
+}
+SIZES = { # Dimension: its meaning, and the array that sets it.
+    "T" : ("tokens",  "x"),
+    "H" : ("heads",   "x"),
+    "P" : ("headdim", "x"),
+    "G" : ("groups",  "B"),
+    "N" : ("d_state", "B"),
 }
 OPTIONAL = ("h0",)
 NO_NAN   = ("dt", "dA", "D") # A NaN here is a mistake; in x, B, C and h0 it is data, and carried through.
@@ -68,86 +75,64 @@ class Case:
 def load_case(path, config):
     """Read CASE.npz and check it against the maxima of `config`, an :class:`~cores.ssm.config.SSMConfig`.
 
+    Types and shapes are checked before anything is unpacked.
+
     Raises
     ------
-    CaseError : one line that names the array, its value and what is allowed.
+    CaseError : one line that names the array, what it must be, and what it is.
     """
     try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise CaseError(f"{path}: a single .npy array is not allowed: an .npz file is.")
-        with file:
-            arrays = {name: _load_array(path, file, name) for name in _checked_names(path, file.files)}
-    except OSError as error:
-        raise CaseError(f"{path}: cannot be read ({error.strerror or error}).") from error
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise CaseError(f"{path}: not an .npz file.") from error
-    try:
-        return check_case(arrays, config)
+        with NpzReader(path) as file:
+            check_headers({name: (header.dtype, header.shape) for name, header in file.headers.items()}, config)
+            return check_case({name: file.read(name) for name in file.headers}, config)
     except CaseError as error:
         raise CaseError(f"{path}: {error}") from error
+    except UsageError as error: # Of the file; it names the path.
+        raise CaseError(str(error)) from error
+
+
+def check_headers(headers, config):
+    """Raise CaseError unless arrays of these types and shapes, {name: (dtype, shape)}, are a case that `config` can run."""
+    for name in ARRAYS:
+        if name not in headers and name not in OPTIONAL:
+            raise CaseError(f"a case must hold {', '.join(ARRAYS)} (h0 may be left out), {name} is missing.")
+    for name, (dtype, shape) in headers.items():
+        if name not in ARRAYS:
+            raise CaseError(f"a case must hold {', '.join(ARRAYS)} only, {name!r} is there too.")
+        if dtype.kind != "f" or dtype.itemsize != 2:
+            raise CaseError(f"{name} must be float16, is {dtype}.")
+        if len(shape) != len(ARRAYS[name]):
+            raise CaseError(f"{name} must have {len(ARRAYS[name])} dimensions ({', '.join(ARRAYS[name])}), has shape {shape}.")
+    shapes = {name: shape for name, (_, shape) in headers.items()}
+    sizes  = dict(zip("THP", shapes["x"])) | dict(zip("GN", shapes["B"][1:]))
+    for dimension, (meaning, name) in SIZES.items():
+        maximum = getattr(config, f"max_{meaning}")
+        if not 1 <= sizes[dimension] <= maximum:
+            raise CaseError(f"{name} must have {meaning} {dimension} from 1 to {maximum}, has {sizes[dimension]}"
+                f"{build_advice(config, **{SIZES[other][0]: size for other, size in sizes.items()})}.")
+    for name, shape in shapes.items():
+        expected = tuple(sizes[dimension] for dimension in ARRAYS[name])
+        if shape != expected:
+            raise CaseError(f"{name} must have shape ({', '.join(ARRAYS[name])}) = {expected}, as x and B say, has {shape}.")
+    if sizes["H"] % sizes["G"]:
+        raise CaseError(f"B must have groups G that divide heads H = {sizes['H']}, has {sizes['G']}.")
 
 
 def check_case(arrays, config):
     """The :class:`Case` made of `arrays`, {name: array}, if `config` can run it; else CaseError."""
-    _checked_names("case", arrays)
-    for name, array in arrays.items():
-        if array.dtype.kind != "f" or array.dtype.itemsize != 2:
-            raise CaseError(f"{name} has type {array.dtype}: float16 is allowed.")
-        if array.ndim != len(ARRAYS[name]):
-            raise CaseError(f"{name} has shape {array.shape}: {len(ARRAYS[name])} dimensions "
-                f"({', '.join(ARRAYS[name])}) are allowed.")
-    sizes = dict(zip("THP", arrays["x"].shape)) | dict(zip("GN", arrays["B"].shape[1:]))
-    limits = { # Dimension: name, maximum, array that sets it.
-        "T": ("tokens",  config.max_tokens,  "x"),
-        "H": ("heads",   config.max_heads,   "x"),
-        "P": ("headdim", config.max_headdim, "x"),
-        "G": ("groups",  config.max_groups,  "B"),
-        "N": ("d_state", config.max_d_state, "B"),
-    }
-    for dimension, (meaning, maximum, name) in limits.items():
-        if not 1 <= sizes[dimension] <= maximum:
-            raise CaseError(f"{name} has {meaning} {dimension} = {sizes[dimension]}: 1 to {maximum} is allowed.")
-    for name, array in arrays.items():
-        expected = tuple(sizes[dimension] for dimension in ARRAYS[name])
-        if array.shape != expected:
-            raise CaseError(f"{name} has shape {array.shape}: {expected} = ({', '.join(ARRAYS[name])}) is allowed, as "
-                "x and B have it.")
-    if sizes["H"] % sizes["G"]:
-        raise CaseError(f"B has groups G = {sizes['G']}: a divisor of heads H = {sizes['H']} is allowed.")
+    check_headers({name: (array.dtype, array.shape) for name, array in arrays.items()}, config)
     for name in NO_NAN:
         where = np.argwhere(np.isnan(arrays[name]))
         if len(where):
-            raise CaseError(f"{name}[{', '.join(map(str, where[0]))}] is nan: any number is allowed.")
+            raise CaseError(f"{name}[{', '.join(map(str, where[0]))}] must be a number, is nan.")
     return Case(**{name: np.ascontiguousarray(array, "<f2") for name, array in arrays.items()})
-
-
-def _checked_names(path, names):
-    for name in ARRAYS:
-        if name not in names and name not in OPTIONAL:
-            raise CaseError(f"{path}: array {name} is missing: {', '.join(ARRAYS)} are allowed, all but h0 needed.")
-    for name in names:
-        if name not in ARRAYS:
-            raise CaseError(f"{path}: array {name!r} is unexpected: {', '.join(ARRAYS)} are allowed.")
-    return list(names)
-
-
-def _load_array(path, file, name):
-    try:
-        array = file[name]
-    except (ValueError, EOFError, OSError, MemoryError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise CaseError(f"{path}: array {name} cannot be read ({reason}): a float16 array is allowed.") from error
-    if not isinstance(array, np.ndarray): # NumPy hands out other files of the archive as bytes.
-        raise CaseError(f"{path}: {name} is not an array: a float16 array is allowed.")
-    return array
 
 # Output -------------------------------------------------------------------------------------------
 
 def check_writable(path):
     """Raise UsageError now if writing `path` later is bound to fail."""
     if os.path.isdir(path):
-        raise UsageError(f"{path}: is a directory: a file name is allowed.")
+        raise UsageError(f"{path}: must be the name of a file, is a directory.")
     directory = os.path.dirname(os.path.abspath(path))
     try:
         with tempfile.TemporaryFile(dir=directory):

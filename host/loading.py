@@ -6,15 +6,15 @@
 """``stream.py load``: files to named regions of the device's DRAM, checked there, resumed where it stopped."""
 
 import os
-import zipfile
-
-import numpy as np
 
 from host import manifest
 from host.connect import open_device
 from host.case import check_writable, save_json
 from host.errors import UsageError
+from host.npz import NpzReader
 from host.progress import Progress
+
+from model.stand_in import stand_in
 
 # Files --------------------------------------------------------------------------------------------
 
@@ -29,10 +29,10 @@ def read_regions(paths):
     for path in paths:
         for name, data in _read_file(path):
             if name in regions:
-                raise UsageError(f"{path}: a second region named {name} is not allowed: rename one of the files or tensors.")
+                raise UsageError(f"{path}: names of regions must differ, {name} is one of a file before: rename one of the files or tensors.")
             regions[name] = data
     if not any(regions.values()):
-        raise UsageError(f"{', '.join(paths)}: nothing to load: files with at least one byte are allowed.")
+        raise UsageError(f"{', '.join(paths)}: files must hold at least one byte, hold nothing.")
     return regions
 
 
@@ -43,16 +43,16 @@ def _read_file(path):
             with safe_open(path, "pt") as file:
                 return [(name, _tensor_bytes(file.get_tensor(name))) for name in file.keys()]
         if path.endswith(".npz"):
-            with np.load(path, allow_pickle=False) as file:
-                return [(name, np.ascontiguousarray(file[name]).tobytes()) for name in file.files]
+            with NpzReader(path) as file:
+                return [(name, file.read(name).tobytes()) for name in file.headers]
         with open(path, "rb") as file:
             return [(os.path.basename(path), file.read())]
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error}).") from error
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{path}: is damaged or of another format ({error}).") from error
+    except UsageError:
+        raise
     except Exception as error: # SafetensorError is no subclass of anything else.
-        raise UsageError(f"{path}: cannot be read ({' '.join(str(error).split())}).") from error
+        raise UsageError(f"{path}: must be a .safetensors file, is {stand_in(path) or 'none, or a damaged one'}.") from error
 
 
 def _tensor_bytes(tensor):
