@@ -5,6 +5,7 @@
 
 """From logits to the next token, and where a text ends."""
 
+import hashlib
 import math
 import os
 
@@ -13,7 +14,9 @@ import torch
 # Sampler ------------------------------------------------------------------------------------------
 
 class Sampler:
-    """Chooses tokens; called as ``sampler(logits, tokens)`` with the tokens so far.
+    """Chooses tokens; called as ``sampler(logits, tokens)`` with finite logits and the tokens so far.
+
+    A draw depends on the seed and on how many tokens there are: a text that goes on later draws as one that never stopped.
 
     Parameters
     ----------
@@ -42,7 +45,8 @@ class Sampler:
         self.top_k              = top_k
         self.top_p              = top_p
         self.repetition_penalty = repetition_penalty
-        self.generator          = torch.Generator().manual_seed(seed)
+        self.seed               = seed
+        self.generator          = torch.Generator()
 
     def __call__(self, logits, tokens=()):
         if self.repetition_penalty != 1 and tokens:
@@ -52,12 +56,15 @@ class Sampler:
             logits[seen] = torch.where(values > 0, values/self.repetition_penalty, values*self.repetition_penalty)
         if self.temperature == 0:
             return logits.argmax().item()
-        values, order = (logits.double()/self.temperature).sort(descending=True, stable=True)
+        values, order = logits.double().sort(descending=True, stable=True)
+        values        = (values - values[0])/self.temperature # None overflows, however low the temperature.
         if self.top_k:
             values = values[:self.top_k]
         probabilities = values.softmax(-1)
         before        = probabilities.cumsum(-1) - probabilities # Probability of the tokens before each.
         probabilities = probabilities.masked_fill(before >= self.top_p, 0)
+        place = hashlib.sha256(f"{self.seed} {len(tokens)}".encode()).digest()
+        self.generator.manual_seed(int.from_bytes(place[:7], "little"))
         return order[torch.multinomial(probabilities, 1, generator=self.generator)].item()
 
 # Stop Strings -------------------------------------------------------------------------------------

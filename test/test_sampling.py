@@ -21,7 +21,8 @@ LOGITS        = PROBABILITIES.log()
 def shares(draws=4000, tokens=(), logits=LOGITS, **options):
     """How often each token is drawn."""
     sampler = Sampler(seed=3, **options)
-    counts  = torch.bincount(torch.tensor([sampler(logits, tokens) for _ in range(draws)]), minlength=len(logits))
+    texts   = ([*tokens]*n if tokens else range(n) for n in range(1, draws + 1)) # A draw depends on the place.
+    counts  = torch.bincount(torch.tensor([sampler(logits, text) for text in texts]), minlength=len(logits))
     return counts/draws
 
 
@@ -53,8 +54,21 @@ def test_repetition_penalty():
 
 
 def test_seed():
-    draw = lambda seed: [sampler(LOGITS) for sampler in [Sampler(1.0, seed=seed)] for _ in range(50)]
-    assert draw(1) == draw(1) != draw(2)
+    draw = lambda seed, places: [Sampler(1.0, seed=seed)(LOGITS, range(place)) for place in places]
+    assert draw(1, range(50)) == draw(1, range(50)) != draw(2, range(50))
+    assert draw(1, range(50))[20:] == draw(1, range(20, 50)) # In a text that goes on.
+
+
+@pytest.mark.parametrize("temperature", [1e-320, 1e-30])
+def test_low_temperatures(temperature):
+    assert {Sampler(temperature)(LOGITS*1e30, range(place)) for place in range(20)} == {1}
+
+
+@pytest.mark.parametrize("top_p, expected", [(0.25, {0}), (0.5, {0, 1}), (0.51, {0, 1, 2}), (1.0, {0, 1, 2, 3})])
+def test_ties_of_top_p(top_p, expected):
+    """Of equally likely tokens the first ones are kept, as few as have the probability."""
+    sampler = Sampler(1.0, top_p=top_p)
+    assert {sampler(torch.zeros(4), range(place)) for place in range(100)} == expected
 
 
 @pytest.mark.parametrize("name, value", [("temperature", -1), ("temperature", float("nan")), ("top_k", -1), ("top_p", 0),
@@ -80,6 +94,12 @@ def test_stop_strings(pieces, strings):
     places = [place for place in map(whole.find, strings) if place >= 0]
     assert stop.found == bool(places)
     assert passed + stop.flush() == whole[:min(places, default=len(whole))]
+
+
+def test_the_first_stop_in_the_text():
+    """Not the first in the list; of two at one place, the text before is the same."""
+    stop = StopStrings(["cd", "bc", "b"])
+    assert (stop("abcd"), stop.found, stop.flush()) == ("a", True, "")
 
 
 def test_empty_stop_string():
