@@ -7,6 +7,8 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from cores.ssm.config import BEAT_BYTES, Geometry, check_range
 from cores.ssm.layout import pack_bc, pack_state, pack_x, unpack_state, unpack_y
 
@@ -100,6 +102,7 @@ def run_block(device, case, mode="prefill", progress=None, seed=0, store_every=1
         "dram_share"       : moved/busy if busy else 0.0,
         "wait_cycles"      : {name.removeprefix("wait_"): (after[name] - before[name]) % 2**64
             for name in before if name.startswith("wait_")},
+        "not_finite"       : {"y": _not_finite(y), "h": _not_finite(h)},
         "clock_hz"         : device.info.clock_hz,
         "lanes"            : device.info.lanes,
         "rounding"         : "stochastic" if geometry.config.stochastic_rounding else "nearest",
@@ -109,6 +112,11 @@ def run_block(device, case, mode="prefill", progress=None, seed=0, store_every=1
         "bytes_streamed"   : sum(map(len, records.values())) + y_bytes + state_bytes,
         "bytes_verified"   : device.transport.statistics.verified_bytes - verified,
     })
+
+
+def _not_finite(array):
+    """Values that are infinite or NaN."""
+    return int(np.count_nonzero(~np.isfinite(array)))
 
 
 def check_store_every(store_every, max_tokens):

@@ -5,8 +5,7 @@
 
 """``stream.py run``, ``info``, ``reset`` and ``discover``."""
 
-import argparse
-
+from host.arguments import number
 from host.block import MODES, run_block
 from host.case import check_case, check_writable, load_case, save_json, save_output
 from host.connect import open_device, requested_config
@@ -28,19 +27,6 @@ DEFAULT_NETWORK = "192.168.1.0/24" # Of the boards' default address.
 
 # Options ------------------------------------------------------------------------------------------
 
-def seed(text):
-    """A seed of stochastic rounding, for argparse."""
-    if not text.isdecimal() or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"must be an integer from 0 to {2**32 - 1}, is {text!r}.")
-    return int(text)
-
-
-def store_every(text):
-    """A number of tokens, for argparse."""
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"must be an integer from 1 to 65535, is {text!r}.")
-    return int(text)
-
 def add_run_arguments(parser):
     parser.add_argument("case", metavar="CASE.npz",
         help="Inputs, float16: x (T,H,P), dt and dA (T,H), B and C (T,G,N), D (H); optional h0 (H,P,N).")
@@ -48,10 +34,10 @@ def add_run_arguments(parser):
         help="Where to write the results: y (T,H,P) and h (H,P,N).")
     parser.add_argument("--mode",   choices=MODES, default=MODES[0],
         help="prefill: one job for all tokens; decode: one job a token (default: %(default)s).")
-    parser.add_argument("--store-every", type=store_every, default=1, metavar="K",
+    parser.add_argument("--store-every", type=number(int, "an integer", 1, 65535), default=1, metavar="K",
         help="With --mode decode: store the state at each K-th token only, and run the tokens since then again; "
              "less DRAM traffic, the same bits (default: %(default)s).")
-    parser.add_argument("--seed",   type=seed,
+    parser.add_argument("--seed",   type=number(int, "an integer", 0, 2**32 - 1),
         help="Of the stochastic rounding of token 0; token t takes seed + t (default: 0).")
 
 
@@ -91,6 +77,8 @@ def run(args):
     print("  waits      " + ", ".join(f"{cycles} cycles for {WAITS[name]}" for name, cycles in summary["wait_cycles"].items()))
     print(f"  DRAM       {summary['dma_read_bytes']} bytes read, {summary['dma_write_bytes']} written, in "
           f"{summary['port_cycles']} cycles with something to move: {summary['dram_share']:.0%} of a beat a cycle")
+    print("  not finite " + ", ".join(f"{count} of {getattr(result, name).size} values of {name}"
+        for name, count in summary["not_finite"].items()))
     print(f"  results in {args.output}")
 
 

@@ -110,6 +110,36 @@ def test_run(bench, link, mode):
     assert f"4 tokens of 4 heads x 5 x 20, {mode}, by {link}" in stdout
     assert "4000: 1000.0 a token, 10.0 us at 100 MHz" in stdout
     assert "0 cycles for a head tile, 0 cycles for inputs" in stdout
+    assert summary["not_finite"] == {"y": 0, "h": 0}
+    assert "not finite 0 of 80 values of y, 0 of 400 values of h" in stdout
+
+
+def test_run_counts_what_is_not_finite(bench):
+    """What the device computed is written, and said."""
+    bench.arrays["x"][1, 2, 3] = np.nan     # From token 1 on, in this row of the state and y.
+    bench.arrays["h0"][0, 0, 0] = 6e4
+    bench.arrays["dA"][:, 0]    = 2.0       # Overflows.
+    np.savez(bench.case, **bench.arrays)
+    code, stdout, stderr = bench.run_case("--json", bench.folder/"summary.json")
+    assert (code, stderr) == (0, "")
+    assert_output(bench)
+    y, h  = ssm_block(**bench.arrays)
+    count = {"y": int((~np.isfinite(y)).sum()), "h": int((~np.isfinite(h)).sum())}
+    assert count["y"] >= 3 + 4 and count["h"] >= 20 + 1
+    assert json.loads((bench.folder/"summary.json").read_text())["not_finite"] == count
+    assert f"not finite {count['y']} of 80 values of y, {count['h']} of 400 values of h" in stdout
+
+
+@pytest.mark.parametrize("options, message", [
+    (["--mode", "decode", "--store-every", 0],     "argument --store-every: must be an integer from 1 to 65535, is '0'."),
+    (["--mode", "decode", "--store-every", 65536], "argument --store-every: must be an integer from 1 to 65535, is '65536'."),
+    (["--store-every", 2],                         "--store-every must be 1 with --mode prefill, is 2; --mode decode takes others."),
+])
+def test_bad_store_every(bench, options, message):
+    code, stdout, stderr = bench.run_case(*options)
+    assert (code, stdout) == (2, "")
+    assert_one_line(stderr, message)
+    assert bench.etherbone.counts["in"] == 0
 
 
 def test_info_and_selftest(bench):

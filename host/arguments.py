@@ -1,0 +1,44 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Types of command line options, for argparse; a wrong value is an error that says what it must be."""
+
+import argparse
+import math
+
+# Types --------------------------------------------------------------------------------------------
+
+def number(kind, name, low, high=math.inf):
+    """A number from `low` to `high`; kind: int or float, which `name` says in words."""
+    def convert(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            limit = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
+            raise argparse.ArgumentTypeError(f"must be {name} {limit}, is {text!r}.")
+        return value
+    return convert
+
+
+def token_list(text):
+    """Tokens separated by commas, a list of at least one."""
+    try:
+        tokens = [int(token) for token in text.split(",")]
+    except ValueError:
+        tokens = [-1]
+    if not all(0 <= token < 2**24 for token in tokens):
+        raise argparse.ArgumentTypeError(f"must be integers from 0 to {2**24 - 1}, separated by commas, is {text!r}.")
+    return tokens
+
+
+def utf8(text):
+    """A text. The shell hands over bytes; Python marks those that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"must be UTF-8, is {text!r}.") from None
+    return text
