@@ -5,7 +5,7 @@
 
 """The command generate of stream.py: a model writes text, its SSM blocks on the device."""
 
-import argparse
+from host.arguments import number, token_list, utf8
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -13,25 +13,16 @@ BLOCKS = ("device", "model", "float16", "float32") # What runs the SSM blocks.
 
 # Command Line -------------------------------------------------------------------------------------
 
-def number(kind, name, low, high=float("inf")):
-    """A number from `low` to `high`, for argparse."""
-    def convert(text):
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not low <= value <= high:
-            limit = f"at least {low}" if high == float("inf") else f"{low} to {high}"
-            raise argparse.ArgumentTypeError(f"must be {name}, {limit}, is {text!r}.")
-        return value
-    return convert
-
-
 def add_generate_arguments(parser):
     """Add the options of generate; those of the device come on top."""
     parser.add_argument("--model",  default="tiny", metavar="DIR",
         help="Folder of a checkpoint, or tiny: the model in this repository (default: %(default)s).")
-    parser.add_argument("--prompt", default="", metavar="TEXT", help="What the text begins with.")
+    parser.add_argument("--tokenizer", metavar="FILE",
+        help="A tokenizer.json, of a checkpoint that comes without one (default: the folder's).")
+    prompt = parser.add_mutually_exclusive_group()
+    prompt.add_argument("--prompt", type=utf8, default="", metavar="TEXT", help="What the text begins with.")
+    prompt.add_argument("--prompt-tokens", type=token_list, metavar="1,2,3",
+        help="What it begins with, as tokens; without a tokenizer, the text is shown as numbers too.")
     parser.add_argument("--tokens", type=number(int, "an integer", 0), default=100, metavar="N",
         help="How many to generate at most (default: %(default)s).")
     parser.add_argument("--temperature", type=number(float, "a number", 0), default=0.0, metavar="T",
@@ -44,8 +35,10 @@ def add_generate_arguments(parser):
         help="Of the draws, and of stochastic rounding (default: %(default)s).")
     parser.add_argument("--repetition-penalty", type=number(float, "a number", 0.01, 100), default=1.0, metavar="R",
         help="Above 1: tokens that were there before become less likely (default: %(default)s).")
-    parser.add_argument("--stop",   action="append", default=[], metavar="TEXT",
+    parser.add_argument("--stop",   action="append", type=utf8, default=[], metavar="TEXT",
         help="End before this text; may be given several times.")
+    parser.add_argument("--stop-token", action="append", type=number(int, "an integer", 0), default=[], metavar="ID",
+        help="End before this token, as before those that the checkpoint names; may be given several times.")
     parser.add_argument("--blocks", choices=BLOCKS, default=BLOCKS[0],
         help="What runs the SSM blocks: the device, or on the host its bit-accurate model or PyTorch "
              "(default: %(default)s).")

@@ -31,7 +31,7 @@ def build_advice(config, **sizes):
         return ""
     if "d_state" in beyond:
         beyond["d_state"] = ceil_multiple(beyond["d_state"], config.d_state_multiple)
-    return f"; build the gateware with {', '.join(OPTIONS[name].format(size) for name, size in beyond.items())}"
+    return f"; build the gateware with {' and '.join(OPTIONS[name].format(size) for name, size in beyond.items())}"
 
 
 def model_geometry(config, layer):

@@ -68,7 +68,7 @@ class DeviceBlocks:
 
     def run(self, layer, token, inputs):
         start = time.monotonic()
-        case  = round_inputs(layer, inputs)
+        case  = round_inputs(layer, inputs, token)
         y     = []
         for first in range(0, len(case["x"]), self.chunk):
             part = {name: case[name][first:first + self.chunk] for name in ("x", "dt", "dA", "B", "C")}

@@ -7,7 +7,8 @@
 
 """Streams data to the accelerator, on a board or in the simulation, has it work, and brings the results back.
 
-exit codes: 0 done; 1 the device or the link failed; 2 an option, a file or a case is wrong; 130 interrupted.
+exit codes: 0 done; 1 the device or the link failed; 2 an option, a file or a case is wrong; 130 interrupted;
+141 nobody reads the output any more.
 """
 
 import argparse
@@ -26,16 +27,11 @@ from host.checks import add_bench_arguments, bench, selftest
 from host.commands import add_discover_arguments, add_run_arguments, discover, info, reset, run
 from host.connect import add_device_arguments
 from host.case import check_writable
-from host.errors import HostError
 from host.generate import add_generate_arguments, generate
 from host.loading import add_load_arguments, load
+from host.main import EXIT_TERMINATED, EXIT_USAGE, run_command
 
 # Constants ----------------------------------------------------------------------------------------
-
-EXIT_FAILED      = 1
-EXIT_INTERRUPTED = 130
-EXIT_TERMINATED  = 143
-EXIT_USAGE       = 2
 
 COMMANDS = ( # Command, and its options.
     (info,     None),
@@ -88,23 +84,22 @@ def terminate(number, frame):
     sys.exit(EXIT_TERMINATED)
 
 
-def main(arguments=None):
+def execute(arguments):
+    """Run the command that the arguments name."""
     args = parse_arguments(arguments)
     signal.signal(signal.SIGTERM, terminate)
     try:
         if args.json is not None:
             check_writable(args.json)
         args.function(args)
-        return 0
-    except KeyboardInterrupt:
-        print("stream.py: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except Exception as error:
+    except Exception:
         if args.verbose:
             traceback.print_exc()
-        message = str(error) if isinstance(error, HostError) else f"unexpected {type(error).__name__}: {error}"
-        print(f"stream.py: error: {' '.join(message.split())}", file=sys.stderr)
-        return getattr(error, "exit_code", EXIT_FAILED)
+        raise
+
+
+def main(arguments=None):
+    return run_command("stream.py", lambda: execute(arguments))
 
 
 if __name__ == "__main__":

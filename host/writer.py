@@ -17,15 +17,16 @@ import torch
 from tqdm import tqdm
 
 from host.case import check_writable, save_json, write_atomically
-from host.connect import open_device
+from host.connect import open_device, requested_config
 from host.errors import UsageError
+from host.maxima import model_geometry
 from host.model import DeviceBlocks
 
 from model.checkpoint import checkpoint_directory, load_checkpoint
 from model.decoder import BitExactBlocks, Decoder, TorchBlocks
 from model.sampling import Sampler, StopStrings
 from model.session import load_session, session_bytes
-from model.tokenizer import load_tokenizer
+from model.tokenizer import TextStream, load_tokenizer
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -126,8 +127,19 @@ def open_blocks(args, config):
     if args.blocks != "device":
         yield HOST_BLOCKS[args.blocks](config, args), None
         return
+    model_geometry(requested_config(args), config.layer) # Before a simulation is built.
     with open_device(args, args.log) as device:
         yield DeviceBlocks(device, config, args.seed), device.info
+
+
+def read_prompt(args, tokenizer):
+    """The prompt's tokens. One that goes on from a session may be empty, and begins no text."""
+    if args.prompt_tokens is not None:
+        return args.prompt_tokens
+    prompt = tokenizer.encode(args.prompt, continuing=args.load_session is not None)
+    if not prompt and args.load_session is None:
+        raise UsageError("--prompt must be a text to begin with, is missing: give one, --prompt-tokens, or --load-session.")
+    return prompt
 
 
 def write(args):
@@ -146,12 +158,10 @@ def write(args):
         stop      = StopStrings(args.stop)
         directory = checkpoint_directory(args.model)
         network   = load_checkpoint(directory)
-        tokenizer = load_tokenizer(directory)
-        prompt    = tokenizer.encode(args.prompt)
+        tokenizer = load_tokenizer(directory, network.config.vocab_size, args.tokenizer)
+        prompt    = read_prompt(args, tokenizer)
         if prompt:
             network.check_tokens(prompt)
-        elif args.load_session is None:
-            raise UsageError("--prompt is missing: a text to begin with, or --load-session, is needed.")
         with open_blocks(args, network.config) as (blocks, info):
             decoder = Decoder(network, blocks)
             if args.load_session is not None:
@@ -168,27 +178,33 @@ def write(args):
 def _write_text(args, decoder, tokenizer, prompt, stop, info):
     """Take the prompt, generate, show the text. Returns the summary."""
     sampler = Sampler(args.temperature, args.top_k, args.top_p, args.seed, args.repetition_penalty)
-    decode  = tokenizer.decoder()
+    stream  = TextStream(tokenizer)
     screen  = Screen(args.tokens)
     clock   = info.clock_hz if info else 0
     text    = ""
+
+    def show(piece):
+        nonlocal text
+        text += piece
+        screen.write(piece)
+
     try:
-        screen.write(args.prompt)
+        stream(decoder.tokens) # A session's text was shown when it was written.
+        screen.write(stream(prompt))
         prefill = Meter(decoder, clock)
         if prompt:
             decoder.prefill(prompt)
         prefill = prefill.summary()
         meter   = Meter(decoder, clock)
-        ends    = (*decoder.network.config.stop_tokens, *tokenizer.stop_tokens)
+        ends    = (*decoder.network.config.stop_tokens, *tokenizer.stop_tokens, *args.stop_token)
         for token in generate_tokens(decoder, sampler, args.tokens, ends):
-            piece = stop(decode(token))
-            text += piece
-            screen.write(piece)
+            show(stop(stream([token])))
             screen.rate(device_text(meter.summary()))
             if stop.found:
                 break
-        text += stop.held
-        screen.write(stop.flush())
+        if not stop.found:
+            show(stop(stream.flush()))
+        show(stop.flush())
         decode = meter.summary()
     finally:
         screen.close()
@@ -198,15 +214,18 @@ def _write_text(args, decoder, tokenizer, prompt, stop, info):
                 end=f"; {device_text(figures)}\n" if info else "\n")
     if info and decode["tokens"]:
         print(f"the blocks alone, at {clock/1e6:g} MHz: {decode['block_tokens_per_second']:.1f} token/s", file=sys.stderr)
+    generated = decoder.tokens[len(decoder.tokens) - decode["tokens"]:]
     return {
-        "model"     : args.model,
-        "layers"    : decoder.network.config.n_layer,
-        "blocks"    : args.blocks,
-        "transport" : args.transport if info else None,
-        "clock_hz"  : info.clock_hz  if info else None,
-        "lanes"     : info.lanes     if info else None,
-        "text"      : text,
-        "generated" : decoder.tokens[len(decoder.tokens) - decode["tokens"]:],
-        "prefill"   : prefill,
-        "decode"    : decode,
+        "model"            : args.model,
+        "layers"           : decoder.network.config.n_layer,
+        "blocks"           : args.blocks,
+        "transport"        : args.transport if info else None,
+        "clock_hz"         : info.clock_hz  if info else None,
+        "lanes"            : info.lanes     if info else None,
+        "prompt_tokens"    : prompt,
+        "generated_tokens" : generated,
+        "generated"        : generated, # Its name before.
+        "text"             : text,
+        "prefill"          : prefill,
+        "decode"           : decode,
     }

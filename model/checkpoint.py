@@ -11,86 +11,139 @@ read one at a time; a .bin is unpickled as weights only, so it cannot run code.
 
 import json
 import os
-import pickle
 import sys
+import warnings
 import zipfile
 
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from tqdm import tqdm
 
-from model.checkpoint_config import CheckpointError, read_config, read_json
+from model.checkpoint_config import CheckpointError, read_config, read_json, read_stop_tokens
 from model.network import Mamba2Network
+from model.stand_in import stand_in
 
 # Constants ----------------------------------------------------------------------------------------
 
 TINY  = Path(__file__).resolve().parent/"tiny" # The model in the repository.
+LONGEST_HEADER = 100_000_000 # Bytes, of a .safetensors file; the library takes no longer one.
+
 FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 # Files of Tensors ---------------------------------------------------------------------------------
 
+@dataclass(frozen=True)
+class Source:
+    """A tensor in a file: its name there, its shape, and a function that reads it."""
+    path  : Path
+    name  : str
+    shape : tuple
+    read  : object
+
+    def load(self, shape):
+        """The tensor in float32. Raises CheckpointError unless it has `shape`, is floating point, and finite."""
+        if self.shape != tuple(shape):
+            raise CheckpointError(f"{self.path}: {self.name} must have shape {tuple(shape)} by config.json, has {self.shape}.")
+        try:
+            tensor = self.read()
+        except Exception as error: # Of the libraries, on damaged files.
+            raise CheckpointError(f"{self.path}: {self.name} must be readable, is damaged.") from error
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"{self.path}: {self.name} must be floating point, is {tensor.dtype}.")
+        tensor = tensor.float()
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{self.path}: {self.name} must be finite, holds values that are not: the file is damaged.")
+        return tensor
+
+
 def _open_safetensors(path):
-    """{name: function that returns the tensor}."""
-    size = os.path.getsize(path)
-    try:
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(length, size)))
-        header.pop("__metadata__", None)
-        ends = {name: 8 + length + entry["data_offsets"][1] for name, entry in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: the header is damaged.") from error
-    for name, end in sorted(ends.items(), key=lambda item: item[1]):
-        if end > size:
-            raise CheckpointError(f"{path}: {name} is truncated: it ends at byte {end}, the file at {size}.")
+    """[Source] of a .safetensors file."""
     try:
         file = safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: is damaged ({error}).") from error
-    return {name: lambda name=name: file.get_tensor(name) for name in ends}
+        return [Source(path, name, tuple(file.get_slice(name).get_shape()), partial(file.get_tensor, name))
+            for name in file.keys()]
+    except Exception as error: # SafetensorError and others.
+        raise CheckpointError(f"{path}: must be a whole .safetensors file, is {stand_in(path) or _damage(path)}.") from error
+
+
+def _damage(path):
+    """What is wrong with a .safetensors file, in words: the first tensor that is cut off, if one is."""
+    try:
+        with open(path, "rb") as file:
+            size   = os.fstat(file.fileno()).st_size
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length)) if length < min(size, LONGEST_HEADER) else {}
+        ends = {name: 8 + length + entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"}
+        name = min((name for name, end in ends.items() if end > size), key=ends.get)
+        return f"truncated: {name} ends at byte {ends[name]}, the file at {size}"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, LookupError, RecursionError):
+        return "damaged or of another format"
 
 
 def _open_bin(path):
-    """{name: function that returns the tensor}."""
+    """[Source] of a pytorch_model.bin. It is unpickled as weights only: other objects than tensors are not even made."""
+    found = stand_in(path)
     try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (RuntimeError, OSError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path}: is truncated, damaged or no file of tensors "
-            f"({str(error).partition(chr(10))[0]}).") from error
+        mapped = zipfile.is_zipfile(path)
+        if mapped and not _stored(path):
+            found = "a compressed or encrypted one"
+            raise ValueError(found)
+        with warnings.catch_warnings(action="ignore"): # Of old formats.
+            tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception as error: # torch.load raises what unpickling does. Its own words advise to unpickle without safety.
+        raise CheckpointError(f"{path}: must be a whole file of tensors alone, is "
+            f"{found or 'truncated, damaged or holds other objects'}.") from error
     if not isinstance(tensors, dict):
         raise CheckpointError(f"{path}: must hold a dict of tensors, holds a {type(tensors).__name__}.")
     for name, tensor in tensors.items():
-        if not isinstance(tensor, torch.Tensor):
+        if not isinstance(name, str):
+            raise CheckpointError(f"{path}: names of tensors must be strings, one is {name!r}.")
+        if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
             raise CheckpointError(f"{path}: {name} must be a tensor, is a {type(tensor).__name__}.")
-    return {name: lambda name=name: tensors[name] for name in tensors}
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+            raise CheckpointError(f"{path}: {name} must be a dense tensor, is sparse, quantised or without data.")
+    return [Source(path, name, tuple(tensor.shape), partial(tensors.get, name)) for name, tensor in tensors.items()]
+
+
+def _stored(path):
+    """Whether nothing in a zip file is compressed or encrypted: PyTorch writes them so."""
+    with zipfile.ZipFile(path) as file:
+        return all(info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1 for info in file.infolist())
 
 
 def _open_file(path):
+    """{name: Source} of a file."""
     if not path.is_file():
-        raise CheckpointError(f"{path}: is missing.")
+        raise CheckpointError(f"{path}: must be a file, is missing.")
     opened = _open_safetensors(path) if path.suffix == ".safetensors" else _open_bin(path)
-    return {name: (path, function) for name, function in opened.items()}
+    return {source.name: source for source in opened}
 
 
 def _open_weights(directory):
-    """{name: (path, function that returns the tensor)} of all files of a checkpoint."""
+    """{name: Source} of all files of a checkpoint."""
     path = next((directory/name for name in FILES if (directory/name).exists()), None)
     if path is None:
-        raise CheckpointError(f"{directory}: no weights: one of {', '.join(FILES)} is needed.")
+        raise CheckpointError(f"{directory}: weights must be there as one of {', '.join(FILES)}, are missing.")
     if path.suffix != ".json":
         return _open_file(path)
     index = read_json(path).get("weight_map")
-    is_file_name = lambda name: isinstance(name, str) and name == os.path.basename(name)
-    if not isinstance(index, dict) or not all(map(is_file_name, index.values())):
-        raise CheckpointError(f"{path}: weight_map is not an object of file names.")
+    if not isinstance(index, dict) or not all(map(_is_file_name, index.values())):
+        raise CheckpointError(f"{path}: weight_map must be an object of names of files in the same folder.")
     opened = {name: _open_file(directory/name) for name in sorted(set(index.values()))}
     for tensor, name in index.items():
         if tensor not in opened[name]:
-            raise CheckpointError(f"{directory/name}: {tensor} is missing, which {path.name} says is there.")
+            raise CheckpointError(f"{directory/name}: {tensor} must be there by {path.name}, is missing.")
     return {tensor: opened[name][tensor] for tensor, name in index.items()}
+
+
+def _is_file_name(name):
+    """Whether a name is that of a file in the folder it is looked for in."""
+    return isinstance(name, str) and name == os.path.basename(name) and name.isprintable() and len(name.encode()) < 256
 
 # Checkpoints --------------------------------------------------------------------------------------
 
@@ -98,7 +151,8 @@ def checkpoint_directory(name):
     """The folder of a checkpoint: `name`, or the repository's own model for "tiny"."""
     directory = TINY if str(name) == "tiny" else Path(name)
     if not directory.is_dir():
-        raise CheckpointError(f"--model must be the folder of a checkpoint, with config.json, or tiny, is {name}, which is no folder.")
+        raise CheckpointError(f"--model must be the folder of a checkpoint, with config.json, or tiny, is {name}, which is no "
+            "folder.")
     return directory
 
 
@@ -120,44 +174,37 @@ def load_checkpoint(name):
     """
     directory = checkpoint_directory(name)
     config    = read_config(directory/"config.json")
-    sources   = {_canonical(name): (name, *source) for name, source in _open_weights(directory).items()}
+    stop      = read_stop_tokens(directory)
+    config    = config if stop is None else replace(config, stop_tokens=stop)
+    weights   = _open_weights(directory)
+    sources   = {_canonical(name): source for name, source in weights.items()}
+    if len(sources) != len(weights):
+        raise CheckpointError(f"{directory}: a tensor must be there once, one is there under two names.")
+    last      = f"layers.{config.n_layer - 1}"
+    if not any(tensor.startswith(f"{last}.") for tensor in sources): # Before many layers are made for nothing.
+        raise CheckpointError(f"{directory}: {last} must be there by config.json, is missing.")
     with torch.device("meta"): # Nothing is allocated, or drawn at random, only to be replaced.
         network = Mamba2Network(config)
     expected = network.state_dict()
-    for tensor, (name, path, _) in sources.items():
+    for tensor, source in sources.items():
         if tensor not in expected:
-            raise CheckpointError(f"{path}: {name} must be left out: a model of this config.json has no such tensor.")
+            raise CheckpointError(f"{source.path}: {source.name} must be left out: a model of this config.json has no such "
+                "tensor.")
     if config.tie_embeddings:
         expected.pop("lm_head.weight")
     state    = {}
     progress = tqdm(expected.items(), desc="weights", unit="tensor", leave=False, file=sys.stderr, disable=None)
     for tensor, parameter in progress:
         if tensor not in sources:
-            raise CheckpointError(f"{directory}: {tensor} is missing.")
-        state[tensor] = _load_tensor(*sources[tensor], parameter.shape)
+            raise CheckpointError(f"{directory}: {tensor} must be there by config.json, is missing.")
+        state[tensor] = sources[tensor].load(parameter.shape)
     if config.tie_embeddings:
         state["lm_head.weight"] = state["embedding.weight"]
         if "lm_head.weight" in sources:
-            head = _load_tensor(*sources["lm_head.weight"], expected["embedding.weight"].shape)
-            if not torch.equal(head, state["embedding.weight"]):
-                raise CheckpointError(f"{sources['lm_head.weight'][1]}: lm_head.weight differs from the embedding, to which "
-                    "config.json ties it.")
+            source = sources["lm_head.weight"]
+            if not torch.equal(source.load(expected["embedding.weight"].shape), state["embedding.weight"]):
+                raise CheckpointError(f"{source.path}: lm_head.weight must be the embedding, to which config.json ties it, "
+                    "differs.")
     network.load_state_dict(state, assign=True)
     network.tie_weights()
     return network.requires_grad_(False).eval()
-
-
-def _load_tensor(name, path, function, shape):
-    """A tensor in float32, checked."""
-    try:
-        tensor = function()
-    except (SafetensorError, RuntimeError, OSError) as error:
-        raise CheckpointError(f"{path}: {name} cannot be read ({error}).") from error
-    if tensor.shape != shape:
-        raise CheckpointError(f"{path}: {name} must have shape {tuple(shape)} by config.json, has {tuple(tensor.shape)}.")
-    if not tensor.is_floating_point():
-        raise CheckpointError(f"{path}: {name} must be floating point, is {tensor.dtype}.")
-    tensor = tensor.float()
-    if not torch.isfinite(tensor).all():
-        raise CheckpointError(f"{path}: {name} holds values that are not finite: the file is damaged.")
-    return tensor

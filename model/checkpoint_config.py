@@ -11,11 +11,16 @@ none of these is refused, so that no model runs other than its configuration say
 
 import json
 import math
+import reprlib
 
+from collections import Counter
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 from model.network import NetworkConfig
 from model.reference import Mamba2Config
+from model.stand_in import stand_in
 
 # Fields -------------------------------------------------------------------------------------------
 
@@ -50,7 +55,7 @@ class Fields:
                         for allowed in self.fixed[name]):
                     raise CheckpointError(f"{path}: {prefix}{name} must be "
                         f"{' or '.join(map(repr, self.fixed[name]))}, is {value!r}.")
-            elif name not in self.taken and name not in self.ignored:
+            elif name not in self.taken and name not in self.ignored and not name.endswith("version"): # Of some tool.
                 raise CheckpointError(f"{path}: {prefix}{name} must be left out, is {value!r}: this field is not known.")
         for name in self.needed:
             if name not in values:
@@ -63,6 +68,26 @@ class Fields:
             taken[target] = value
         return taken
 
+
+# Fields of both layouts that say nothing about the model: what tools write about themselves,
+TOOLS = (
+    "architectures", "model_type", "auto_map", "_name_or_path", "name_or_path", "dtype", "torch_dtype", "torchscript",
+    "device", "max_position_embeddings", "use_cache", "tokenizer_class", "bos_token_id", "pad_token_id", "_commit_hash",
+    "_attn_implementation", "_attn_implementation_autoset", "attn_implementation", "unsloth_fixed",
+)
+# what is to come out beside the logits, and for which task,
+OUTPUTS = (
+    "return_dict", "output_hidden_states", "output_attentions", "output_scores", "return_dict_in_generate", "id2label",
+    "label2id", "num_labels", "problem_type", "finetuning_task", "task_specific_params", "prefix", "pruned_heads",
+    "tie_encoder_decoder", "cross_attention_hidden_size", "use_bfloat16", "tf_legacy_loss",
+)
+# and how older versions of transformers choose tokens, which the options of generate say here.
+SAMPLING = (
+    "max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups", "diversity_penalty",
+    "temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size",
+    "encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences", "forced_bos_token_id", "forced_eos_token_id",
+    "remove_invalid_values", "exponential_decay_length_penalty", "suppress_tokens", "begin_suppress_tokens",
+)
 
 ORIGINAL = Fields(
     taken = {
@@ -79,7 +104,7 @@ ORIGINAL = Fields(
         "attn_cfg"       : ({},),
         "rms_norm"       : (True,),
     },
-    ignored = ("residual_in_fp32", "fused_add_norm"),
+    ignored = ("residual_in_fp32", "fused_add_norm", *TOOLS),
 )
 
 ORIGINAL_LAYER = Fields(
@@ -93,16 +118,17 @@ ORIGINAL_LAYER = Fields(
         "bias"       : ("bias", False),
         "conv_bias"  : ("conv_bias", True),
         "dt_limit"   : ("dt_limit", (0.0, math.inf)),
+        "d_ssm"      : ("d_ssm", None),
     },
     fixed = {
         "layer"            : ("Mamba2",),
-        "d_ssm"            : (None,),
         "D_has_hdim"       : (False,), # The accelerator's D is a scalar of the head.
         "rmsnorm"          : (True,),
         "norm_before_gate" : (False,),
         "activation"       : ("swish", "silu"),
     },
-    ignored = ("conv_init", "A_init_range", "dt_min", "dt_max", "dt_init_floor", "use_mem_eff_path"),
+    ignored = ("conv_init", "A_init_range", "dt_min", "dt_max", "dt_init_floor", "use_mem_eff_path", "device", "dtype",
+        "layer_idx", "process_group", "sequence_parallel"),
     needed  = ("layer",),
 )
 
@@ -133,12 +159,10 @@ TRANSFORMERS = Fields(
         "add_cross_attention" : (False,),
     },
     ignored = (
-        "architectures", "bos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id", "dtype",
-        "torch_dtype", "transformers_version", "_name_or_path", "initializer_range", "residual_in_fp32",
-        "time_step_rank", "time_step_min", "time_step_max", "time_step_floor", "time_step_init_scheme",
-        "time_step_scale", "rescale_prenorm_residual", "use_cache", "return_dict", "output_hidden_states",
-        "output_attentions", "chunk_size_feed_forward", "id2label", "label2id", "problem_type", "is_decoder",
-        "norm_before_gate", "tokenizer_class", "use_mambapy", "layer_types",
+        "sep_token_id", "decoder_start_token_id", "initializer_range", "residual_in_fp32", "fused_add_norm",
+        "intermediate_size", "pad_vocab_size_multiple", "time_step_rank", "time_step_min", "time_step_max", "time_step_floor",
+        "time_step_init_scheme", "time_step_scale", "rescale_prenorm_residual", "chunk_size_feed_forward", "is_decoder",
+        "norm_before_gate", "use_mambapy", "layer_types", *TOOLS, *OUTPUTS, *SAMPLING,
     ),
     needed  = ("model_type",),
 )
@@ -161,12 +185,11 @@ def read_config(path):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise CheckpointError(f"{path}: {name} must be an integer of at least 1, is {value!r}.")
         taken["vocab_size"] += -taken["vocab_size"] % multiple
-        heads = None
+        heads, d_ssm = None, taken.pop("d_ssm")
     else:
         taken = TRANSFORMERS.read(path, values)
-        heads = taken.pop("num_heads")
-        stop  = taken["stop_tokens"]
-        taken["stop_tokens"] = () if stop is None else tuple(stop) if isinstance(stop, list) else (stop,)
+        heads, d_ssm = taken.pop("num_heads"), None
+        taken["stop_tokens"] = _tokens(path, "eos_token_id", taken["stop_tokens"])
     taken["dt_limit"] = _limit(path, taken["dt_limit"])
     try:
         names   = ("vocab_size", "n_layer", "tie_embeddings", "stop_tokens")
@@ -174,33 +197,67 @@ def read_config(path):
         config  = NetworkConfig(layer=Mamba2Config(**taken), **network)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    if d_ssm not in (None, config.layer.d_inner): # Of fewer channels than the layer's width, the rest would be an MLP.
+        raise CheckpointError(f"{path}: ssm_cfg.d_ssm must be expand*d_model = {config.layer.d_inner}, is {d_ssm!r}.")
     if heads not in (None, config.layer.heads):
         raise CheckpointError(f"{path}: num_heads must be expand*hidden_size/head_dim = {config.layer.heads}, is {heads!r}.")
     return config
+
+
+def read_stop_tokens(directory):
+    """The tokens that end a text by a folder's generation_config.json; None: config.json's do.
+
+    Raises
+    ------
+    CheckpointError : names the file, what is to be in it, and what is.
+    """
+    path = Path(directory)/"generation_config.json"
+    if not path.exists():
+        return None
+    values = read_json(path)
+    return _tokens(path, "eos_token_id", values["eos_token_id"]) if "eos_token_id" in values else None
 
 
 def read_json(path):
     """The object that a JSON file holds. Raises CheckpointError."""
     try:
         with open(path, encoding="utf-8") as file:
-            return _object(path, "the file", json.load(file))
+            return _object(path, "the file", json.load(file, object_pairs_hook=partial(_without_doubles, path)))
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
-    except ValueError as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{path}: is not JSON ({error}).") from error
+        raise CheckpointError(f"{path}: must be a file that can be read, cannot ({error.strerror}).") from error
+    except CheckpointError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: must be JSON, is {stand_in(path) or f'not ({error})'}.") from error
+
+
+def _without_doubles(path, pairs):
+    """A dict of (name, value) pairs; json alone would let the last value of a name win."""
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        name = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise CheckpointError(f"{path}: {name} must be there once, is there more often.")
+    return values
 
 
 def _object(path, name, value):
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: {name} is not a JSON object.")
+        raise CheckpointError(f"{path}: {name} must be a JSON object, is {reprlib.repr(value)}.")
     return value
+
+
+def _tokens(path, name, value):
+    """A field that holds no, one or several tokens, as a tuple."""
+    tokens = [] if value is None else value if isinstance(value, list) else [value]
+    if not all(isinstance(token, int) and not isinstance(token, bool) and token >= 0 for token in tokens):
+        raise CheckpointError(f"{path}: {name} must be null, an integer of at least 0 or a list of them, is {value!r}.")
+    return tuple(tokens)
 
 
 def _limit(path, limit):
     """(low, high) of dt. JSON has no infinity: transformers writes {"__float__": "Infinity"}."""
-    try:
-        return tuple(float(value["__float__"] if isinstance(value, dict) else value) for value in limit)
-    except (TypeError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path}: the limit of dt must be two numbers, is {limit!r}.") from error
+    infinity = {"__float__": "Infinity"}
+    values   = [math.inf if value == infinity else value for value in limit] if isinstance(limit, (list, tuple)) else []
+    if len(values) != 2 or not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+        raise CheckpointError(f"{path}: the limit of dt must be two numbers, is {limit!r}.")
+    return tuple(values)

@@ -32,17 +32,17 @@ CHUNK = 64 # Tokens of a prompt that are run at once.
 
 # Blocks -------------------------------------------------------------------------------------------
 
-def round_inputs(layer, inputs):
-    """A layer's inputs as the accelerator takes them: a dict of float16 arrays, see model/case.py.
+def round_inputs(layer, inputs, token=0):
+    """A layer's inputs from a token on as the accelerator takes them: a dict of float16 arrays, see model/case.py.
 
     Raises
     ------
-    ValueError : names layer and array of a value that float16 does not hold.
+    ValueError : names layer, tokens and array of a value that float16 does not hold.
     """
     try:
         return to_case(inputs._replace(h0=None))
     except ValueError as error:
-        raise ValueError(f"layer {layer}: {error}") from error
+        raise ValueError(f"layer {layer}, tokens {token} to {token + len(inputs.x) - 1}: {error}") from error
 
 
 class TorchBlocks:
@@ -83,7 +83,7 @@ class BitExactBlocks:
         self.states = [None]*config.n_layer # None: zeros.
 
     def run(self, layer, token, inputs):
-        case = round_inputs(layer, inputs)
+        case = round_inputs(layer, inputs, token)
         seed = None if self.seed is None else layer_seed(self.seed, layer, self.shape[0]) + token
         y, self.states[layer] = ssm_block(**case, h0=self.states[layer], seed=seed)
         return torch.from_numpy(y).float()
@@ -101,6 +101,13 @@ def layer_seed(seed, layer, heads):
     return (seed + layer*heads*SEED_STRIDE) % 2**32
 
 # Decoder ------------------------------------------------------------------------------------------
+
+def check_finite(values, what, first=0):
+    """Raise ValueError unless all values (T, ...) of the tokens from `first` on are finite; names the first token that is not."""
+    finite = torch.isfinite(values).flatten(1).all(1)
+    if not finite.all():
+        raise ValueError(f"{what} of token {first + finite.int().argmin().item()} must be finite, are not.")
+
 
 class Decoder:
     """A text under way: a network, its blocks, and where in the text they are.
@@ -135,16 +142,22 @@ class Decoder:
 
         Raises
         ------
-        ValueError : a token is not in the vocabulary, or a block's input does not fit float16.
+        ValueError : a token is not in the vocabulary; or, with layer and token, a block's input does not fit float16, or what
+                     it computes, or the logits, are not finite.
         """
+        first = len(self.tokens)
         self.network.check_tokens(tokens)
         hidden = self.network.embedding(torch.as_tensor(tokens, dtype=torch.long))
         for index, layer in enumerate(self.network.layers):
             z, inputs, conv  = layer.mixer.project(layer.norm(hidden), self.conv[index])
-            hidden           = hidden + layer.mixer.output(self.blocks.run(index, len(self.tokens), inputs), z)
+            y                = self.blocks.run(index, first, inputs)
+            check_finite(y, f"layer {index}: state and y", first) # Of a state that is not finite, y never is.
+            hidden           = hidden + layer.mixer.output(y, z)
             self.conv[index] = conv
+        logits = self.network.logits(hidden[-1:])
+        check_finite(logits, "the logits", first + len(tokens) - 1)
         self.tokens += map(int, tokens)
-        self.logits  = self.network.logits(hidden[-1:])[0]
+        self.logits  = logits[0]
         return hidden
 
     def prefill(self, tokens, progress=lambda done: None):

@@ -16,20 +16,15 @@ import environment # First: the others need it.
 import numpy as np
 import torch
 
+from host.arguments import token_list
 from host.case import check_writable, write_atomically
 from host.errors import HostError
+from host.main import run_command
 
 from model.checkpoint import load_checkpoint
+from model.decoder import check_finite
 
 # Main ---------------------------------------------------------------------------------------------
-
-def token_list(text):
-    """Tokens separated by commas, for argparse."""
-    try:
-        return [int(token) for token in text.split(",")]
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be numbers separated by commas, is {text!r}.") from error
-
 
 def compute_logits(network, tokens, step=False):
     """Logits (T, vocabulary) of tokens from the start of a text, by prefill, or with `step` one by one."""
@@ -42,21 +37,21 @@ def compute_logits(network, tokens, step=False):
     return torch.stack(rows)
 
 
-def main(arguments=None):
+def write_logits(arguments):
     parser = argparse.ArgumentParser(prog="python -m model.logits", description=__doc__)
     parser.add_argument("--model",  required=True, metavar="DIR", help="Folder of a checkpoint, or tiny.")
     parser.add_argument("--tokens", required=True, type=token_list, metavar="1,2,3", help="Tokens, separated by commas.")
     parser.add_argument("--output", required=True, metavar="OUT.npy", help="Where to write the logits.")
     parser.add_argument("--step",   action="store_true", help="Compute them token by token instead of by prefill.")
     args = parser.parse_args(arguments)
-    try:
-        check_writable(args.output)
-        logits = compute_logits(load_checkpoint(args.model), args.tokens, args.step).numpy()
-        write_atomically(args.output, lambda file: np.save(file, logits))
-    except (HostError, ValueError) as error:
-        print(f"logits.py: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    check_writable(args.output)
+    logits = compute_logits(load_checkpoint(args.model), args.tokens, args.step)
+    check_finite(logits, "the logits")
+    write_atomically(args.output, lambda file: np.save(file, logits.numpy()))
+
+
+def main(arguments=None):
+    return run_command("logits.py", lambda: write_logits(arguments), (HostError, ValueError))
 
 
 if __name__ == "__main__":

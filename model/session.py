@@ -5,10 +5,10 @@
 
 """Sessions in files: a text under way, with the recurrent state of all layers, exact to the bit.
 
-A file is a .safetensors with the arrays ``tokens`` (int64), ``logits`` (float32), a digest of the model's weights, and for
-layer i ``conv.i`` (float32) and ``ssm.i`` (float16, or float32 from PyTorch's blocks). It goes on in any decoder of the same
-model whose state has the same type: one saved from a device continues in the bit-accurate model, and the other way round. To
-fork a text, load one file several times.
+A file is a .safetensors with the arrays ``tokens`` (int64), ``logits`` (float32), ``network``, a digest of the model's weights,
+for layer i ``conv.i`` (float32) and ``ssm.i`` (float16, or float32 from PyTorch's blocks), and ``sha256`` of a file of the
+others. It goes on in any decoder of the same model whose state has the same type: one saved from a device continues in the
+bit-accurate model, and the other way round. To fork a text, load one file several times.
 """
 
 import hashlib
@@ -16,10 +16,10 @@ import hashlib
 import numpy as np
 import torch
 
-from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from model.checkpoint_config import CheckpointError
+from model.stand_in import stand_in
 
 # Sessions -----------------------------------------------------------------------------------------
 
@@ -40,13 +40,47 @@ def session_bytes(decoder):
     ValueError : no token has been taken yet.
     """
     if decoder.logits is None:
-        raise ValueError("a session without a token is not allowed: take one first.")
+        raise ValueError("a session must have a token, has none: take one first.")
     arrays = {"tokens": np.array(decoder.tokens, np.int64), "logits": decoder.logits.numpy(),
         "network": fingerprint(decoder.network)}
     for layer, conv in enumerate(decoder.conv):
         arrays[f"conv.{layer}"] = conv.contiguous().numpy()
         arrays[f"ssm.{layer}"]  = decoder.blocks.state(layer)
-    return save(arrays)
+    return _signed(arrays)
+
+
+def _signed(arrays):
+    """The content of a file of arrays, the digest of a file without it included."""
+    digest = hashlib.sha256(save(arrays)).digest()
+    return save(arrays | {"sha256": np.frombuffer(digest, np.uint8)})
+
+
+def _read(path):
+    """{name: array} of a session's file, as it was written. Raises CheckpointError."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError as error:
+        raise CheckpointError(f"{path}: must be a session, cannot be read ({error.strerror}).") from error
+    try:
+        arrays = load(content)
+        whole  = "sha256" in arrays
+    except Exception as error: # SafetensorError, or what NumPy makes of odd types and shapes.
+        raise CheckpointError(f"{path}: must be a session, is {stand_in(path) or 'damaged or of another kind'}.") from error
+    arrays.pop("sha256", None)
+    if not whole or _signed(arrays) != content:
+        raise CheckpointError(f"{path}: must be a session as it was saved, is {'changed' if whole else 'without a digest'}.")
+    return arrays
+
+
+def _expected(decoder):
+    """{name: (type, shape)} of a decoder's session; a size of None is any but 0."""
+    arrays = {"tokens": (np.int64, (None,)), "logits": (np.float32, (decoder.network.config.vocab_size,)),
+        "network": (np.uint8, (hashlib.sha256().digest_size,))}
+    for layer, state in enumerate(decoder.network.initial_state()):
+        arrays[f"conv.{layer}"] = (np.float32, tuple(state.conv.shape))
+        arrays[f"ssm.{layer}"]  = (decoder.blocks.dtype, tuple(state.ssm.shape))
+    return arrays
 
 
 def load_session(decoder, path):
@@ -54,26 +88,23 @@ def load_session(decoder, path):
 
     Raises
     ------
-    CheckpointError : names the file, and what does not fit: the weights, or the type or shape of an array.
+    CheckpointError : names the file, and what does not fit: a changed byte, the weights, the type, shape or values of an array.
     """
-    try:
-        with open(path, "rb") as file:
-            arrays = load(file.read())
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: is not a session ({error}).") from error
-    expected = {"tokens": (np.int64, None), "logits": (np.float32, (decoder.network.config.vocab_size,)),
-        "network": (np.uint8, (hashlib.sha256().digest_size,))}
-    for layer, state in enumerate(decoder.network.initial_state()):
-        expected[f"conv.{layer}"] = (np.float32, tuple(state.conv.shape))
-        expected[f"ssm.{layer}"]  = (decoder.blocks.dtype, tuple(state.ssm.shape))
+    arrays   = _read(path)
+    expected = _expected(decoder)
+    if arrays.keys() != expected.keys():
+        name = min(arrays.keys() ^ expected.keys())
+        raise CheckpointError(f"{path}: must be a session of this model, {name} is {'too many' if name in arrays else 'missing'}.")
     for name, (dtype, shape) in expected.items():
-        if name not in arrays:
-            raise CheckpointError(f"{path}: {name} is missing: this is a session of another model, or none.")
-        if arrays[name].dtype != dtype or shape not in (None, arrays[name].shape):
-            raise CheckpointError(f"{path}: {name} of {arrays[name].dtype}, {arrays[name].shape}, is not allowed: "
-                f"{np.dtype(dtype)}, {shape} is.")
+        array = arrays[name]
+        if array.dtype != dtype or len(array.shape) != len(shape) or any(
+                size != wanted if wanted is not None else size == 0 for size, wanted in zip(array.shape, shape)):
+            raise CheckpointError(f"{path}: {name} must be {np.dtype(dtype)} of {shape}, is {array.dtype} of {array.shape}.")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise CheckpointError(f"{path}: {name} must be finite, is not.")
     if not np.array_equal(arrays["network"], fingerprint(decoder.network)):
-        raise CheckpointError(f"{path}: is a session of a model with other weights.")
+        raise CheckpointError(f"{path}: must be a session of this model, is one of a model with other weights.")
+    decoder.network.check_tokens(arrays["tokens"])
     decoder.tokens = arrays["tokens"].tolist()
     decoder.logits = torch.from_numpy(arrays["logits"])
     decoder.conv   = [torch.from_numpy(arrays[f"conv.{layer}"]) for layer in range(len(decoder.conv))]

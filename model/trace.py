@@ -25,13 +25,14 @@ from matplotlib import colors
 from bench import hex as hex_files
 from bench.page import RED, figure, heading, page, paragraph, pyplot, table
 
+from host.arguments import token_list, utf8
 from host.case import save_json, write_atomically
 from host.errors import HostError
+from host.main import run_command
 
 from model.case import save_case
 from model.checkpoint import checkpoint_directory, load_checkpoint
 from model.decoder import Decoder, round_inputs
-from model.logits import token_list
 from model.ranges import EXPONENTS, TENSORS, TracingBlocks, shapes, stages
 from model.tokenizer import load_tokenizer
 
@@ -141,7 +142,7 @@ def write_cases(blocks, directory):
 def trace(args):
     directory = checkpoint_directory(args.model)
     network   = load_checkpoint(directory)
-    tokens    = args.tokens or load_tokenizer(directory).encode(args.prompt)
+    tokens    = args.tokens or load_tokenizer(directory, network.config.vocab_size, args.tokenizer).encode(args.prompt)
     blocks    = TracingBlocks(network.config)
     Decoder(network, blocks).prefill(tokens)
 
@@ -161,24 +162,23 @@ def trace(args):
         write_cases(blocks, args.cases)
 
 
-def main(arguments=None):
+def parse_arguments(arguments):
     parser = argparse.ArgumentParser(prog="python -m model.trace", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model",  default="tiny", metavar="DIR",
         help="Folder of a checkpoint, or tiny (default: %(default)s).")
     text = parser.add_mutually_exclusive_group()
-    text.add_argument("--prompt", default=PROMPT, metavar="TEXT", help="The text (default: %(default)s).")
+    text.add_argument("--prompt", type=utf8, default=PROMPT, metavar="TEXT", help="The text (default: %(default)s).")
     text.add_argument("--tokens", type=token_list, metavar="1,2,3", help="Tokens instead of a text, separated by commas.")
+    parser.add_argument("--tokenizer", metavar="FILE", help="A tokenizer.json, of a checkpoint that comes without one.")
     parser.add_argument("--output", default=OUTPUT, metavar="DIR", help="Folder of page and JSON (default: %(default)s).")
     parser.add_argument("--cases",  metavar="DIR", help="Folder to write each layer's inputs to.")
-    args = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments=None):
     torch.set_num_threads(1)
-    try:
-        trace(args)
-    except (HostError, ValueError) as error:
-        print(f"trace.py: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command("trace.py", lambda: trace(parse_arguments(arguments)), (HostError, ValueError))
 
 
 if __name__ == "__main__":

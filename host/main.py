@@ -1,0 +1,52 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""How commands end: an error is one line and an exit code, a closed pipe is no error."""
+
+import os
+import sys
+
+from host.errors import HostError, UsageError
+
+# Constants ----------------------------------------------------------------------------------------
+
+EXIT_FAILED      = HostError.exit_code
+EXIT_USAGE       = UsageError.exit_code
+EXIT_INTERRUPTED = 130
+EXIT_CLOSED_PIPE = 141 # As of a program that SIGPIPE ends, such as cat.
+EXIT_TERMINATED  = 143
+
+# Main ---------------------------------------------------------------------------------------------
+
+def run_command(program, command, expected=HostError):
+    """Run `command()`, and end as a command does.
+
+    Parameters
+    ----------
+    program  : Name that an error line begins with.
+    expected : Exceptions whose message says all; others are called unexpected.
+
+    Returns
+    -------
+    The exit code: of the command, 0 for None; that of a HostError; 2 for an expected ValueError; 1 for any other error; 130
+    interrupted; 141 where nobody reads stdout any more.
+    """
+    sys.stdout.reconfigure(errors="backslashreplace") # Names of files may be other than text.
+    try:
+        try:
+            return command() or 0
+        finally:
+            sys.stdout.flush() # Else a closed pipe is noticed after the end.
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()) # What is still to be written goes nowhere.
+        return EXIT_CLOSED_PIPE
+    except Exception as error:
+        known   = isinstance(error, expected)
+        message = str(error) if known else f"unexpected {type(error).__name__}: {error}"
+        print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
+        return getattr(error, "exit_code", EXIT_USAGE if known and isinstance(error, ValueError) else EXIT_FAILED)
