@@ -17,11 +17,13 @@ from host.block import run_block
 from host.case import check_case
 from host.csr import CSRMap
 from host.device import Device
-from host.errors import AllocationError
+from host.errors import AllocationError, DeviceError
 from host.etherbone import Etherbone
 from host.session import Session
 
 from model.bitexact import ssm_block, ssm_step
+
+from soc.protocol import Error
 
 # Helpers ------------------------------------------------------------------------------------------
 
@@ -37,6 +39,7 @@ def device(request, tmp_path):
         with EtherboneServer(fake) as server, Etherbone(server.ip, server.port, timeout=0.2) as transport:
             device = Device(transport, CSRMap.from_csv(tmp_path/"csr.csv"), patience=2, timeout_scale=0.1)
             device.boot(str(tmp_path/"firmware.bin"))
+            device.fake = fake
             yield device
 
 
@@ -142,6 +145,35 @@ def test_state_in_between(device):
         assert_same_bits(step(session, case, t), ys[t])
         if t % 2:
             assert_same_bits(session.state(), states[t + 1])
+
+def test_seed_at_the_wrap(device):
+    """Seeds count on from 2**32 - 1 to 0."""
+    case       = case_of(6)
+    ys, states = model_states(device, case, 2**32 - 1)
+    session    = start(device, case, store_every=2, seed=2**32 - 1)
+    for t in range(6):
+        assert_same_bits(step(session, case, t), ys[t])
+    assert_same_bits(session.state(), states[6])
+
+
+def test_rollback_after_a_store_that_failed(device):
+    """The older of the stored states may be half written: it is not gone back to. The token can be taken again."""
+    case       = case_of(7)
+    ys, states = model_states(device, case, 0)
+    session    = start(device, case, store_every=2)
+    for t in range(3):
+        step(session, case, t)
+    device.fake.fail = {device.fake.jobs: (Error.GATEWARE, 4)}
+    with pytest.raises(DeviceError, match="GATEWARE"):
+        step(session, case, 3) # Is to be stored where the state before token 0 lies.
+    device.fake.fail = {}
+    assert (session.tokens, session.undoable) == (3, 1)
+    with pytest.raises(ValueError, match="tokens must be an integer from 0 to 1, is 2"):
+        session.rollback(2)
+    session.rollback(1)
+    for t in range(2, 6):
+        assert_same_bits(step(session, case, t), ys[t])
+    assert_same_bits(session.state(), states[6])
 
 # Errors -------------------------------------------------------------------------------------------
 

@@ -415,6 +415,27 @@ def test_lanes_choose_the_simulation(bench, simulation, capsys):
     assert_one_line(capsys.readouterr().err, "--lanes 32 is not what the device has: 16.")
 
 
+@pytest.mark.parametrize("tokens, mode", [(3, "prefill"), (1, "decode")])
+@pytest.mark.parametrize("where, name", [("y_address", "y"), ("state_out", "h")])
+def test_selftest_finds_a_wrong_bit_of_the_core(bench, simulation, capsys, tokens, mode, where, name):
+    """One bit, of one value of y or of the state, in one of the modes."""
+    right = bench.fake._ssm
+
+    def wrong(job):
+        result = right(job)
+        if job["tokens"] == tokens:
+            bench.fake.bus_write(job[where], bench.fake.bus_read(job[where]) ^ 8)
+        return result
+
+    assert stream.main(["selftest"]) == 0
+    bench.fake._ssm = wrong
+    capsys.readouterr()
+    assert stream.main(["selftest"]) == 1
+    captured = capsys.readouterr()
+    assert "DRAM       passed" in captured.out and "core       passed" not in captured.out
+    assert_one_line(captured.err, f"of {name} differ from the bit-accurate model, {mode}.")
+
+
 def test_simulation_that_does_not_start(bench, simulation, capsys):
     simulation.broken = True
     assert stream.main(["info"]) == 1

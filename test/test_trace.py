@@ -22,7 +22,7 @@ from model.checkpoint import load_checkpoint
 from model.decoder import Decoder, TorchBlocks
 from model.ranges import EXPONENTS, Range, TracingBlocks, shapes, stages
 from model.reference import Mamba2Config, mamba2_130m_layer
-from model.trace import main
+from model.trace import byte_rows, main
 
 from bench import hex as hex_files
 
@@ -36,6 +36,8 @@ def test_operations_of_the_130m_block():
     assert block == {"scale": (1536, 0, 0), "decay": (state, 0, 0), "state update": (state, state, 0),
         "reduction": (state, 0, state), "skip": (1536, 1536, 0)}
     assert shapes(mamba2_130m_layer)["state"] == ((24, 64, 128), 393216)
+    rows = byte_rows(mamba2_130m_layer)[1]
+    assert rows[-1][:3] == ["block", "", "793,232"] # 2*(3*24 + 2*128 + 2*24*64 + 2*24*64*128): the state is read and written.
     assert shapes(Mamba2Config(d_model=64, headdim=16, d_state=8, ngroups=4))["B"] == ((4, 8), 64)
 
 # Ranges -------------------------------------------------------------------------------------------
