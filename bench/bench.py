@@ -49,6 +49,7 @@ from targets.simulation.simulation import network_permitted
 OUTPUT    = Path(__file__).resolve().parent.parent/"build"/"bench"
 COMMAND   = "make bench"
 PROTOTYPE = {"laptop CPU (i7-1165G7)": 477, "GPU (RTX 4070 Ti SUPER)": 202, "prototype, in simulation": 149} # us, published.
+CLOCK_MHZ = 100 # Declared, of the simulated SoC.
 SHAPES    = {"130M": 24, "370M": 32, "780M": 48, "1.3B": 64, "2.7B": 80} # Heads of 64 x 128.
 
 # Runs ---------------------------------------------------------------------------------------------
@@ -79,6 +80,11 @@ def lane_bound(heads, lanes):
 def dram_bound(heads, store_every=1):
     """Cycles to read the state for each token, and to write it for some, at a beat a cycle."""
     return heads*64*128*2/BEAT_BYTES*(1 + 1/store_every)
+
+
+def microseconds(cycles):
+    """At the declared clock."""
+    return cycles/CLOCK_MHZ
 
 
 def the_figures():
@@ -230,6 +236,12 @@ def processor_entries(rows):
 
 # Plots --------------------------------------------------------------------------------------------
 
+def roofline_point(run):
+    """(State elements updated for each byte to or from DRAM, and in a cycle) of a run."""
+    updates = run.heads*64*128
+    return updates/(run.read_bytes + run.write_bytes), updates/run.cycles
+
+
 def plot_roofline(runs):
     """Updates a cycle over updates a byte of DRAM traffic."""
     plot, axis = pyplot.subplots(figsize=(9.5, 5.2))
@@ -240,8 +252,7 @@ def plot_roofline(runs):
         axis.text(28, lanes*1.03, f"{lanes} lanes", ha="right", va="bottom", fontsize=8, color=colors[lanes])
     axis.text(0.125, 2.25, "DRAM, 16 bytes a cycle", rotation=33, fontsize=8)
     for run in runs:
-        updates = run.heads*64*128
-        x, y    = updates/(run.read_bytes + run.write_bytes), updates/run.cycles
+        x, y = roofline_point(run)
         axis.plot(x, y, "o" if run.most else ".", color=colors[run.lanes], ms=7 if run.most else 6,
             mec=BLACK if run.most else "none", mew=0.8)
         if run.most:
@@ -255,7 +266,7 @@ def plot_roofline(runs):
 
 def plot_times(runs, processors):
     """Microseconds a block."""
-    rows  = [(f"{run.name}, simulated at 100 MHz", run.cycles/100, BLUE) for run in runs if run.most]
+    rows  = [(f"{run.name}, simulated at {CLOCK_MHZ} MHz", microseconds(run.cycles), BLUE) for run in runs if run.most]
     rows += [(f"{name}, published", us, GREY) for name, us in PROTOTYPE.items()]
     for device in dict.fromkeys(row["device"] for row in processors):
         for how in ("as written", "tuned"):
@@ -303,8 +314,8 @@ def plot_scaling(runs):
     axes[0].legend()
     for kind, color in (("prefill", BLUE), ("decode", RED)):
         rows = [run for run in runs for name in SHAPES if run.name == f"{kind}_{name}"]
-        axes[1].plot(list(SHAPES), [run.cycles/100 for run in rows], "o-", color=color, ms=4, label=kind)
-        axes[1].plot(list(SHAPES), [run.bound/100  for run in rows], ls=":", color=color)
+        axes[1].plot(list(SHAPES), [microseconds(run.cycles) for run in rows], "o-", color=color, ms=4, label=kind)
+        axes[1].plot(list(SHAPES), [microseconds(run.bound)  for run in rows], ls=":", color=color)
     axes[1].set(xlabel="model whose layer it is", ylabel="us a block at 100 MHz, 16 lanes", ylim=(0, None))
     axes[1].legend()
     plot.tight_layout()
@@ -316,7 +327,7 @@ def results_page(runs, processors, cpu, rates, link):
     def row(run):
         missed = "missed" if run.most and run.cycles > run.most else ""
         return missed, [run.name, f"{run.cycles:.0f}", f"{run.bound:.0f}", f"{run.cycles/run.bound:.3f}",
-            f"{run.most:.0f}" if run.most else "", f"{run.cycles/100:.1f}", f"{run.read_bytes:.0f}", f"{run.write_bytes:.0f}"]
+            f"{run.most:.0f}" if run.most else "", f"{microseconds(run.cycles):.1f}", f"{run.read_bytes:.0f}", f"{run.write_bytes:.0f}"]
     gpu = "" if torch.cuda.is_available() else " There is no GPU here: skipped."
     return page("The SSM block on the simulated SoC", "".join((
         paragraph(f"Written by {COMMAND}. Cycles are simulated (Verilator), at the 100 MHz and with the DRAM of the Arty A7, "

@@ -5,11 +5,13 @@
 
 """The benchmark: its bounds, its runs, and the form of its results; nothing is simulated here."""
 
+import itertools
 import json
 import re
 
 import numpy as np
 import pytest
+import torch
 
 from bench import bench, dram
 
@@ -65,6 +67,7 @@ def test_measure(measured):
     assert runs["prefill_t64_l16"].cycles == 20_000
     assert runs["onchip_t1_l32"].cycles   == np.arange(3, 12).mean()
     assert runs["decode_l16"].read_bytes  == 100_000
+    assert runs["decode_l16"].write_bytes == 50_000
     causes = runs["decode_l16"].causes
     assert causes["wait_state"] == 1000 and causes["lane_busy"] == 9000 and sum(causes.values()) == pytest.approx(20_000)
 
@@ -80,14 +83,61 @@ def test_entries(measured):
         assert entry["bound"] is None or entry["ratio"] == entry["value"]/entry["bound"]
 
 
+def row_of(text, name):
+    """The cells of a table's row."""
+    row, = re.findall(f"<tr[^>]*><td[^>]*>{re.escape(name)}</td>(.*?)</tr>", text)
+    return re.findall("<td[^>]*>(.*?)</td>", row)
+
+
 def test_page(measured):
     processors = [{"device": "cpu", "threads": 1, "dtype": "float32", "how": how, "us": us}
         for how, us in (("as written", 190.0), ("tuned", 90.0))]
-    page = bench.results_page(measured, processors, 2500.0, {"litex_sim": 6e5, "decode": 3e5},
+    next(run for run in measured if run.name == "prefill_t64_l32").cycles = 6_700
+    text = bench.results_page(measured, processors, 2500.0, {"litex_sim": 6e5, "decode": 3e5},
         [{"name": "link_efficiency", "value": 0.93, "least": 0.9, "unit": "of all"}])
-    assert all(run.name in page for run in measured)
-    assert page.count("<svg") == page.count("</svg>") == 4
-    assert not re.search(r"<(link|script|img)|url\((?!#)|@import", page) # Nothing is loaded from elsewhere.
+    assert all(run.name in text for run in measured)
+    assert row_of(text, "prefill_t64_l16") == ["20000", "12288", "1.628", "12900", "200.0", "100000", "50000"]
+    assert row_of(text, "prefill_t64_l32") == ["6700", "6144", "1.090", "6600", "67.0", "100000", "50000"]
+    assert '<tr class="missed"><td class=text>prefill_t64_l32</td>' in text
+    assert row_of(text, "link_efficiency") == ["0.930", "0.9", "of all"]
+    assert row_of(text, "decode") == ["0.300", "0.50"]
+    assert "takes the CPU 2500 cycles" in text
+    assert text.count("<svg") == text.count("</svg>") == 4
+    assert not re.search(r"<(link|script|img)|url\((?!#)|@import", text) # Nothing is loaded from elsewhere.
+
+
+def test_times_on_the_page(measured):
+    """Of the runs in microseconds at 100 MHz, of the prototype as published, of this machine the best of each kind."""
+    processors = [{"device": "cpu", "threads": 1, "dtype": dtype, "how": how, "us": us} for dtype, how, us in
+        (("float32", "as written", 190.0), ("float16", "as written", 250.0), ("float32", "tuned", 93.0))]
+    bars = dict(zip(re.findall(r">([^<>]*(?:simulated|published|as written|tuned)[^<>]*)</text>", svg := bench.plot_times(measured,
+        processors)), map(int, re.findall(r"> (\d+)</text>", svg))))
+    assert bars["prefill_t64_l16, simulated at 100 MHz"] == 200
+    assert {name.removesuffix(", published"): us for name, us in bars.items() if "published" in name} == {
+        "laptop CPU (i7-1165G7)": 477, "GPU (RTX 4070 Ti SUPER)": 202, "prototype, in simulation": 149}
+    assert sorted(us for name, us in bars.items() if "machine" in name) == [93, 190]
+
+
+def test_models():
+    """Heads of 64 in twice the model's width, as published."""
+    widths = {"130M": 768, "370M": 1024, "780M": 1536, "1.3B": 2048, "2.7B": 2560}
+    assert bench.SHAPES == {name: 2*width//64 for name, width in widths.items()}
+
+
+def test_roofline():
+    """DRAM traffic is what is read and written."""
+    run = bench.Run("x", 16, 1, heads=24, cycles=12_288*4, read_bytes=300_000, write_bytes=93_216)
+    assert bench.roofline_point(run) == (0.5, 4.0)
+    assert bench.microseconds(14_900) == 149
+
+
+def test_time_of_a_block(monkeypatch):
+    """Microseconds, of a clock that goes on by half a millisecond each time it is looked at."""
+    ticks = itertools.count()
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: 0.0005*next(ticks))
+    calls = []
+    assert bench.time_block(lambda state, *rest: (calls.append(1) or state, None), "cpu", torch.float32) == pytest.approx(500)
+    assert len(calls) > 100
 
 
 def test_processors(monkeypatch):

@@ -9,12 +9,18 @@ import json
 import sys
 
 from contextlib import contextmanager
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from bench import board
 
+from cores.ssm.config import SSMConfig
+
 from host.errors import LinkError
+
+from model.bitexact import ssm_block
 
 # Helpers ------------------------------------------------------------------------------------------
 
@@ -44,6 +50,68 @@ def run(monkeypatch, tmp_path, capsys):
         code = board.main()
         return code, capsys.readouterr().out, json.loads((tmp_path/"board.json").read_text()), opened
     return run
+
+# Measurement --------------------------------------------------------------------------------------
+
+def test_differing_counts_bits():
+    """Of y and of the state, each value with a wrong bit once; NaN of other bits too."""
+    case = board.make_case(2, 2, 3, 8, 1)
+    y, h = ssm_block(**case)
+    assert board.differing(case, SimpleNamespace(y=y, h=h), False) == 0
+    y.view(np.uint16)[0, 1, 2] ^= 1
+    h.view(np.uint16)[1, 0, 3:5] ^= 0x8000
+    assert board.differing(case, SimpleNamespace(y=y, h=h), False) == 3
+    assert board.differing(case, SimpleNamespace(y=y, h=h), True) > 3 # Rounded stochastically, other bits are right.
+
+
+class MeasuredDevice:
+    """What board.measure uses of a device; the link takes 2 s to write, 4 s to read, and damages two bytes."""
+    info = SimpleNamespace(lanes=8, clock_hz=75_000_000, max_tokens=100, config=SSMConfig(lanes=8))
+
+    def __init__(self, clock):
+        self.clock = clock
+
+    def run(self, job):
+        return SimpleNamespace(cycles=1234)
+
+    def free(self):
+        pass
+
+    def allocate(self, size, what):
+        return 0
+
+    def write(self, address, data, verify):
+        self.clock.now += 2
+        self.data = bytearray(data)
+        self.data[5]  ^= 1
+        self.data[50] ^= 1
+
+    def read(self, address, size):
+        self.clock.now += 4
+        return self.data
+
+
+def test_measure(monkeypatch):
+    """Cycles a token, bytes a cycle, megabytes a second, what differs: of hand-made counters and a clock."""
+    def run_block(device, case, mode):
+        arrays = {name: array for name, array in vars(case).items() if array is not None}
+        y, h   = ssm_block(**arrays)
+        h.view(np.uint16)[0, 0, 0] ^= mode == "decode"
+        return SimpleNamespace(y=y, h=h, summary={"cycles_per_token": 50.0, "cycles": 100, "dma_read_bytes": 300,
+            "dma_write_bytes": 500})
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(board, "run_block", run_block)
+    monkeypatch.setattr(board.time, "monotonic", lambda: clock.now)
+    rows = board.measure(MeasuredDevice(clock), on_board=True)
+    assert rows["lanes"] == (8, "") and rows["clock"] == (75.0, "MHz") and rows["self-test"] == (1234, "cycles")
+    for name in board.CASES:
+        assert rows[name]                        == (50.0, "cycles a token")
+        assert rows[f"{name}, DRAM"]             == (8.0, "bytes a cycle")
+        assert rows[f"{name}, differing values"] == (int("decode" in name), "")
+    assert rows["link, writing"] == (board.LINK_BYTES/2e6, "MB/s")
+    assert rows["link, reading"] == (board.LINK_BYTES/4e6, "MB/s")
+    assert rows["link, differing bytes"] == (2, "")
+    assert "link, writing" not in board.measure(MeasuredDevice(clock), on_board=False)
 
 # Reports ------------------------------------------------------------------------------------------
 

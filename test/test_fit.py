@@ -104,6 +104,13 @@ REPORT = {
 }
 
 
+def test_parts():
+    """A slice has four LUTs and eight flip-flops; slices, block RAMs and DSP slices by Xilinx DS180."""
+    slices = {"a7-35": (5_200, 50, 90), "a7-100": (15_850, 135, 240)}
+    assert fit.PARTS == {part: {"LUT": 4*count, "FF": 8*count, "RAMB36": ram, "DSP48E1": dsp}
+        for part, (count, ram, dsp) in slices.items()}
+
+
 def test_taken():
     assert fit.taken({"LUT6": 2, "RAM32M": 1, "FDRE": 3, "DSP48E1": 1, "RAMB36E1": 2, "RAMB18E1": 3}) == {
         "LUT": 6, "FF": 3, "DSP48E1": 1, "RAMB36": 3.5}
