@@ -28,8 +28,10 @@ import torch
 from cores.ssm.config import LANES, Geometry, SSMConfig, ceil_multiple
 from cores.ssm.player import CorePlayer
 
+from host.arguments import Parser
 from host.case import check_writable, load_case, write_atomically
 from host.errors import HostError, UsageError
+from host.main import run_command
 from host.maxima import LARGEST
 
 from model.bitexact import ssm_block
@@ -228,12 +230,6 @@ def play(args):
 
 # Main ---------------------------------------------------------------------------------------------
 
-class Parser(argparse.ArgumentParser):
-    """As argparse's, with errors of one line."""
-    def error(self, message):
-        self.exit(UsageError.exit_code, f"{self.prog}: error: {message}\n")
-
-
 def parse_arguments(arguments):
     parser   = Parser(prog="hex.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
@@ -261,21 +257,16 @@ def parse_arguments(arguments):
     return parser.parse_args(arguments)
 
 
-def main(arguments=None):
+def execute(arguments):
+    """Run the command that the arguments name."""
     args = parse_arguments(arguments)
+    args.function(args)
+
+
+def main(arguments=None):
     torch.set_num_threads(1)
-    try:
-        args.function(args)
-    except KeyboardInterrupt:
-        print("hex.py: interrupted", file=sys.stderr)
-        return 130
-    except HostError as error:
-        print(f"hex.py: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except (FileNotFoundError, TimeoutError, RuntimeError) as error: # Of the compiled core.
-        print(f"hex.py: error: {error}", file=sys.stderr)
-        return HostError.exit_code
-    return 0
+    of_the_core = (FileNotFoundError, TimeoutError, RuntimeError)
+    return run_command("hex.py", lambda: execute(arguments), (HostError, *of_the_core))
 
 
 if __name__ == "__main__":

@@ -3,10 +3,19 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""Types of command line options, for argparse; a wrong value is an error that says what it must be."""
+"""Command lines: a parser, and types of options, whose errors are one line that says what a value must be."""
 
 import argparse
 import math
+
+from host.errors import UsageError
+
+# Parser -------------------------------------------------------------------------------------------
+
+class Parser(argparse.ArgumentParser):
+    """As argparse's, with errors of one line."""
+    def error(self, message):
+        self.exit(UsageError.exit_code, f"{self.prog}: error: {message}\n")
 
 # Types --------------------------------------------------------------------------------------------
 

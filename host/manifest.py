@@ -23,6 +23,7 @@ from cores.ssm.config import BEAT_BYTES, Geometry, ceil_multiple
 
 from host.case import write_atomically
 from host.errors import AllocationError, IntegrityError, UsageError, VersionMismatch
+from host.maxima import build_advice
 from host.verified import Transfer
 
 from soc.protocol import MANIFEST_OFFSET, MANIFEST_SIZE, PROTOCOL_VERSION
@@ -106,7 +107,7 @@ class Manifest:
         try:
             words    = json.loads(text)
             versions = words["format_version"], words["protocol_version"]
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise UsageError(f"{source}: not a manifest ({error}).") from error
         for name, version, own in zip(("format", "protocol"), versions, (FORMAT_VERSION, PROTOCOL_VERSION)):
             if version != own:
@@ -184,13 +185,13 @@ class Manifest:
         if lanes != info.lanes:
             raise VersionMismatch(f"The manifest is of a model packed for {lanes} lanes, the gateware has {info.lanes}: "
                 "pack it again for this device.")
-        sizes = [self.geometry[name] for name in ("heads", "headdim", "d_state", "groups") if name in self.geometry]
+        sizes = {name: self.geometry[name] for name in ("heads", "headdim", "d_state", "groups") if name in self.geometry}
         if len(sizes) == 4:
             try:
-                Geometry(info.config, *sizes)
+                Geometry(info.config, **sizes)
             except ValueError as error:
-                raise VersionMismatch(f"The gateware cannot run the model of the manifest ({error}): build it with larger "
-                    "maxima.") from error
+                raise VersionMismatch(f"The gateware cannot run the model of the manifest ({str(error).removesuffix('.')})"
+                    f"{build_advice(info.config, **sizes)}.") from error
         if self.size > info.data_size:
             raise AllocationError(f"The regions of the manifest take {self.size} bytes, the device's data region has "
                 f"{info.data_size}: use a smaller model.")

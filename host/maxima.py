@@ -26,7 +26,8 @@ def build_advice(config, **sizes):
 
     sizes: heads, headdim, d_state and groups, or some of them.
     """
-    beyond = {name: size for name, size in sizes.items() if name in OPTIONS and size > getattr(config, f"max_{name}")}
+    beyond = {name: size for name, size in sizes.items() if name in OPTIONS and isinstance(size, int) and
+        size > getattr(config, f"max_{name}")}
     if not beyond or any(size > getattr(LARGEST, f"max_{name}") for name, size in beyond.items()):
         return ""
     if "d_state" in beyond:

@@ -23,13 +23,14 @@ import environment # First: the others need it.
 
 import shtab
 
+from host.arguments import Parser
 from host.checks import add_bench_arguments, bench, selftest
 from host.commands import add_discover_arguments, add_run_arguments, discover, info, reset, run
 from host.connect import add_device_arguments
 from host.case import check_writable
 from host.generate import add_generate_arguments, generate
 from host.loading import add_load_arguments, load
-from host.main import EXIT_TERMINATED, EXIT_USAGE, run_command
+from host.main import EXIT_TERMINATED, run_command
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -45,12 +46,6 @@ COMMANDS = ( # Command, and its options.
 )
 
 # Main ---------------------------------------------------------------------------------------------
-
-class Parser(argparse.ArgumentParser):
-    """As argparse's, with errors of one line."""
-    def error(self, message):
-        self.exit(EXIT_USAGE, f"{self.prog}: error: {message}\n")
-
 
 def make_parser():
     parser = Parser(prog="stream.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

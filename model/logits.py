@@ -5,7 +5,6 @@
 
 """Writes the logits of the PyTorch reference for any checkpoint: float32 (T, vocabulary), as .npy."""
 
-import argparse
 import os
 import sys
 
@@ -16,7 +15,7 @@ import environment # First: the others need it.
 import numpy as np
 import torch
 
-from host.arguments import token_list
+from host.arguments import Parser, token_list
 from host.case import check_writable, write_atomically
 from host.errors import HostError
 from host.main import run_command
@@ -38,7 +37,7 @@ def compute_logits(network, tokens, step=False):
 
 
 def write_logits(arguments):
-    parser = argparse.ArgumentParser(prog="python -m model.logits", description=__doc__)
+    parser = Parser(prog="python -m model.logits", description=__doc__)
     parser.add_argument("--model",  required=True, metavar="DIR", help="Folder of a checkpoint, or tiny.")
     parser.add_argument("--tokens", required=True, type=token_list, metavar="1,2,3", help="Tokens, separated by commas.")
     parser.add_argument("--output", required=True, metavar="OUT.npy", help="Where to write the logits.")

@@ -25,7 +25,7 @@ from matplotlib import colors
 from bench import hex as hex_files
 from bench.page import RED, figure, heading, page, paragraph, pyplot, table
 
-from host.arguments import token_list, utf8
+from host.arguments import Parser, token_list, utf8
 from host.case import save_json, write_atomically
 from host.errors import HostError
 from host.main import run_command
@@ -163,13 +163,13 @@ def trace(args):
 
 
 def parse_arguments(arguments):
-    parser = argparse.ArgumentParser(prog="python -m model.trace", description=__doc__,
+    parser = Parser(prog="python -m model.trace", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model",  default="tiny", metavar="DIR",
         help="Folder of a checkpoint, or tiny (default: %(default)s).")
     text = parser.add_mutually_exclusive_group()
     text.add_argument("--prompt", type=utf8, default=PROMPT, metavar="TEXT", help="The text (default: %(default)s).")
-    text.add_argument("--tokens", type=token_list, metavar="1,2,3", help="Tokens instead of a text, separated by commas.")
+    text.add_argument("--tokens", "--prompt-tokens", type=token_list, metavar="1,2,3", help="Tokens instead of a text, separated by commas.")
     parser.add_argument("--tokenizer", metavar="FILE", help="A tokenizer.json, of a checkpoint that comes without one.")
     parser.add_argument("--output", default=OUTPUT, metavar="DIR", help="Folder of page and JSON (default: %(default)s).")
     parser.add_argument("--cases",  metavar="DIR", help="Folder to write each layer's inputs to.")

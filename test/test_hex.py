@@ -13,9 +13,13 @@ import numpy as np
 import pytest
 import torch
 
+from hypothesis import given, settings, strategies
+
 from cases import assert_same_bits, random_case
 
 from bench import hex as bench
+
+from host.errors import UsageError
 
 from model.bitexact import ssm_block
 from model.case import save_case
@@ -180,6 +184,18 @@ def test_bad_length(tmp_path, data_set, capsys, name, shape, change):
     path.write_text("3c00\n"*found)
     fails(capsys, tmp_path/"out", arguments(data_set, tmp_path/"out"),
         f"{path}:{min(found, count) + 1}: there must be {re.escape(shape)} values, are {found}.")
+
+
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(content=strategies.binary(max_size=60) | strategies.lists(strategies.sampled_from([b"3c00", b"7E01", b"\r", b"\n", b"g",
+    b"0x1", b"-1"]), max_size=16).map(b"".join))
+def test_any_other_content(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp()/"any.hex"
+    path.write_bytes(content)
+    try:
+        assert bench.read_hex(path, (4,), "H").shape == (4,)
+    except UsageError as error:
+        assert str(error).startswith(f"{path}:") and "\n" not in str(error)
 
 
 def test_missing_file(tmp_path, data_set, capsys):

@@ -14,6 +14,8 @@ import zlib
 
 import pytest
 
+from hypothesis import HealthCheck, given, settings, strategies
+
 from host.errors import AllocationError, UsageError, VersionMismatch
 from host.manifest import HEADER, Manifest, adopt, load
 
@@ -81,10 +83,29 @@ def test_bad_text(manifest, words, error, message):
         Manifest.from_json(change(manifest, **words), "M")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}", "["*100_000])
 def test_no_manifest(text):
     with pytest.raises(UsageError, match="M: not a manifest"):
         Manifest.from_json(text, "M")
+
+
+VALUES = strategies.sampled_from([None, True, 0, -1, 2**70, 1.5, "x", "\ud800", [], [[]], {}])
+
+
+@settings(max_examples=300, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=strategies.data())
+def test_any_other_values(manifest, data):
+    """A manifest with another value somewhere, or damaged bytes, is read or refused by an error of the project's."""
+    words  = json.loads(manifest.to_json())
+    target = data.draw(strategies.sampled_from([words, words["geometry"], *words["regions"]]))
+    target[data.draw(strategies.sampled_from(sorted(target)))] = data.draw(VALUES)
+    text   = bytearray(json.dumps(words).encode())
+    if data.draw(strategies.booleans()):
+        text[data.draw(strategies.integers(0, len(text) - 1))] = data.draw(strategies.integers(0, 255))
+    try:
+        Manifest.from_json(bytes(text), "M")
+    except (UsageError, VersionMismatch):
+        pass
 
 
 def test_no_file(tmp_path):
@@ -155,11 +176,17 @@ def test_manifest_of_another_version_on_the_device(booted, manifest, data):
 
 @pytest.mark.parametrize("geometry, error, message", [
     ({"lanes": 8},     VersionMismatch, "packed for 8 lanes, the gateware has 16: pack it again"),
-    ({"headdim": 100}, VersionMismatch, r"cannot run the model of the manifest \(headdim = 100 is not allowed"),
+    ({"headdim": 100}, VersionMismatch, r"cannot run the model of the manifest \(headdim must be an integer from 1 to 64, is 100"),
 ])
 def test_geometry_that_does_not_fit(booted, data, geometry, error, message):
     with pytest.raises(error, match=message):
         load(booted, Manifest.of(GEOMETRY | geometry, data), data)
+
+
+def test_geometry_says_what_to_build(booted):
+    for headdim, message in ((100, r", is 100\); build the gateware with --max-headdim 100\."), ("x", r", is 'x'\)\.$")):
+        with pytest.raises(VersionMismatch, match=message):
+            Manifest.of(GEOMETRY | {"headdim": headdim}, {}).check(booted.info)
 
 
 def test_too_large(booted):

@@ -114,6 +114,14 @@ def test_run(bench, link, mode):
     assert "not finite 0 of 80 values of y, 0 of 400 values of h" in stdout
 
 
+def test_names_that_are_not_utf8(bench):
+    """Of files that is no error."""
+    bench.output = bench.folder/os.fsdecode(b"out\xff.npz")
+    code, stdout, stderr = bench.run_case()
+    assert (code, stderr) == (0, "") and stdout.endswith("out\\udcff.npz\n")
+    assert_output(bench)
+
+
 def test_run_counts_what_is_not_finite(bench):
     """What the device computed is written, and said."""
     bench.arrays["x"][1, 2, 3] = np.nan     # From token 1 on, in this row of the state and y.
