@@ -85,19 +85,22 @@ def _damage(path):
         return "damaged or of another format"
 
 
-def _open_bin(path):
-    """[Source] of a pytorch_model.bin. It is unpickled as weights only: other objects than tensors are not even made."""
-    found = stand_in(path)
+def _unpickle(path):
+    """What a pytorch_model.bin holds. It is unpickled as weights only: other objects than tensors are not even made."""
     try:
         mapped = zipfile.is_zipfile(path)
-        if mapped and not _stored(path):
-            found = "a compressed or encrypted one"
-            raise ValueError(found)
-        with warnings.catch_warnings(action="ignore"): # Of old formats.
-            tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        if not mapped or _stored(path):
+            with warnings.catch_warnings(action="ignore"): # Of old formats.
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error: # torch.load raises what unpickling does. Its own words advise to unpickle without safety.
         raise CheckpointError(f"{path}: must be a whole file of tensors alone, is "
-            f"{found or 'truncated, damaged or holds other objects'}.") from error
+            f"{stand_in(path) or 'truncated, damaged or holds other objects'}.") from error
+    raise CheckpointError(f"{path}: must be stored as PyTorch does, is compressed or encrypted.")
+
+
+def _open_bin(path):
+    """[Source] of a pytorch_model.bin."""
+    tensors = _unpickle(path)
     if not isinstance(tensors, dict):
         raise CheckpointError(f"{path}: must hold a dict of tensors, holds a {type(tensors).__name__}.")
     for name, tensor in tensors.items():

@@ -104,7 +104,10 @@ def load_session(decoder, path):
             raise CheckpointError(f"{path}: {name} must be finite, is not.")
     if not np.array_equal(arrays["network"], fingerprint(decoder.network)):
         raise CheckpointError(f"{path}: must be a session of this model, is one of a model with other weights.")
-    decoder.network.check_tokens(arrays["tokens"])
+    try:
+        decoder.network.check_tokens(arrays["tokens"])
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     decoder.tokens = arrays["tokens"].tolist()
     decoder.logits = torch.from_numpy(arrays["logits"])
     decoder.conv   = [torch.from_numpy(arrays[f"conv.{layer}"]) for layer in range(len(decoder.conv))]

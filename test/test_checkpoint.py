@@ -343,7 +343,7 @@ def test_compressed_bin(checkpoint, tmp_path):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         for name, content in members.items():
             file.writestr(name, content)
-    check_error(tmp_path/"original", "must be a whole file of tensors alone, is a compressed or encrypted one")
+    check_error(tmp_path/"original", "must be stored as PyTorch does, is compressed or encrypted")
 
 
 @pytest.mark.parametrize("name", ["../model.safetensors", "/etc/passwd", "a"*300, "a\0b", "\ud800", 7, None])
