@@ -74,7 +74,7 @@ def test_a_memory_is_read_by_its_own_address():
 
 
 def test_a_loop():
-    with pytest.raises(ValueError, match="a netlist with a loop of logic is not allowed."):
+    with pytest.raises(ValueError, match="a netlist must have no loop of logic, has one."):
         netlist({"a": lut(10, 11), "b": lut(11, 10)}, {}).longest_path(lambda name: True)
 
 
