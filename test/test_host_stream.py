@@ -377,7 +377,7 @@ def test_interrupted(bench, number, expected):
 # Simulation ---------------------------------------------------------------------------------------
 
 class FakeSimulation:
-    """What stream.py uses of targets.sim.Simulation."""
+    """What stream.py uses of a Simulation."""
     broken = False
 
     def __init__(self, config, verbose=False):
@@ -404,9 +404,10 @@ class FakeSimulation:
 
 @pytest.fixture
 def simulation(bench, monkeypatch):
-    """Puts FakeSimulation in the place of targets.sim."""
+    """Puts FakeSimulation in the place of the simulated SoC."""
     kind = type("Simulation", (FakeSimulation,), {"bench": bench})
-    monkeypatch.setitem(sys.modules, "targets.sim", types.SimpleNamespace(Simulation=kind))
+    for name in ("targets.sim", "targets.simulation.simulation"):
+        monkeypatch.setitem(sys.modules, name, types.SimpleNamespace(Simulation=kind))
     monkeypatch.setattr(signal, "signal", lambda *args: None)
     return kind
 
