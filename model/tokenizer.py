@@ -29,6 +29,8 @@ BYTES       = 256 # Tokens of a vocabulary of bytes.
 WINDOW      = 64  # Tokens that a TextStream decodes again at least, with each new one.
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
+SPECIAL_TOKENS = ("tokenizer_config.json", "special_tokens_map.json") # Files that name them.
+
 # What keeps the parts of a tokenizer.json from marking a text's beginning; Prepend does nothing else.
 UNMARKED = {
     "Metaspace" : {"prepend_scheme": "never"},
@@ -73,7 +75,7 @@ class NumberTokenizer:
 
 
 class FileTokenizer:
-    """By a tokenizer.json; the token that ends a text is that of a tokenizer_config.json beside it, or <|endoftext|>.
+    """By a tokenizer.json; the token that ends a text is that of one of SPECIAL_TOKENS beside it, or <|endoftext|>.
 
     Raises
     ------
@@ -87,7 +89,7 @@ class FileTokenizer:
             special        = self.tokenizer.get_added_tokens_decoder()
         except Exception as error: # The library raises no other type.
             raise CheckpointError(f"{path}: must be a tokenizer, is none ({error}).") from error
-        self.stop_tokens = self._stop_tokens(path.with_name("tokenizer_config.json"))
+        self.stop_tokens = self._stop_tokens(path.parent)
         self.by_bytes    = "ByteFallback" in json.dumps(self.spec.get("decoder"))
         self.special     = {token for token, added in special.items() if added.special}
 
@@ -113,17 +115,18 @@ class FileTokenizer:
         tokenizer.no_padding()    # and nothing besides.
         return tokenizer
 
-    def _stop_tokens(self, path):
-        """By tokenizer_config.json, where there is one that says."""
-        name = read_json(path).get("eos_token") if path.exists() else None
-        name = name.get("content") if isinstance(name, dict) else name
-        if name is None:
-            token = self.tokenizer.token_to_id("<|endoftext|>")
-            return () if token is None else (token,)
-        token = self.tokenizer.token_to_id(name) if isinstance(name, str) else None
-        if token is None:
-            raise CheckpointError(f"{path}: eos_token must be a token of the tokenizer, is {name!r}.")
-        return (token,)
+    def _stop_tokens(self, directory):
+        """The token that ends a text, as the first file that has one says."""
+        for path in (directory/name for name in SPECIAL_TOKENS):
+            name = read_json(path).get("eos_token") if path.exists() else None
+            name = name.get("content") if isinstance(name, dict) else name
+            if name is not None:
+                token = self.tokenizer.token_to_id(name) if isinstance(name, str) else None
+                if token is None:
+                    raise CheckpointError(f"{path}: eos_token must be a token of the tokenizer, is {name!r}.")
+                return (token,)
+        token = self.tokenizer.token_to_id("<|endoftext|>")
+        return () if token is None else (token,)
 
 
 def _unmarked(part):

@@ -512,20 +512,24 @@ def test_nothing_is_cut_off_or_added(tmp_path):
     assert load_tokenizer(tmp_path, 999).encode(TEXT) == whole
 
 
-@pytest.mark.parametrize("config, expected", [
-    (None,                                              (0,)),  # <|endoftext|>
-    ({},                                                (0,)),
-    ({"eos_token": None},                               (0,)),
-    ({"eos_token": "<s>"},                              (1,)),
-    ({"eos_token": {"content": "<s>", "lstrip": False}}, (1,)),
-    ({"eos_token": "</s>"},                             "eos_token must be a token of the tokenizer, is '</s>'"),
-    ({"eos_token": 5},                                  "eos_token must be a token of the tokenizer, is 5"),
-    ({"eos_token": ["<s>"]},                            "eos_token must be a token of the tokenizer, is "),
+@pytest.mark.parametrize("config, older, expected", [
+    (None,                                         None,                  (0,)),  # <|endoftext|>
+    ({},                                           None,                  (0,)),
+    ({"eos_token": None},                          None,                  (0,)),
+    ({"eos_token": "<s>"},                         None,                  (1,)),
+    ({"eos_token": {"content": "<s>", "id": 7}},   None,                  (1,)),
+    ({},                                           {"eos_token": "<s>"},  (1,)),
+    ({"eos_token": "<s>"},                         {"eos_token": "none"}, (1,)),
+    ({"eos_token": "</s>"},                        None, "eos_token must be a token of the tokenizer, is '</s>'"),
+    ({"eos_token": 5},                             None, "eos_token must be a token of the tokenizer, is 5"),
+    ({"eos_token": ["<s>"]},                       None, "eos_token must be a token of the tokenizer, is "),
 ])
-def test_end_of_text_by_the_tokenizer(tmp_path, config, expected):
+def test_end_of_text_by_the_tokenizer(tmp_path, config, older, expected):
     train_tokenizer(tmp_path, "bytes")
     if config is not None:
         (tmp_path/"tokenizer_config.json").write_text(json.dumps(config))
+    if older is not None:
+        (tmp_path/"special_tokens_map.json").write_text(json.dumps(older))
     if isinstance(expected, tuple):
         assert load_tokenizer(tmp_path, 999).stop_tokens == expected
     else:
