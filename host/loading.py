@@ -29,7 +29,8 @@ def read_regions(paths):
     for path in paths:
         for name, data in _read_file(path):
             if name in regions:
-                raise UsageError(f"{path}: names of regions must differ, {name} is one of a file before: rename one of the files or tensors.")
+                raise UsageError(f"{path}: names of regions must differ, {name} is one of a file before: rename a file or a "
+                    "tensor.")
             regions[name] = data
     if not any(regions.values()):
         raise UsageError(f"{', '.join(paths)}: files must hold at least one byte, hold nothing.")

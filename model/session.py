@@ -46,10 +46,10 @@ def session_bytes(decoder):
     for layer, conv in enumerate(decoder.conv):
         arrays[f"conv.{layer}"] = conv.contiguous().numpy()
         arrays[f"ssm.{layer}"]  = decoder.blocks.state(layer)
-    return _signed(arrays)
+    return signed(arrays)
 
 
-def _signed(arrays):
+def signed(arrays):
     """The content of a file of arrays, the digest of a file without it included."""
     digest = hashlib.sha256(save(arrays)).digest()
     return save(arrays | {"sha256": np.frombuffer(digest, np.uint8)})
@@ -68,7 +68,7 @@ def _read(path):
     except Exception as error: # SafetensorError, or what NumPy makes of odd types and shapes.
         raise CheckpointError(f"{path}: must be a session, is {stand_in(path) or 'damaged or of another kind'}.") from error
     arrays.pop("sha256", None)
-    if not whole or _signed(arrays) != content:
+    if not whole or signed(arrays) != content:
         raise CheckpointError(f"{path}: must be a session as it was saved, is {'changed' if whole else 'without a digest'}.")
     return arrays
 

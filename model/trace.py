@@ -169,7 +169,8 @@ def parse_arguments(arguments):
         help="Folder of a checkpoint, or tiny (default: %(default)s).")
     text = parser.add_mutually_exclusive_group()
     text.add_argument("--prompt", type=utf8, default=PROMPT, metavar="TEXT", help="The text (default: %(default)s).")
-    text.add_argument("--tokens", "--prompt-tokens", type=token_list, metavar="1,2,3", help="Tokens instead of a text, separated by commas.")
+    text.add_argument("--tokens", "--prompt-tokens", type=token_list, metavar="1,2,3",
+        help="Tokens instead of a text, separated by commas.")
     parser.add_argument("--tokenizer", metavar="FILE", help="A tokenizer.json, of a checkpoint that comes without one.")
     parser.add_argument("--output", default=OUTPUT, metavar="DIR", help="Folder of page and JSON (default: %(default)s).")
     parser.add_argument("--cases",  metavar="DIR", help="Folder to write each layer's inputs to.")

@@ -39,7 +39,7 @@ from model.logits import main as write_logits
 from model.network import NetworkConfig
 from model.reference import Mamba2Config
 from model.sampling import Sampler
-from model.session import _signed, load_session, session_bytes
+from model.session import signed, load_session, session_bytes
 from model.tokenizer import load_tokenizer
 
 # Fixtures -----------------------------------------------------------------------------------------
@@ -304,7 +304,7 @@ def test_changed_sessions(saved, tmp_path):
 def test_sessions_that_are_whole_and_wrong(saved, tmp_path, changes, message):
     """Their digest is right: somebody made them so."""
     decoder, arrays, _ = saved
-    (tmp_path/"session").write_bytes(_signed(arrays | changes))
+    (tmp_path/"session").write_bytes(signed(arrays | changes))
     with pytest.raises(ValueError, match=message):
         load_session(decoder, tmp_path/"session")
 
