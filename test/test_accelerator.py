@@ -76,17 +76,31 @@ def test_adds_what_is_missing():
     assert not isinstance(soc.uart, Console) and "uartbone" not in soc.bus.masters
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("variant", [variant for variant in CPU_VARIANTS if variant not in ("lite", "standard")])
-def test_cpu_variant(variant, monkeypatch, tmp_path):
-    """The firmware runs jobs on it; lite and standard are those of the other tests."""
-    monkeypatch.setattr("targets.simulation.soc.cpu_variant", lambda config: variant)
-    with Simulation(SSMConfig(lanes=4), build_dir=tmp_path) as simulation:
+def run_selftest(build_dir):
+    """The simulated SoC, as it is built now, runs the firmware's vectors."""
+    with Simulation(SSMConfig(lanes=4), build_dir=build_dir) as simulation:
         csr = CSRMap.from_csv(simulation.csr_csv)
         with simulated_transport(simulation, csr) as transport:
             device = Device(transport, csr, SIM_TIMEOUT_SCALE)
             device.boot(simulation.firmware)
             assert device.run(Job(Opcode.SELFTEST)).tiles > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", [variant for variant in CPU_VARIANTS if variant not in ("lite", "standard")])
+def test_cpu_variant(variant, monkeypatch, tmp_path):
+    """The firmware runs on it; lite and standard are those of the other tests."""
+    monkeypatch.setattr("targets.simulation.soc.cpu_variant", lambda config: variant)
+    run_selftest(tmp_path)
+
+
+@pytest.mark.slow
+def test_narrow_dram(monkeypatch, tmp_path):
+    """8 bits of DDR3, ports of 64 bits, through LiteDRAM's converter."""
+    def phy(module, data_width, clk_freq):
+        return SDRAMPHYModel(module, data_width=8, clk_freq=clk_freq)
+    monkeypatch.setattr("targets.simulation.soc.SDRAMPHYModel", phy)
+    run_selftest(tmp_path)
 
 # Refused ------------------------------------------------------------------------------------------
 
