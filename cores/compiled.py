@@ -14,7 +14,6 @@ import ctypes
 import hashlib
 import os
 import shutil
-import subprocess
 import tempfile
 
 from pathlib import Path
@@ -24,6 +23,8 @@ import numpy as np
 from migen import ClockDomain
 
 from litex.gen.fhdl import verilog
+
+import processes
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -239,9 +240,9 @@ class Compiled:
                 # Half the compile time of -O2 at the same speed; ccache spares that of Verilator's own runtime.
                 "-MAKEFLAGS", f"OPT_FAST=-O1 OPT_SLOW=-O0 OBJCACHE={'ccache' if shutil.which('ccache') else ''}",
                 "--top-module", "top", "top.v", "wrapper.cpp", "-o", "library.so"]
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-            if done.returncode:
-                raise RuntimeError(f"verilator failed:\n{done.stdout}{done.stderr}")
+            status, printed = processes.capture(command, folder)
+            if status:
+                raise RuntimeError(f"verilator failed:\n{printed}")
             os.replace(Path(folder)/"obj_dir"/"library.so", library)
         return library
 

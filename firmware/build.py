@@ -7,7 +7,8 @@
 
 import os
 import re
-import subprocess
+
+import processes
 
 from cores.ssm.config import FIRMWARE_CONSTANTS, SSMConfig
 
@@ -21,8 +22,15 @@ DIRECTORY = os.path.dirname(os.path.abspath(__file__))
 
 # Helpers ------------------------------------------------------------------------------------------
 
-class BuildError(Exception):
+class BuildError(RuntimeError):
     """The firmware can't be built; the message says why."""
+
+
+def check_path(path):
+    """Raise :class:`BuildError` where make could not build in a folder."""
+    if any(character.isspace() for character in path):
+        raise BuildError(f"the path of a folder to build in must be without spaces, is {path!r}: make takes a space for the end "
+            "of a name.")
 
 
 def built_config(build_dir):
@@ -61,16 +69,19 @@ def build(build_dir, defines=()):
     BuildError : with what is missing, or the compiler's output.
     """
     build_dir = os.path.abspath(build_dir)
+    check_path(build_dir)
+    check_path(DIRECTORY)
     directory = os.path.join(build_dir, "-".join(["firmware", *(define.lower() for define in defines)]))
     write_headers(directory, built_config(build_dir))
     command = [
         "make", "--always-make", "--directory", directory, "--file", os.path.join(DIRECTORY, "Makefile"),
         f"BUILD_DIR={build_dir}",
+        f"BUILDINC_DIRECTORY={build_dir}/software/include", # Where it is now: LiteX has written where it was built.
         f"FIRMWARE_OFFSET={protocol.FIRMWARE_OFFSET:#x}",
         f"FIRMWARE_SIZE={protocol.FIRMWARE_SIZE:#x}",
         f"DEFINES={' '.join(defines)}",
     ]
-    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if result.returncode:
-        raise BuildError(f"The firmware does not build ({' '.join(command)}):\n{result.stdout}")
+    status, printed = processes.capture(command)
+    if status:
+        raise BuildError(f"The firmware does not build ({' '.join(command)}):\n{printed}")
     return os.path.join(directory, "firmware.bin")

@@ -17,6 +17,8 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import environment # First: the others need it.
 
+from commandline import supervised
+
 from migen import *
 
 from litedram.modules import MT41K128M16
@@ -138,4 +140,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(supervised(main, "arty.py"))

@@ -15,14 +15,17 @@ import sys
 
 from migen import *
 
+from commandline import EXIT_FAILED, Parser, integer, udp_port
+
 from litex.build.openfpgaloader import OpenFPGALoader
 
 from litex.soc.integration.builder import Builder
 from litex.soc.integration.soc_core import SoCCore
 
-from firmware.build import build as build_firmware
+from firmware.build import BuildError, build as build_firmware, check_path
 
 from soc.accelerator import add_accelerator
+from soc.address_filter import add_address_filter
 from soc.dram import controller_settings
 from soc.etherbone import add_etherbone
 from soc.flash import FLASH_OFFSET, add_flash_boot, flash_image, write_flash_image
@@ -75,6 +78,7 @@ class BoardSoC(SoCCore):
         `wide` and `protect` are :func:`soc.etherbone.add_etherbone`'s; `with_flash_boot` adds the flash (:mod:`soc.flash`).
         """
         self.add_uartbone(baudrate=baudrate)
+        add_address_filter(self, "uartbone")
         add_accelerator(self, config)
         if with_flash_boot:
             add_flash_boot(self, self.flash_module)
@@ -128,24 +132,24 @@ def board_parser(board, sys_clk_freq, limits, build_dir, **lanes):
 
     def frequency(text):
         if not low <= float(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not allowed: {low/1e6:g}e6 to {high/1e6:g}e6 is.")
+            raise argparse.ArgumentTypeError(f"must be from {low/1e6:g}e6 to {high/1e6:g}e6, is {text}")
         return float(text)
 
-    parser = argparse.ArgumentParser(description=f"{board} with the Mamba-2 accelerator. Without further options, writes "
+    parser = Parser(description=f"{board} with the Mamba-2 accelerator. Without further options, writes "
         "Verilog, constraints, scripts, BIOS and firmware.")
     add_config_arguments(parser, **lanes)
 
     group = parser.add_argument_group("board")
     group.add_argument("--sys-clk-freq", default=sys_clk_freq, type=frequency, metavar="HZ",
         help=f"System clock, which the DRAM's follows (default: {sys_clk_freq/1e6:g}e6).")
-    group.add_argument("--baudrate", default=115200, type=int, help="Baud rate of UARTBone (default: %(default)s).")
+    group.add_argument("--baudrate", default=115200, type=integer(1, 12_000_000), help="Baud rate of UARTBone (default: %(default)s).")
     group.add_argument("--with-etherbone", default=True, action=argparse.BooleanOptionalAction,
         help="Etherbone beside UARTBone (default: with).")
     group.add_argument("--eth-ip", default="192.168.1.50", type=_ip_address, metavar="ADDRESS",
         help="IP address of the board (default: %(default)s).")
     group.add_argument("--mac", default="10:e2:d5:00:00:00", type=_mac_address, metavar="ADDRESS",
         help="MAC address of the board (default: %(default)s).")
-    group.add_argument("--udp-port", default=1234, type=int, metavar="PORT",
+    group.add_argument("--udp-port", default=1234, type=udp_port, metavar="PORT",
         help="UDP port of Etherbone (default: %(default)s).")
     add_protect_argument(group)
     group.add_argument("--with-flash-boot", action="store_true",
@@ -175,6 +179,7 @@ def run(parser, args, board, make_soc, build, output_dir):
     options    = {name: getattr(args, name) for name in ("sys_clk_freq", "baudrate", "with_etherbone", "eth_ip", "mac",
         "udp_port", "protect", "with_flash_boot")}
     try:
+        check_path(output_dir)
         soc = make_soc(config, **options)
         if args.build or not (args.load or args.flash):
             builder = build(soc, output_dir, args.build and not args.no_compile_gateware)
@@ -184,9 +189,9 @@ def run(parser, args, board, make_soc, build, output_dir):
             program(builder, board, "load")
         if args.flash:
             program(builder, board, "flash", flash_image(output_dir) if args.with_flash_boot else None)
-    except TargetError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 1
+    except (TargetError, BuildError) as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return EXIT_FAILED
     return 0
 
 # Build --------------------------------------------------------------------------------------------
@@ -267,8 +272,8 @@ def program(builder, board, mode, image=None):
         if path is not None and not os.path.exists(path):
             raise TargetError(f"there is no {what} to {mode}: {path} does not exist; --build makes it.")
     if image is not None and os.path.getsize(bitstream) > FLASH_OFFSET:
-        raise TargetError(f"{bitstream} of {os.path.getsize(bitstream)} bytes is not allowed beside a firmware in the "
-            f"flash: at most {FLASH_OFFSET} are.")
+        raise TargetError(f"a bitstream beside a firmware in the flash must be of at most {FLASH_OFFSET} bytes, {bitstream} is "
+            f"of {os.path.getsize(bitstream)}.")
     programmer = OpenFPGALoader(board)
     programmer.cmd[0] = find_openfpgaloader()
     # The bitstream is the last one: with it the FPGA starts.

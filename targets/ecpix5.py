@@ -20,6 +20,8 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import environment # First: the others need it.
 
+from commandline import supervised
+
 from migen import *
 
 from litedram.modules import MT41K256M16
@@ -149,4 +151,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(supervised(main, "ecpix5.py"))

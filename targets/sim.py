@@ -7,8 +7,8 @@
 
 """The simulated SoC: builds it, and runs it for the host's transports."""
 
-import argparse
 import os
+import shlex
 import sys
 import time
 
@@ -16,14 +16,18 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import environment # First: the others need it.
 
+from commandline import EXIT_FAILED, Parser, end_with
+
+from host.connect import SIM_TIMEOUT_SCALE
+
 from targets.common import add_config_arguments, add_protect_argument, config_from_arguments
-from targets.simulation.build import BuildError, build
+from targets.simulation.build import ROOT, BuildError, build
 from targets.simulation.simulation import Simulation, SimulationError
 
 # Command Line -------------------------------------------------------------------------------------
 
 def _parser():
-    parser = argparse.ArgumentParser(description="Simulated SoC with the Mamba-2 accelerator (Verilator): the Arty's "
+    parser = Parser(description="Simulated SoC with the Mamba-2 accelerator (Verilator): the Arty's "
         "clock, DRAM and CPU. Without further options, builds what is not built yet, runs it, and says how to reach "
         "it, until Ctrl-C. host/stream.py --transport sim needs none of this: it runs a simulation of its own.")
     add_config_arguments(parser)
@@ -40,21 +44,45 @@ def _parser():
     return parser
 
 
-def _print_how_to_reach(simulation):
-    print(f"The simulated SoC runs, process {simulation.process.pid}. Ctrl-C ends it.")
+def stream_command(simulation):
+    """(words before, words after) a command of host/stream.py, which then reaches the simulated SoC."""
+    before = [sys.executable, ROOT/"host"/"stream.py"]
+    after  = ["--csr-csv", simulation.csr_csv, "--firmware", simulation.firmware, "--timeout-scale", SIM_TIMEOUT_SCALE]
     if simulation.transport_kind == "etherbone":
         _, address, port = simulation.endpoint
-        prefix, options  = f"nsenter --target {simulation.process.pid} --net ", f"etherbone --ip {address}"
+        before = ["nsenter", "--target", simulation.process.pid, "--net", *before]
+        after  = ["--transport", "etherbone", "--ip", address, "--udp-port", port, *after]
+    else:
+        address, port = simulation.endpoint
+        after = ["--transport", "uart", "--port", f"socket://{address}:{port}", *after]
+    return before, after
+
+
+def _print_how_to_reach(simulation):
+    *_, address, port = simulation.endpoint
+    before, after     = (shlex.join(map(str, words)) for words in stream_command(simulation))
+    print(f"The simulated SoC runs, process {simulation.process.pid}. Ctrl-C ends it.")
+    if simulation.transport_kind == "etherbone":
         print(f"  Etherbone: {address}, UDP port {port}, in the network namespace of that process")
     else:
-        address, port   = simulation.endpoint
-        prefix, options = "", f"uart --port socket://{address}:{port}"
         print(f"  UARTBone:  {address}, TCP port {port}")
     print(f"  Registers: {simulation.csr_csv}")
     print(f"  Firmware:  {simulation.firmware}")
     print(f"  Console:   tail -f {simulation.log}")
-    print(f"  Run a case: {prefix}python host/stream.py run CASE.npz --output OUT.npz --transport {options} "
-        f"--csr-csv {simulation.csr_csv}", flush=True)
+    print(f"  Ask it:    {before} info {after}")
+    print("  The same with `run CASE.npz --output OUT.npz` in the place of `info` runs a case.", flush=True)
+
+
+def _run(config, args):
+    with Simulation(config, args.transport, args.trace_fst, args.build_dir, verbose=True,
+            protect=args.protect, with_flash_boot=args.with_flash_boot) as simulation:
+        _print_how_to_reach(simulation)
+        try:
+            while simulation.alive():
+                time.sleep(0.1)
+        except KeyboardInterrupt: # How it is meant to end.
+            return 0
+        raise SimulationError(f"The simulation has ended. Its output:\n{simulation.console()[-2000:]}")
 
 
 def main():
@@ -62,22 +90,15 @@ def main():
     args   = parser.parse_args()
     config = config_from_arguments(parser, args)
     try:
-        if args.build_only:
-            print(build(config, trace=args.trace_fst is not None, build_dir=args.build_dir, report=print,
-                protect=args.protect, with_flash_boot=args.with_flash_boot))
-            return 0
-        with Simulation(config, args.transport, args.trace_fst, args.build_dir, verbose=True,
-                protect=args.protect, with_flash_boot=args.with_flash_boot) as simulation:
-            _print_how_to_reach(simulation)
-            while simulation.alive():
-                time.sleep(0.1)
-            raise SimulationError(f"The simulation has ended. Its output:\n{simulation.console()[-2000:]}")
-    except KeyboardInterrupt:
+        if not args.build_only:
+            return _run(config, args)
+        print(build(config, trace=args.trace_fst is not None, build_dir=args.build_dir, report=print,
+            protect=args.protect, with_flash_boot=args.with_flash_boot))
         return 0
     except (BuildError, SimulationError) as error:
-        print(f"sim.py: {error}", file=sys.stderr)
-        return 1
+        print(f"sim.py: error: {error}", file=sys.stderr)
+        return EXIT_FAILED
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(end_with(main, "sim.py"))

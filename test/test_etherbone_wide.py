@@ -5,8 +5,6 @@
 
 """Etherbone with a 32-bit datapath, as the ECPIX-5 has it: its registers before the bus, and the whole in simulation."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 
@@ -20,7 +18,6 @@ from host.connect import SIM_TIMEOUT_SCALE, simulated_transport
 from host.csr import CSRMap
 from host.device import Device, Job
 
-from soc.etherbone import add_etherbone
 from soc.protocol import Opcode
 from soc.wishbone_slice import WishboneSlice
 
@@ -89,10 +86,9 @@ def test_wishbone_slice(wait):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not network_permitted(), reason="network namespaces and TAP devices are not permitted here")
-def test_simulated_soc(monkeypatch, tmp_path):
+def test_simulated_soc(tmp_path):
     """The host boots it, runs the self-test and moves a megabyte, as with the other Etherbone."""
-    monkeypatch.setattr("targets.simulation.soc.add_etherbone", partial(add_etherbone, wide=True))
-    with Simulation(SSMConfig(lanes=4), "etherbone", build_dir=tmp_path) as simulation:
+    with Simulation(SSMConfig(lanes=4), "etherbone", build_dir=tmp_path, wide=True) as simulation:
         csr = CSRMap.from_csv(simulation.csr_csv)
         with simulated_transport(simulation, csr) as transport:
             device = Device(transport, csr, SIM_TIMEOUT_SCALE)

@@ -7,14 +7,20 @@
 
 import fcntl
 import hashlib
+import json
 import logging
 import os
 import shutil
-import subprocess
+import sys
 
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+
+import processes
+
+from firmware.build import BuildError, build as build_firmware, check_path
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -22,9 +28,8 @@ ROOT      = Path(__file__).resolve().parents[2]
 BUILD_DIR = ROOT/"build"/"sim"
 
 # What a model is made from: when one of these changes, it is built anew.
-GATEWARE_SOURCES = ("cores", "soc/accelerator.py", "soc/boot.py", "soc/checksum.py", "soc/dram.py", "soc/etherbone.py",
-    "soc/flash.py", "soc/mailbox.py", "soc/protocol.py", "soc/wishbone_slice.py", "soc/write_filter.py", "targets/common.py",
-    "targets/simulation/soc.py", "targets/simulation/phy.py", "targets/simulation/main.cpp", "firmware/bootrom*")
+GATEWARE_SOURCES = ("cores", "soc", "targets/common.py", "targets/simulation/soc.py", "targets/simulation/phy.py",
+    "targets/simulation/main.cpp", "firmware/bootrom*")
 FIRMWARE_SOURCES = ("firmware", "soc/flash.py", "soc/protocol.py", "cores/ssm/config.py", "cores/ssm/layout.py",
     "model/bitexact.py")
 
@@ -36,11 +41,6 @@ VERILATOR_FLAGS = (
 )
 OPTIMIZATION = ("OPT_FAST=-O2", "OPT_SLOW=-O0", "OPT_GLOBAL=-O2") # -O3 and -march=native were measured to be no faster.
 CLANG        = ("CXX=clang++", "LINK=clang++", "CFG_CXXFLAGS_NO_UNUSED=-faligned-new") # A tenth faster than g++'s models.
-
-# Errors -------------------------------------------------------------------------------------------
-
-class BuildError(RuntimeError):
-    """A step of a build failed; the message says which, and where its output is."""
 
 # Helpers ------------------------------------------------------------------------------------------
 
@@ -82,30 +82,40 @@ def output_to(path):
             logging.disable(level)
 
 
+@contextmanager
+def fresh(folder):
+    """A new folder beside `folder`, which becomes `folder` at the end: whole, or not at all."""
+    for left in folder.parent.glob(f"{folder.name}.*.part"): # By a build that was killed.
+        shutil.rmtree(left, ignore_errors=True)
+    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    part.mkdir()
+    try:
+        yield part
+        part.rename(folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
 def _run(command, cwd, log):
     with open(log, "a") as file:
         try:
-            returncode = subprocess.run(command, cwd=cwd, stdout=file, stderr=file).returncode
-        except FileNotFoundError:
-            raise BuildError(f"{command[0]} is not installed: make setup installs it, or says what to install.")
-    if returncode:
+            status = processes.run(command, file, cwd)
+        except FileNotFoundError as error:
+            raise BuildError(str(error)) from None
+    if status:
         raise BuildError(f"{command[0]} failed: its output is in {log}.")
 
 # Gateware -----------------------------------------------------------------------------------------
 
-def _build_soc(config, protect, with_flash_boot, build_dir, log):
-    """Write the SoC's Verilog with the BIOS in its ROM."""
-    from litex.soc.integration.builder import Builder
-    from targets.common import builder_environment
-    from targets.simulation.soc import SimSoC
-
-    try:
-        with output_to(log), builder_environment():
-            soc = SimSoC(config, protect, with_flash_boot)
-            Builder(soc, output_dir=str(build_dir), compile_gateware=False, bios_console="disable").build()
-    except (OSError, subprocess.CalledProcessError, SystemExit) as error:
-        raise BuildError(f"LiteX failed ({error}): its output is in {log}.")
-    return [source[0] for source in soc.platform.sources if source[0].endswith((".v", ".sv"))]
+def _write_soc(config, options, folder, log):
+    """Write the SoC's Verilog with the BIOS in its ROM; returns the paths of all Verilog."""
+    with open(log, "a") as file:
+        status = processes.run([sys.executable, "-m", "targets.simulation.soc", folder,
+            json.dumps({"config": asdict(config), **options})], file, ROOT)
+    if status:
+        raise BuildError(f"LiteX failed: its output is in {log}.")
+    return json.loads((folder/"sources.json").read_text())
 
 
 def _build_model(verilog, gateware_dir, trace, with_flash_boot, log):
@@ -119,6 +129,7 @@ def _build_model(verilog, gateware_dir, trace, with_flash_boot, log):
     _run(["make", "-C", "obj_dir", "-f", "Vsim.mk", f"-j{os.cpu_count()}", *OPTIMIZATION, *clang, *ccache, "Vsim"],
         gateware_dir, log)
 
+
 def _prune_software(software_dir, log):
     """Keep the C library, 5% of LiteX's build of it: the rest are its objects, copies and debugging information."""
     libc = software_dir/"libc"
@@ -131,53 +142,65 @@ def _prune_software(software_dir, log):
 
 # Build --------------------------------------------------------------------------------------------
 
-def build(config, trace=False, build_dir=None, report=lambda line: None, protect=False, with_flash_boot=False):
+def build(config, trace=False, build_dir=None, report=lambda line: None, protect=False, with_flash_boot=False, wide=False):
     """Build what is not built yet, and return its folder.
 
     Parameters
     ----------
     config    : The SSMConfig of the accelerator.
     trace     : Build a model that can write waves; it is slower.
-    build_dir : Folder of all models; each gets one below it, named by the hash of what it is made from.
+    build_dir : Folder of all models; each gets one below it, named by the hash of what it is made from. It need not be
+                writable where everything is built.
     report    : Called with a line of text when something has to be built.
-    protect   : Etherbone writes only what jobs need.
-    with_flash_boot : The SoC has a flash from which it boots; firmware/firmware.fbi is the firmware's image for it.
+    protect, with_flash_boot, wide : Of :class:`targets.simulation.soc.SimSoC`; with a flash, firmware/firmware.fbi is the
+                firmware's image for it.
 
     Raises
     ------
-    BuildError : a step failed.
+    BuildError : a step failed, or the folder cannot be written, or its path has a space.
     """
-    name      = sources_hash(GATEWARE_SOURCES, config, trace, protect, with_flash_boot, VERILATOR_FLAGS, OPTIMIZATION,
+    options = {"protect": protect, "with_flash_boot": with_flash_boot, "wide": wide}
+    name    = sources_hash(GATEWARE_SOURCES, config, trace, options, VERILATOR_FLAGS, OPTIMIZATION,
         *map(version, ("litex", "litedram", "litespi")))
-    model_dir = Path(build_dir or BUILD_DIR).absolute()/name
-    with locked(model_dir.with_suffix(".lock")):
-        complete = model_dir/"complete"
-        if not complete.exists():
-            report(f"Building the simulated SoC, {config.lanes} lanes, in {model_dir} (once, about a minute)...")
-            shutil.rmtree(model_dir, ignore_errors=True)
-            model_dir.mkdir(parents=True)
-            log     = model_dir/"build.log"
-            verilog = _build_soc(config, protect, with_flash_boot, model_dir, log)
-            _prune_software(model_dir/"software", log)
-            _build_model(verilog, model_dir/"gateware", trace, with_flash_boot, log)
-            complete.touch()
-        _build_firmware(model_dir, report)
-    return model_dir
-
-
-def _build_firmware(model_dir, report):
-    from firmware.build import BuildError as FirmwareError, build as build_firmware
-    from soc.flash import write_flash_image
-
-    stamp  = model_dir/"firmware.stamp"
-    digest = sources_hash(FIRMWARE_SOURCES)
-    if stamp.exists() and stamp.read_text() == digest:
-        return
-    report("Building the firmware...")
-    stamp.unlink(missing_ok=True)
+    folder  = Path(build_dir or BUILD_DIR).absolute()/name
+    digest  = sources_hash(FIRMWARE_SOURCES)
+    if _has_firmware(folder, digest):
+        return folder
+    for path in (folder, ROOT, sys.prefix): # The last two: where sources are.
+        check_path(str(path))
     try:
-        build_firmware(str(model_dir))
-        write_flash_image(model_dir)
-    except FirmwareError as error:
-        raise BuildError(str(error))
+        with locked(folder.with_suffix(".lock")):
+            if not folder.exists():
+                report(f"Building the simulated SoC, {config.lanes} lanes, in {folder} (once, about a minute)...")
+                _build(config, options, trace, folder)
+            if not _has_firmware(folder, digest):
+                report("Building the firmware...")
+                _build_firmware(folder, digest)
+    except OSError as error:
+        raise BuildError(f"cannot build in {folder.parent} ({error}): make it writable, or name another (--build-dir).") from error
+    return folder
+
+
+def _build(config, options, trace, folder):
+    log = folder.with_suffix(".log")
+    log.unlink(missing_ok=True)
+    with fresh(folder) as part:
+        verilog = _write_soc(config, options, part, log)
+        _prune_software(part/"software", log)
+        _build_model(verilog, part/"gateware", trace, options["with_flash_boot"], log)
+
+
+def _has_firmware(folder, digest):
+    """Whether the firmware in a model's folder is that of the sources with this hash."""
+    stamp = folder/"firmware.stamp"
+    return stamp.exists() and stamp.read_text() == digest
+
+
+def _build_firmware(folder, digest):
+    from soc.flash import write_flash_image # Imports LiteX, which nothing else here needs.
+
+    stamp = folder/"firmware.stamp"
+    stamp.unlink(missing_ok=True)
+    build_firmware(str(folder))
+    write_flash_image(folder)
     stamp.write_text(digest)

@@ -39,6 +39,7 @@ static const unsigned CLOCK_PS        = 10000;
 static const unsigned FRAME_BYTES     = 2048;
 static const unsigned FRAME_BYTES_MIN = 60;
 static const unsigned FRAME_GAP       = 24;   // Cycles: preamble, CRC and gap of a real link.
+static const unsigned FRAME_PAUSE_MAX = 256;  // Cycles without a byte after which the rest of a frame does not come any more.
 
 static volatile sig_atomic_t finish = 0;
 
@@ -75,7 +76,7 @@ struct Console {
 struct Ethernet {
     int      fd = -1;
     uint8_t  rx[FRAME_BYTES], tx[FRAME_BYTES];
-    unsigned rx_length = 0, rx_sent = 0, rx_gap = 0, tx_length = 0;
+    unsigned rx_length = 0, rx_sent = 0, rx_gap = 0, tx_length = 0, tx_pause = 0;
 
     void open_tap(const char *name)
     {
@@ -112,7 +113,11 @@ struct Ethernet {
             receive();
         else if (rx_gap)
             rx_gap--;
-        if (top.eth_source_valid) {
+        if (!top.eth_source_valid) {
+            if (++tx_pause > FRAME_PAUSE_MAX)
+                tx_length = 0; // The SoC was reset: what it sends next is a new frame.
+        } else {
+            tx_pause = 0;
             if (tx_length < sizeof tx)
                 tx[tx_length++] = top.eth_source_data;
             if (top.eth_source_last) {

@@ -99,6 +99,7 @@ class Simulation:
     protect   : Etherbone writes only what jobs need; a firmware is then loaded by UARTBone.
     with_flash_boot : The SoC has a flash from which it boots.
     flash_image     : File in that flash where the BIOS looks for an image (default: the firmware's).
+    wide      : Etherbone as for a gigabit PHY.
 
     Attributes
     ----------
@@ -112,9 +113,9 @@ class Simulation:
     sys_clk_freq = SYS_CLK_FREQ
 
     def __init__(self, config, transport="auto", trace_fst=None, build_dir=None, verbose=False, protect=False,
-        with_flash_boot=False, flash_image=None):
+        with_flash_boot=False, flash_image=None, wide=False):
         if transport not in ("auto", "etherbone", "uart"):
-            raise ValueError(f"transport = {transport!r} is not allowed: one of auto, etherbone, uart is.")
+            raise ValueError(f"transport must be auto, etherbone or uart, is {transport!r}.")
         if transport == "auto":
             transport = "etherbone" if network_permitted() else "uart"
         self.config          = config
@@ -125,6 +126,7 @@ class Simulation:
         self.protect         = protect
         self.with_flash_boot = with_flash_boot
         self.flash_image     = flash_image
+        self.wide            = wide
         self.process         = None
         self.endpoint        = None
         self._log            = None
@@ -135,7 +137,7 @@ class Simulation:
         """Build the model when needed, start it, and wait until its BIOS has reached the boot ROM."""
         report = (lambda line: print(line, flush=True)) if self.verbose else (lambda line: None)
         folder = build(self.config, trace=self.trace_fst is not None, build_dir=self.build_dir, report=report,
-            protect=self.protect, with_flash_boot=self.with_flash_boot)
+            protect=self.protect, with_flash_boot=self.with_flash_boot, wide=self.wide)
         self.csr_csv  = str(folder/"csr.csv")
         self.firmware = str(folder/"firmware"/"firmware.bin")
         self._log     = tempfile.TemporaryFile()

@@ -3,7 +3,15 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""The simulated SoC: the Arty's clock, DRAM and CPU, with the accelerator."""
+"""The simulated SoC: the Arty's clock, DRAM and CPU, with the accelerator.
+
+Run as a program, with a folder and SimSoC's parameters as JSON, it writes the SoC's Verilog and BIOS there, and to
+sources.json the paths of the Verilog; targets/simulation/build.py does that.
+"""
+
+import json
+import os
+import sys
 
 from dataclasses import replace
 
@@ -14,6 +22,7 @@ from litex.build.generic_platform import Pins, Subsignal
 from litex.build.sim import SimPlatform
 
 from litex.soc.cores.uart import RS232PHYModel, UARTBone
+from litex.soc.integration.builder import Builder
 from litex.soc.integration.soc_core import SoCCore
 
 from litedram.modules import MT41K128M16
@@ -21,12 +30,15 @@ from litedram.phy.model import SDRAMPHYModel
 
 from litespi.modules import S25FL128S
 
+from cores.ssm.config import SSMConfig
+
 from soc.accelerator import add_accelerator
+from soc.address_filter import add_address_filter
 from soc.dram import controller_settings
 from soc.etherbone import add_etherbone
 from soc.flash import add_flash_boot
 
-from targets.common import BIOS_ROM_SIZE, cpu_variant
+from targets.common import BIOS_ROM_SIZE, builder_environment, cpu_variant
 from targets.simulation.phy import EthernetPHY
 
 # Constants ----------------------------------------------------------------------------------------
@@ -37,6 +49,9 @@ MAC_ADDRESS  = 0x10e2d5000000
 IP_ADDRESS   = "192.168.1.50"
 HOST_ADDRESS = "192.168.1.100"
 UDP_PORT     = 1234
+
+# Seconds by the SoC's clock after which UARTBone gives up a command: a tenth of a board's, as the clock is that much slower.
+UARTBONE_TIMEOUT = 0.01
 
 # IOs ----------------------------------------------------------------------------------------------
 
@@ -61,10 +76,10 @@ class SimSoC(SoCCore):
     """Simulated SoC
 
     Both transports are always there, so that one model serves both: Etherbone on the pads ``eth``, UARTBone on the
-    pads ``uartbone``. The BIOS initializes the DRAM and goes to the boot ROM without tests and delays. `protect` is
-    :func:`soc.etherbone.add_etherbone`'s; `with_flash_boot` adds a flash on the pads ``spiflash``.
+    pads ``uartbone``. The BIOS initializes the DRAM and goes to the boot ROM without tests and delays. `protect`
+    and `wide` are :func:`soc.etherbone.add_etherbone`'s; `with_flash_boot` adds a flash on the pads ``spiflash``.
     """
-    def __init__(self, config, protect=False, with_flash_boot=False):
+    def __init__(self, config, protect=False, with_flash_boot=False, wide=False):
         platform = SimPlatform("SIM", list(_io))
 
         # CRG --------------------------------------------------------------------------------------
@@ -104,13 +119,32 @@ class SimSoC(SoCCore):
 
         # UARTBone ---------------------------------------------------------------------------------
         self.uartbone_phy = RS232PHYModel(platform.request("uartbone"))
-        self.uartbone     = UARTBone(self.uartbone_phy, clk_freq=SYS_CLK_FREQ)
+        self.uartbone     = UARTBone(self.uartbone_phy, clk_freq=SYS_CLK_FREQ*UARTBONE_TIMEOUT/0.1)
         self.bus.add_master(name="uartbone", master=self.uartbone.wishbone)
+        add_address_filter(self, "uartbone")
+        self.add_constant("UARTBONE_TIMEOUT_MS", round(1000*UARTBONE_TIMEOUT)) # For the host.
 
         # Accelerator ------------------------------------------------------------------------------
         add_accelerator(self, replace(config, gated_clock=True))
 
         # Etherbone --------------------------------------------------------------------------------
         self.ethphy = EthernetPHY(platform.request("eth"))
-        add_etherbone(self, self.ethphy, MAC_ADDRESS, IP_ADDRESS, UDP_PORT, protect)
-        self.comb += self.ethphy.hold.eq(self.etherbone.buffer.filling)
+        add_etherbone(self, self.ethphy, MAC_ADDRESS, IP_ADDRESS, UDP_PORT, protect, wide)
+        # While the SoC asks for the host's hardware address, answers wait for it, so nothing may wait before the reply.
+        asking     = self.ethcore_etherbone.arp.table.request_timer.wait
+        self.comb += self.ethphy.hold.eq(self.etherbone.buffer.filling & ~asking)
+
+# Main ---------------------------------------------------------------------------------------------
+
+def write(folder, config, **options):
+    """Write Verilog, BIOS and sources.json."""
+    soc = SimSoC(SSMConfig(**config), **options)
+    with builder_environment():
+        Builder(soc, output_dir=folder, compile_gateware=False, bios_console="disable").build()
+    verilog = [source[0] for source in soc.platform.sources if source[0].endswith((".v", ".sv"))]
+    with open(os.path.join(folder, "sources.json"), "w") as file:
+        json.dump(verilog, file)
+
+
+if __name__ == "__main__":
+    write(sys.argv[1], **json.loads(sys.argv[2]))
