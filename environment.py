@@ -5,7 +5,7 @@
 
 """Imported first by every command: sees to it that the packages of pyproject.toml are there.
 
-A command started by a Python without them is started again by the one in ``.venv/``, which ``make setup`` makes.
+A command started by a Python without them is started again, once, by the one in ``.venv/``, which ``make setup`` makes.
 """
 
 import importlib.util
@@ -16,10 +16,12 @@ from pathlib import Path
 
 _needed  = ("litex", "migen", "numpy", "safetensors", "serial", "tokenizers", "torch", "tqdm")
 _missing = [name for name in _needed if not importlib.util.find_spec(name)]
+_again   = os.environ.pop("MAMBA2_STARTED_AGAIN", None)
 
 if _missing:
-    _folder = Path(__file__).resolve().parent/".venv"
-    _python = _folder/"bin"/"python"
-    if _python.exists() and Path(sys.prefix).resolve() != _folder:
-        os.execv(_python, [str(_python), *sys.orig_argv[1:]])
+    _python = Path(__file__).resolve().parent/".venv"/"bin"/"python"
+    if _python.exists() and not _again:
+        _options = [option for option in sys.orig_argv[1:-len(sys.argv)] if option != "-S"] # That hides all packages.
+        os.execve(_python, [str(_python), *_options, *sys.orig_argv[-len(sys.argv):]],
+            {**os.environ, "MAMBA2_STARTED_AGAIN": "1"})
     sys.exit(f"{Path(sys.argv[0]).name}: error: Python packages are missing: {', '.join(_missing)}. Run make setup.")

@@ -42,8 +42,7 @@ def bootrom_image(mailbox_boot_address, has_dcache=True):
     FileNotFoundError : no RISC-V compiler is installed.
     """
     if not 0 <= mailbox_boot_address < 2**32 or mailbox_boot_address % 4:
-        raise ValueError(f"mailbox_boot_address = {mailbox_boot_address:#x} is not allowed: "
-            "a multiple of 4 from 0x0 to 0xfffffffc is.")
+        raise ValueError(f"mailbox_boot_address must be a multiple of 4 from 0x0 to 0xfffffffc, is {mailbox_boot_address:#x}.")
     triple = _toolchain()
     with tempfile.TemporaryDirectory() as directory:
         elf, image = os.path.join(directory, "bootrom.o"), os.path.join(directory, "bootrom.bin")

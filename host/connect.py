@@ -5,7 +5,10 @@
 
 """From the options of a command to a booted device: on a board, or in a simulation started for the occasion."""
 
+from argparse import ArgumentTypeError
 from contextlib import contextmanager
+
+from commandline import integer, udp_port
 
 from cores.ssm.config import LANES, SSMConfig
 
@@ -27,6 +30,21 @@ LITEX_BUFFER_DEPTH = 16 # Of LiteEthEtherbone, where csr.csv does not state anot
 
 # Command Line -------------------------------------------------------------------------------------
 
+def _resident_tiles(text):
+    tiles = integer(0, 256)(text)
+    try:
+        return SSMConfig(resident_tiles=tiles).resident_tiles
+    except ValueError as error:
+        raise ArgumentTypeError(str(error).rstrip(".")) from error
+
+
+def _factor(text):
+    factor = float(text)
+    if not 0 < factor < float("inf"):
+        raise ArgumentTypeError(f"must be a number above 0, is {text}")
+    return factor
+
+
 def add_device_arguments(parser):
     """Add the options that choose a device and the way to it."""
     group = parser.add_argument_group("device")
@@ -37,20 +55,20 @@ def add_device_arguments(parser):
              f"(default: {SSMConfig().lanes} in the simulation, any on a board).")
     group.add_argument("--rounding",  choices=ROUNDINGS,
         help="How the state is rounded; of a board, what it must do (default: nearest in the simulation, any on a board).")
-    group.add_argument("--resident-tiles", type=int, metavar="TILES",
+    group.add_argument("--resident-tiles", type=_resident_tiles, metavar="TILES",
         help="Head tiles kept on chip, 2 to 256, or 0; of a board, what it must have (default: 0 in the simulation, any on a "
              "board).")
     group.add_argument("--ip",        default=DEFAULT_IP, help="Address of the board (default: %(default)s).")
-    group.add_argument("--udp-port",  type=int, default=DEFAULT_PORT, metavar="PORT",
+    group.add_argument("--udp-port",  type=udp_port, default=DEFAULT_PORT, metavar="PORT",
         help="UDP port of its Etherbone (default: %(default)s).")
     group.add_argument("--port",
         help="Serial port of its UARTBone, or host:port or socket://host:port of a TCP server.")
-    group.add_argument("--baudrate",  type=int, default=DEFAULT_BAUDRATE, help="Of the port (default: %(default)s).")
+    group.add_argument("--baudrate",  type=integer(1, 12_000_000), default=DEFAULT_BAUDRATE, help="Of the port (default: %(default)s).")
     group.add_argument("--csr-csv",   metavar="FILE", help="csr.csv of the board's gateware.")
     group.add_argument("--firmware",  metavar="FILE",
         help="firmware.bin to load unless it is running (default: the simulation's, or what runs on the board).")
     group.add_argument("--reload",    action="store_true", help="Load the firmware even if it is running.")
-    group.add_argument("--timeout-scale", type=float, metavar="FACTOR",
+    group.add_argument("--timeout-scale", type=_factor, metavar="FACTOR",
         help=f"How many times slower than a board's the device's clock is (default: {SIM_TIMEOUT_SCALE} in the "
              "simulation, 1 on a board).")
     return group
@@ -91,7 +109,7 @@ def open_device(args, log=lambda message: None):
 
 @contextmanager
 def _simulated_device(config, args, log):
-    from targets.sim import Simulation
+    from targets.simulation.simulation import Simulation
     log(f"Starting a simulation with {config.lanes} lanes (the first time, it is built).")
     simulation = Simulation(config, verbose=args.verbose)
     try:
@@ -113,7 +131,7 @@ def simulated_transport(simulation, csr):
         return Etherbone(sock=simulation.open_socket(), timeout=SIM_TIMEOUT, alive=simulation.alive, **_gateware(csr))
     host, port = simulation.endpoint
     return UARTBone(f"socket://{host}:{port}", timeout=SIM_TIMEOUT, alive=simulation.alive,
-        resync_time=1.5*GATEWARE_TIMEOUT*SIM_TIMEOUT_SCALE)
+        resync_time=_resync_time(csr, SIM_TIMEOUT_SCALE))
 
 
 @contextmanager
@@ -132,13 +150,18 @@ def _board_transport(args, csr):
         return Etherbone(args.ip, args.udp_port, **_gateware(csr))
     if args.port is None:
         raise UsageError("--port is missing: give a serial port such as /dev/ttyUSB1, or host:port of a TCP server.")
-    return UARTBone(port_url(args.port), args.baudrate)
+    return UARTBone(port_url(args.port), args.baudrate, resync_time=_resync_time(csr, args.timeout_scale or 1.0))
 
 
 def _gateware(csr):
     """What Etherbone must know of the gateware."""
     return {"buffer_depth": csr.constants.get("etherbone_buffer_depth", LITEX_BUFFER_DEPTH),
         "window": csr.constants.get("etherbone_window", 0)}
+
+
+def _resync_time(csr, timeout_scale):
+    """Seconds of silence after which UARTBone has given a command up, whose time is the device's: simulated, it takes longer."""
+    return 1.5*csr.constants.get("uartbone_timeout_ms", 1000*GATEWARE_TIMEOUT)/1000*timeout_scale
 
 
 def port_url(port):

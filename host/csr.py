@@ -22,10 +22,12 @@ class CSRMap:
     registers : {name: (address in bytes, number of 32-bit words)}
     memories  : {name: (address in bytes, size in bytes)}
     constants : {name: int, str or None}
+    bases     : {name of a module: address in bytes}
     """
     registers : dict
     memories  : dict
     constants : dict
+    bases     : dict
 
     @classmethod
     def from_csv(cls, path):
@@ -35,7 +37,7 @@ class CSRMap:
         ------
         UsageError : the file cannot be read, is not a csr.csv, or has CSRs that are not 32 bits wide.
         """
-        result = cls({}, {}, {})
+        result = cls({}, {}, {}, {})
         try:
             with open(path, newline="") as file:
                 for kind, name, *values, size, _ in csv.reader(line for line in file if not line.startswith("#")):
@@ -44,6 +46,8 @@ class CSRMap:
                         result.registers[name] = (int(value, 0), int(size))
                     elif kind == "memory_region":
                         result.memories[name] = (int(value, 0), int(size))
+                    elif kind == "csr_base":
+                        result.bases[name] = int(value, 0)
                     elif kind == "constant":
                         result.constants[name] = int(value) if value.lstrip("-").isdigit() else value or None
         except OSError as error:
@@ -51,9 +55,10 @@ class CSRMap:
                 "gateware was built in.") from error
         except (ValueError, csv.Error) as error:
             raise UsageError(f"{path}: not a csr.csv of LiteX ({error}).") from error
-        for name, found in (("main_ram", result.memories), ("mailbox_doorbell", result.registers)):
+        for name, found in (("main_ram", result.memories), ("mailbox_doorbell", result.registers),
+                ("ssm_version", result.registers), ("ssm_capabilities", result.registers)):
             if name not in found:
                 raise UsageError(f"{path}: has no {name}: give csr.csv of a SoC with this project's accelerator.")
         if (width := result.constants.get("config_csr_data_width")) != 32:
-            raise UsageError(f"{path}: csr_data_width = {width} is not allowed: 32 is.")
+            raise UsageError(f"{path}: csr_data_width must be 32, is {width}.")
         return result

@@ -34,6 +34,7 @@ from soc.protocol import (FIRMWARE_OFFSET, FIRMWARE_SIZE, INFO_MAGIC, INFO_OFFSE
 COUNTERS  = ("cycles", "lane_busy", "wait_state", "wait_input", "wait_output", "wait_descriptor", "read_beats",
     "write_beats", "port_cycles")
 
+GATEWARE  = (0, 2)      # Major and minor version of the gateware this host knows, of ssm_version.
 REBOOT    = 0xffff_ffff # In mailbox_boot: back to the boot ROM, which clears it.
 PATIENCE  = 10.0 # Seconds the host waits for anything, besides the time the device needs by its own clock, which is
 BOOT_TIME = 1.0  # at most so many seconds from reset to the boot ROM, or from there to a ready firmware.
@@ -230,11 +231,13 @@ class Device:
 
         Raises
         ------
-        VersionMismatch : the firmware, or the gateware below it, is of another version than this host.
+        VersionMismatch : the firmware, or the gateware below it, is of another version than this host, or of another build
+                          than the map of its registers; nothing was written.
         DeviceTimeout   : the CPU does not reach the boot ROM, or the firmware does not start.
         UsageError      : `firmware` cannot be read or is too large; or is None, and none runs.
         """
         image = None if firmware is None else _read_image(firmware)
+        self.check_gateware()
         if not reload and self._adopt(image):
             return False
         if image is None:
@@ -246,6 +249,28 @@ class Device:
         self._start_ring()
         self.write(self.ram + STAMP_OFFSET, _stamp(image))
         return True
+
+    def check_gateware(self):
+        """Raise VersionMismatch unless the gateware is what csr.csv describes, and of a version that this host knows.
+
+        It only reads. By the addresses of another gateware, whatever is written next would go to wrong registers.
+        """
+        advice   = "give csr.csv from the folder that the running gateware was built in (--csr-csv), or load that gateware."
+        expected = self.csr.constants.get("config_identifier") or ""
+        if expected and "identifier_mem" in self.csr.bases:
+            words = self.transport.read_words(self.csr.bases["identifier_mem"], len(expected))
+            found = bytes(words.astype(np.uint8)).split(b"\0")[0].decode("ascii", "replace")
+            if found.lower() != expected.lower(): # csr.csv has it in lower case.
+                raise VersionMismatch(f"The gateware's identifier must be {expected!r}, as csr.csv has it, is {found!r}: {advice}")
+        version = self.read_csr("ssm_version")
+        if (version >> 16, version >> 8 & 0xff) != GATEWARE:
+            raise VersionMismatch(f"The gateware's version must be {GATEWARE[0]}.{GATEWARE[1]}.x, reads "
+                f"{version_string(version)} (0x{version:08x}): {advice}")
+        built = self.read_csr("ssm_capabilities")
+        for name, shift, width in (("lanes", 0, 8), ("max_headdim", 8, 10), ("max_d_state", 18, 10)):
+            expected, found = self.csr.constants.get(f"ssm_{name}"), built >> shift & (1 << width) - 1
+            if expected not in (None, found):
+                raise VersionMismatch(f"The gateware's {name} must be {expected}, as csr.csv has it, is {found}: {advice}")
 
     def _read_info(self):
         return Info(*map(int, self.transport.read_words(self.ram + INFO_OFFSET, len(INFO_WORDS))))
@@ -259,18 +284,22 @@ class Device:
             return False
         info.check()
         self.info = info
-        self._start_ring()
         try: # The block may be left over from before a reset, and jobs from an interrupted host.
-            self._wait_for("the firmware to finish the jobs of an earlier host",
-                lambda: self.read_csr("mailbox_completed") == self._rung, BOOT_TIME)
+            self._wait_for("the firmware to finish the jobs of an earlier host", self._is_quiet, BOOT_TIME)
+            self._start_ring()
             self.wait(self.submit(Job(Opcode.NOP)))
         except (DeviceTimeout, DeviceError):
             self.info = None
             return False
         return True
 
+    def _is_quiet(self):
+        """Whether the firmware has no jobs. A doorbell behind `completed` is a late copy of an earlier one, and asks for none."""
+        return 0 <= (self.read_csr("mailbox_completed") - self.read_csr("mailbox_doorbell")) % 2**32 < 2**31
+
     def _start_ring(self):
-        self._rung = self._collected = self.read_csr("mailbox_doorbell")
+        """Begin with the job after the last one completed: the firmware counts so, whatever the doorbell reads."""
+        self._rung = self._collected = self.read_csr("mailbox_completed")
         self._jobs.clear()
         self._results.clear()
         self.free()
@@ -334,7 +363,7 @@ class Device:
         """
         while index not in self._results:
             if index not in self._jobs:
-                raise ValueError(f"index = {index} is not allowed: one of a submitted job, waited for once, is.")
+                raise ValueError(f"index must be that of a submitted job not yet waited for, is {index}.")
             self._collect(timeout)
         result = self._results.pop(index)
         if isinstance(result, DeviceError):
@@ -398,7 +427,7 @@ def _read_image(path):
     except OSError as error:
         raise UsageError(f"{path}: cannot read the firmware ({error.strerror}).") from error
     if not 0 < len(image) <= FIRMWARE_SIZE:
-        raise UsageError(f"{path}: a firmware of {len(image)} bytes is not allowed: 1 to {FIRMWARE_SIZE} is.")
+        raise UsageError(f"{path}: a firmware must be of 1 to {FIRMWARE_SIZE} bytes, is of {len(image)}.")
     return image.ljust(ceil_multiple(len(image), 4), b"\0")
 
 

@@ -55,11 +55,9 @@ def _addresses(network):
     try:
         parsed = ipaddress.IPv4Network(network, strict=False)
     except ValueError as error:
-        raise UsageError(f"network = {network!r} is not allowed: an IPv4 address, or a network such as 192.168.1.0/24, "
-            "is.") from error
+        raise UsageError(f"network must be an IPv4 address, or a network such as 192.168.1.0/24, is {network!r}.") from error
     if parsed.num_addresses > MOST_ADDRESSES:
-        raise UsageError(f"network = {network} is not allowed: it has {parsed.num_addresses} addresses, at most "
-            f"{MOST_ADDRESSES} are asked.")
+        raise UsageError(f"network must have at most {MOST_ADDRESSES} addresses, {network} has {parsed.num_addresses}.")
     return [str(address) for address in parsed.hosts()]
 
 

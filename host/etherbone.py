@@ -129,7 +129,7 @@ class Etherbone(Transport):
                  clock=time.monotonic):
         super().__init__(alive)
         if not 4 <= buffer_depth <= 256:
-            raise ValueError(f"buffer_depth = {buffer_depth} is not allowed: 4 to 256 is.")
+            raise ValueError(f"buffer_depth must be from 4 to 256, is {buffer_depth}.")
         self.burst_words = MAX_COUNT if window else buffer_depth//2 - 1 # A write and its read fit in the FIFO together.
         self.window      = Window(self.burst_words + RECORD_OVERHEAD if window else 1, window)
         self.round_trip  = RoundTrip(timeout)

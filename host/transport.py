@@ -130,7 +130,7 @@ class Transport(ABC):
     def read_bytes(self, address, size, progress=None):
         """`size` bytes, a multiple of 4; as :meth:`read_words`."""
         if size % 4:
-            raise ValueError(f"size = {size} is not allowed: a multiple of 4 is.")
+            raise ValueError(f"size must be a multiple of 4, is {size}.")
         return self.read_words(address, size//4, progress).astype("<u4").tobytes()
 
     def write_bytes(self, address, data, readback=True, progress=None):
@@ -163,20 +163,19 @@ class Transport(ABC):
     @staticmethod
     def _check(address, count):
         if address % 4 or not 0 <= address <= 2**32 - 4*count:
-            raise ValueError(f"address = 0x{address:x} with {count} words is not allowed: "
-                "a multiple of 4, all words below 2**32, is.")
+            raise ValueError(f"address must be a multiple of 4, all words below 2**32, is 0x{address:x} with {count} words.")
 
 
 def _as_words(words):
     words = np.atleast_1d(np.asarray(words))
     if words.size and not (0 <= int(words.min()) and int(words.max()) < 2**32):
-        raise ValueError(f"words outside 0 to 2**32 - 1 are not allowed: {words.min()} to {words.max()}.")
+        raise ValueError(f"words must be from 0 to 2**32 - 1, are from {words.min()} to {words.max()}.")
     return words.astype(np.uint32)
 
 
 def _words_of(data):
     if len(data) % 4:
-        raise ValueError(f"{len(data)} bytes are not allowed: a multiple of 4 is.")
+        raise ValueError(f"data must be of a multiple of 4 bytes, is of {len(data)}.")
     return np.frombuffer(data, "<u4")
 
 

@@ -98,11 +98,11 @@ def _check(device, address, size, block):
     if not device.info.capabilities & Capability.CHECKSUM:
         raise VersionMismatch("The firmware computes no checksums: load the one that belongs to this host.")
     if block <= 0 or block % BEAT_BYTES:
-        raise ValueError(f"block = {block} is not allowed: a multiple of {BEAT_BYTES} above 0 is.")
+        raise ValueError(f"block must be a multiple of {BEAT_BYTES} above 0, is {block}.")
     base, end = device.info.data_base, device.info.data_base + device.info.data_size
     if address % BEAT_BYTES or not base <= address <= end - ceil_multiple(size, BEAT_BYTES):
-        raise ValueError(f"address = 0x{address:x} with {size} bytes is not allowed: a multiple of {BEAT_BYTES}, all bytes "
-            f"in the data region 0x{base:x} to 0x{end:x}, is.")
+        raise ValueError(f"address must be a multiple of {BEAT_BYTES}, all bytes in the data region 0x{base:x} to 0x{end:x}, is "
+            f"0x{address:x} with {size} bytes.")
 
 
 def checksums(device, address, size, block=BLOCK_BYTES):
@@ -114,7 +114,7 @@ def checksums(device, address, size, block=BLOCK_BYTES):
     block         : bytes of a block, likewise; the last one may be shorter.
     """
     if size % BEAT_BYTES:
-        raise ValueError(f"size = {size} is not allowed: a multiple of {BEAT_BYTES} is.")
+        raise ValueError(f"size must be a multiple of {BEAT_BYTES}, is {size}.")
     _check(device, address, size, block)
     blocks = -(-size//block)
     result = np.zeros(blocks, np.uint32)

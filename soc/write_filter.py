@@ -45,7 +45,7 @@ class WriteFilter(LiteXModule):
 
         for origin, size in windows:
             if origin % 4 or size % 4 or size <= 0:
-                raise ValueError(f"window at 0x{origin:x} of 0x{size:x} bytes is not allowed: whole words are.")
+                raise ValueError(f"a window must be of whole words, is 0x{size:x} bytes at 0x{origin:x}.")
         inside = [(master.adr >= origin//4) & (master.adr < (origin + size)//4) for origin, size in windows]
         stop   = Signal()
         self.comb += [

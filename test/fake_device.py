@@ -36,6 +36,9 @@ RAM_BASE = 0x4000_0000
 CSR_BASE = 0xf000_0000
 COUNTERS_BASE = CSR_BASE + 0x800 # The accelerator's counters: all 0.
 CLOCK_BASE    = CSR_BASE + 0x400 # mailbox_latch, then mailbox_cycles.
+IDENTIFIER_BASE = CSR_BASE + 0x1000 # A character a word.
+SSM_BASE        = CSR_BASE + 0x1800 # ssm_version, then ssm_capabilities.
+IDENTIFIER      = "SoC, with a comma"
 CSRS     = ("boot", "doorbell", "completed")
 CLOCK_HZ = 100_000_000
 REBOOT   = 0xffff_ffff
@@ -86,6 +89,8 @@ class FakeDevice:
         self.max_jobs = 0    # Most jobs ever pending at a time.
         self.writes   = Counter()
         self.running  = False
+        self.version  = 0x000203
+        self.identifier = IDENTIFIER
         self.stuck    = None # Address of a word that always reads as 0.
         self._changed = threading.Condition()
         self._stop    = False
@@ -109,8 +114,11 @@ class FakeDevice:
             f"csr_register,mailbox_cycles,0x{CLOCK_BASE + 4:08x},2,ro"]
         lines += [f"csr_register,ssm_counters_latch,0x{COUNTERS_BASE:08x},1,rw"]
         lines += [f"csr_register,ssm_counters_{name},0x{COUNTERS_BASE + 8*i:08x},2,ro" for i, name in enumerate(COUNTERS, 1)]
+        lines += [f"csr_base,identifier_mem,0x{IDENTIFIER_BASE:08x},,"]
+        lines += [f"csr_register,ssm_{name},0x{SSM_BASE + 4*i:08x},1,ro" for i, name in enumerate(("version", "capabilities"))]
         lines += ["constant,config_csr_data_width,32,,", "constant,config_cpu_type,vexriscv,,",
-            "constant,config_cpu_has_interrupt,None,,", "constant,config_identifier,SoC, with a comma,,"]
+            "constant,config_cpu_has_interrupt,None,,", f"constant,config_identifier,{IDENTIFIER.lower()},,"]
+        lines += [f"constant,ssm_{name},{getattr(self.config, name)},," for name in ("lanes", "max_headdim", "max_d_state")]
         lines += [] if buffer_depth is None else [f"constant,etherbone_buffer_depth,{buffer_depth},,"]
         lines += [f"memory_region,main_ram,0x{RAM_BASE:08x},{self.ram.nbytes},cached"]
         return "\n".join(lines) + "\n"
@@ -129,6 +137,12 @@ class FakeDevice:
             return 0
         if RAM_BASE <= address < RAM_BASE + self.ram.nbytes:
             return int(self.ram[(address - RAM_BASE)//4])
+        if address >= SSM_BASE:
+            return {SSM_BASE: self.version, SSM_BASE + 4: self.config.lanes | self.config.max_headdim << 8 |
+                self.config.max_d_state << 18}.get(address, 0)
+        if address >= IDENTIFIER_BASE:
+            at = (address - IDENTIFIER_BASE)//4
+            return ord(self.identifier[at]) if at < len(self.identifier) else 0
         if address >= COUNTERS_BASE:
             return 0
         if address >= CLOCK_BASE:

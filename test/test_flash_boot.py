@@ -102,7 +102,7 @@ def test_what_can_not_be_flashed(build_dir):
         program(Builder(build_dir), "arty_a7_35t", "flash", flash_image(build_dir))
     write_flash_image(build_dir)
     os.truncate(build_dir/"gateware"/"top.bin", FLASH_OFFSET + 1)
-    with pytest.raises(TargetError, match="top.bin of 4194305 bytes is not allowed .* at most 4194304 are"):
+    with pytest.raises(TargetError, match="must be of at most 4194304 bytes, .*top.bin is of 4194305."):
         program(Builder(build_dir), "arty_a7_35t", "flash", flash_image(build_dir))
 
 # Simulation ---------------------------------------------------------------------------------------

@@ -178,7 +178,7 @@ def test_running_firmware_of_another_version(connect, firmware, tmp_path):
 
 @pytest.mark.parametrize("word, value, message", [
     ("ring_entries", 8, r"ring of 8 x 128 bytes, this host one of 16 x 128"),
-    ("lanes",        5, r"gateware this host does not know \(lanes = 5 is not allowed"),
+    ("lanes",        5, r"gateware this host does not know \(lanes must be one of 4, 8, 16, 32, is 5"),
 ])
 def test_info_that_does_not_fit(booted, word, value, message):
     index = booted.info._fields.index(word)
@@ -196,8 +196,8 @@ def test_cpu_that_never_reaches_the_boot_rom(connect, firmware):
 
 @pytest.mark.parametrize("content, message", [
     (None,              "cannot read the firmware"),
-    (b"",               "a firmware of 0 bytes is not allowed: 1 to 1048576 is"),
-    (bytes(1048577),    "a firmware of 1048577 bytes is not allowed"),
+    (b"",               "a firmware must be of 1 to 1048576 bytes, is of 0."),
+    (bytes(1048577),    "a firmware must be of 1 to 1048576 bytes, is of 1048577."),
 ])
 def test_bad_firmware_file(connect, tmp_path, content, message):
     path = tmp_path/"bad.bin"
@@ -241,7 +241,7 @@ def test_ring_wraps(booted):
     indices = [booted.submit(Job(Opcode.NOP)) for _ in range(3*RING_ENTRIES)]
     assert [booted.wait(index).index for index in indices] == indices == list(range(3*RING_ENTRIES))
     assert booted.fake.max_jobs <= RING_ENTRIES
-    with pytest.raises(ValueError, match="index = 0 is not allowed: one of a submitted job, waited for once"):
+    with pytest.raises(ValueError, match="index must be that of a submitted job not yet waited for, is 0."):
         booted.wait(0)
 
 
@@ -411,7 +411,8 @@ def test_csr_map(csr_map):
         assert csr.registers["mailbox_doorbell"] == (CSR_BASE + 4, 1)
         assert csr.memories["main_ram"] == (RAM_BASE, fake.ram.nbytes)
         assert csr.constants == {"config_csr_data_width": 32, "config_cpu_type": "vexriscv",
-            "config_cpu_has_interrupt": "None", "config_identifier": "SoC, with a comma"}
+            "config_cpu_has_interrupt": "None", "config_identifier": "soc, with a comma", "ssm_lanes": 16, "ssm_max_headdim": 64,
+            "ssm_max_d_state": 128}
 
 
 @pytest.mark.parametrize("edit, message", [
@@ -419,7 +420,7 @@ def test_csr_map(csr_map):
     (lambda text: "\0",                                                 "not a csr.csv of LiteX"),
     (lambda text: text.replace("main_ram", "sub_ram"),                  "has no main_ram"),
     (lambda text: text.replace("mailbox_", "letterbox_"),               "has no mailbox_doorbell"),
-    (lambda text: text.replace("csr_data_width,32", "csr_data_width,8"), "csr_data_width = 8 is not allowed: 32 is"),
+    (lambda text: text.replace("csr_data_width,32", "csr_data_width,8"), "csr_data_width must be 32, is 8."),
 ])
 def test_bad_csr_map(tmp_path, edit, message):
     path = tmp_path/"csr.csv"

@@ -44,9 +44,9 @@ def test_strangers_are_no_boards():
 
 
 @pytest.mark.parametrize("network, message", [
-    ("10.0.0.0/8", "network = 10.0.0.0/8 is not allowed: it has 16777216 addresses, at most 1024 are asked"),
-    ("board",      "network = 'board' is not allowed: an IPv4 address, or a network such as"),
-    ("1.2.3.400",  "network = '1.2.3.400' is not allowed"),
+    ("10.0.0.0/8", "network must have at most 1024 addresses, 10.0.0.0/8 has 16777216."),
+    ("board",      "network must be an IPv4 address, or a network such as 192.168.1.0/24, is 'board'."),
+    ("1.2.3.400",  "network must be .*, is '1.2.3.400'."),
 ])
 def test_bad_network(network, message):
     with pytest.raises(UsageError, match=message):

@@ -197,7 +197,7 @@ def test_too_large(booted):
 
 def test_too_many_regions(booted):
     data = {f"{n:0999}": b"" for n in range(1000)}
-    with pytest.raises(UsageError, match=f"bytes is not allowed: {MANIFEST_SIZE - HEADER.size} at most"):
+    with pytest.raises(UsageError, match=f"A manifest must be of at most {MANIFEST_SIZE - HEADER.size} bytes, is of"):
         Manifest.of({}, data).store(booted)
 
 

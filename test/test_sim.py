@@ -222,13 +222,13 @@ def test_uart_where_network_namespaces_are_not_permitted(monkeypatch):
 
 
 def test_transport_is_checked():
-    with pytest.raises(ValueError, match="transport = 'usb' is not allowed: one of auto, etherbone, uart is."):
+    with pytest.raises(ValueError, match="transport must be auto, etherbone or uart, is 'usb'."):
         Simulation(CONFIG, "usb")
 
 
 @pytest.mark.parametrize("options, message", (
     (["--lanes", "5"],       "invalid choice: 5"),
-    (["--max-d-state", "7"], "max_d_state = 7 is not allowed: a multiple of 16 is."),
+    (["--max-d-state", "7"], "max_d_state must be a multiple of 16, is 7."),
 ))
 def test_command_line_errors(options, message):
     result = subprocess.run([sys.executable, str(ROOT/"targets"/"sim.py"), *options], capture_output=True, text=True)

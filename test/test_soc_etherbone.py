@@ -158,5 +158,5 @@ def test_another_host_waits_for_the_answers_to_the_last():
 
 @pytest.mark.parametrize("depth", [256, 1000])
 def test_depth(depth):
-    with pytest.raises(ValueError, match=f"depth = {depth} is not allowed: a power of 2, at least 512, is."):
+    with pytest.raises(ValueError, match=f"depth must be a power of 2, at least 512, is {depth}."):
         DatagramBuffer(depth)

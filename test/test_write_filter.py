@@ -67,7 +67,7 @@ def test_write_filter(write_filter, origin, size):
 
 
 def test_write_filter_window_is_checked():
-    with pytest.raises(ValueError, match="window at 0x2 of 0x4 bytes is not allowed: whole words are."):
+    with pytest.raises(ValueError, match="a window must be of whole words, is 0x4 bytes at 0x2."):
         WriteFilter(wishbone.Interface(), [(2, 4)])
 
 # Simulated SoC ------------------------------------------------------------------------------------
