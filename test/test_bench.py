@@ -141,7 +141,7 @@ def test_time_of_a_block(monkeypatch):
 
 
 def test_processors(monkeypatch):
-    """Both ways to write the block compute the same."""
+    """Both ways to write the block compute the same, which is the recurrence, element by element."""
     import torch
     generator = torch.Generator().manual_seed(1)
     draw = lambda *shape: torch.rand(shape, generator=generator, dtype=torch.float64)
@@ -149,6 +149,12 @@ def test_processors(monkeypatch):
     written = bench.as_written(h, *rest)
     tuned   = bench.tuned(h.clone(), *rest)
     assert all(torch.allclose(*pair) for pair in zip(written, tuned))
+    x, dt, dA, B, C, D = (array.tolist() for array in rest)
+    for i in range(3):
+        for p in range(4):
+            state = [dA[i]*float(h[i, p, n]) + dt[i]*x[i][p]*B[n] for n in range(5)]
+            assert written[0][i, p].tolist() == pytest.approx(state)
+            assert float(written[1][i, p]) == pytest.approx(sum(a*c for a, c in zip(state, C)) + D[i]*x[i][p])
 
 # DRAM ---------------------------------------------------------------------------------------------
 

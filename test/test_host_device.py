@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 
 from cores.ssm.config import Geometry, SSMConfig
+from cores.ssm.ssm import GATEWARE_VERSION
 
 from fake_device import CSR_BASE, RAM_BASE, EtherboneServer, FakeDevice, UARTBoneServer, fake_firmware
 
 from host.block import run_block
 from host.case import check_case
 from host.csr import CSRMap
-from host.device import Device, Job
+from host.device import GATEWARE, REBOOT, Device, Job
 from host.errors import AllocationError, DeviceError, DeviceTimeout, UsageError, VersionMismatch
 from host.etherbone import Etherbone
 from host.uartbone import UARTBone
@@ -146,16 +147,72 @@ def test_reload_and_other_firmware(connect, firmware, tmp_path):
         device.run(Job(Opcode.NOP))
 
 
+def slow_to_start(fake, seconds):
+    """Let the firmware of a fake device write its info block so much later."""
+    start = fake._firmware
+
+    def later(version):
+        time.sleep(seconds)
+        start(version)
+
+    fake._firmware = later
+
+
 def test_info_left_over_from_before_a_reset(connect, firmware):
-    """DRAM keeps its content through a reset of the SoC: a valid block is no proof of a running firmware."""
+    """DRAM keeps its content through a reset of the SoC: a valid block is no proof of a running firmware, nor that a new one
+    has started. What is used is what the new one wrote."""
     with FakeDevice() as fake, connect(fake, patience=0.3) as device:
         device.boot(firmware)
         content = fake.ram.copy()
+        content[INFO_OFFSET//4 + device.info._fields.index("boot_count")] = 77
         with FakeDevice() as reset, connect(reset, patience=0.3) as device:
             reset.ram[:] = content
+            slow_to_start(reset, 0.2)
             assert device.boot(firmware) is True
-            assert reset.running
+            assert reset.running and reset.boots == 1
+            assert device.info.boot_count == 1
             device.run(Job(Opcode.NOP))
+            assert reset.jobs == 1
+
+
+def lose_first(fake, value):
+    """Lose the first write of `value` to mailbox_boot."""
+    write, lost = fake.bus_write, []
+
+    def losing(address, word):
+        if address == CSR_BASE and word == value and not lost:
+            lost.append(word)
+        else:
+            write(address, word)
+
+    fake.bus_write = losing
+    return lost
+
+
+@pytest.mark.parametrize("value", [REBOOT, RAM_BASE], ids=["reboot", "boot"])
+def test_lost_request_to_boot(connect, firmware, value):
+    with FakeDevice() as fake, connect(fake, patience=0.3) as device:
+        device.boot(firmware)
+        lost = lose_first(fake, value)
+        assert device.boot(firmware, reload=True) is True
+        assert lost == [value] and fake.boots == 2
+        device.run(Job(Opcode.NOP))
+
+
+def test_interrupted_before_the_stamp(connect, firmware, tmp_path):
+    """A firmware whose loading was interrupted at its very end is not taken for the one before it."""
+    other = tmp_path/"other.bin"
+    other.write_bytes(fake_firmware(size=6001))
+    with FakeDevice() as fake:
+        with connect(fake) as device:
+            device.boot(firmware)
+            device._start_ring = lambda: (_ for _ in ()).throw(KeyboardInterrupt)
+            with pytest.raises(KeyboardInterrupt):
+                device.boot(str(other))
+            assert fake.running and fake.boots == 2
+        with connect(fake) as device:
+            assert device.boot(firmware) is True
+            assert fake.load(RAM_BASE, 5000) == open(firmware, "rb").read()
 
 
 def test_no_firmware(connect):
@@ -292,6 +349,46 @@ def test_answer_that_is_not_of_this_job(booted):
         booted.wait(index)
 
 
+def test_result_of_an_earlier_job_in_the_same_entry(booted):
+    """It is complete and in order, but of another job."""
+    for _ in range(RING_ENTRIES):
+        booted.run(Job(Opcode.NOP))
+    booted.fake.deaf = 0
+    index = booted.submit(Job(Opcode.NOP))
+    booted.fake.csrs["completed"] = RING_ENTRIES + 1
+    with pytest.raises(DeviceError, match=f"Job {RING_ENTRIES} counts as completed, but its ring entry reports job 0, status"):
+        booted.wait(index)
+
+
+def test_lost_doorbell_where_indices_wrap(connect, firmware):
+    with FakeDevice() as fake, connect(fake) as device:
+        device.boot(firmware)
+        fake.jobs = fake.csrs["doorbell"] = fake.csrs["completed"] = 2**32 - 1
+        device._start_ring()
+        fake.deaf = 0
+        index = device.submit(Job(Opcode.NOP))
+        assert index == 2**32 - 1 and fake.csrs["doorbell"] == 0
+        fake.csrs["doorbell"] = 2**32 - 1
+        fake.listen()
+        assert device.wait(index).index == index and fake.jobs == 0
+
+
+@pytest.mark.parametrize("completed, doorbell", [(20, 19), (20, 3), (0, 2**32 - 1), (2**32 - 1, 2**32 - 2), (5, 5)])
+@pytest.mark.parametrize("named", [True, False])
+def test_late_doorbell(connect, firmware, completed, doorbell, named):
+    """A late copy of an earlier doorbell, which asks for nothing: the next host begins with the job after the last one."""
+    with FakeDevice() as fake:
+        with connect(fake) as device:
+            device.boot(firmware)
+        fake.jobs = fake.csrs["completed"] = completed
+        fake.csrs["doorbell"] = doorbell
+        boot = fake.writes[CSR_BASE]
+        with connect(fake, patience=0.5) as device:
+            assert device.boot(firmware if named else None) is False
+            assert device.run(Job(Opcode.NOP)).index == (completed + 1) % 2**32
+        assert fake.boots == 1 and fake.writes[CSR_BASE] == boot # As it must be with --protect, where that cannot be written.
+
+
 def test_lost_doorbell_is_rung_again(booted):
     booted.fake.deaf = 0
     index = booted.submit(Job(Opcode.NOP))
@@ -402,6 +499,30 @@ def test_block_by_uart(csr_map, firmware):
         result = run_block(device, case, "decode")
         assert_as_model(result, case)
         assert result.summary["transport"] == "uart"
+
+# Gateware -----------------------------------------------------------------------------------------
+
+def test_gateware_version():
+    assert GATEWARE == (GATEWARE_VERSION >> 16, GATEWARE_VERSION >> 8 & 0xff)
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(identifier="SoC, of another kind"), "identifier must be 'soc, with a comma', as csr.csv has it, is 'SoC, of another "),
+    (dict(identifier=""),                     "identifier must be 'soc, with a comma', as csr.csv has it, is ''"),
+    (dict(version=0x000300),                  "version must be 0.2.x, reads 0.3.0"),
+    (dict(version=0xffff_ffff),               "version must be 0.2.x, reads 65535.255.255"),
+    (dict(config=SSMConfig(lanes=8)),         "lanes must be 16, as csr.csv has it, is 8"),
+    (dict(config=SSMConfig(max_d_state=64)),  "max_d_state must be 128, as csr.csv has it, is 64"),
+])
+def test_map_of_another_gateware(connect, firmware, change, message):
+    """Nothing is written by it, whether a firmware is named or not."""
+    with FakeDevice() as fake, connect(fake) as device:
+        for name, value in change.items():
+            setattr(fake, name, value)
+        for image in (firmware, None):
+            with pytest.raises(VersionMismatch, match=f"The gateware's {message}.*: give csr.csv from the folder that"):
+                device.boot(image)
+        assert not fake.writes
 
 # CSR Map ------------------------------------------------------------------------------------------
 

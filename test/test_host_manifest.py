@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies
 
 from host.errors import AllocationError, UsageError, VersionMismatch
-from host.manifest import HEADER, Manifest, adopt, load
+from host.manifest import FORMAT_VERSION, HEADER, MAGIC, Manifest, adopt, load
 
 from soc.protocol import DATA_OFFSET, MANIFEST_OFFSET, MANIFEST_SIZE, PROTOCOL_VERSION
 
@@ -153,6 +153,36 @@ def test_adopt(booted, manifest, data):
     assert adopt(booted) is None
     assert load(booted, manifest, data).moved == 80
     assert manifest.verify(booted) == []
+
+
+def test_manifest_that_is_not_marked_complete(booted, manifest, data):
+    """All its regions are there and right, but nobody has said so."""
+    load(booted, manifest, data)
+    dataclasses.replace(manifest, complete=False).store(booted)
+    assert manifest.verify(booted) == []
+    assert adopt(booted) is None
+
+
+def sized(size):
+    """A manifest whose text has so many bytes."""
+    empty = Manifest.of({"filler": ""}, {})
+    return Manifest.of({"filler": "x"*(size - len(empty.to_json()))}, {})
+
+
+def test_largest_manifest(booted):
+    """The header counts: a byte more does not fit, and one that says it is longer is none."""
+    most   = MANIFEST_SIZE - HEADER.size
+    stored = sized(most)
+    after  = booted.fake.ram[(MANIFEST_OFFSET + MANIFEST_SIZE)//4]
+    stored.store(booted)
+    assert Manifest.fetch(booted) == stored
+    assert booted.fake.ram[(MANIFEST_OFFSET + MANIFEST_SIZE)//4] == after
+    with pytest.raises(UsageError, match=f"A manifest must be of at most {most} bytes, is of {most + 1}"):
+        sized(most + 1).store(booted)
+    text   = sized(most + 4).to_json().encode()
+    header = HEADER.pack(MAGIC, FORMAT_VERSION, len(text), zlib.crc32(text))
+    booted.fake.store(RAM_BASE + MANIFEST_OFFSET, header + text)
+    assert Manifest.fetch(booted) is None
 
 
 def test_half_written_manifest(booted, manifest, data):

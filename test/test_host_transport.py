@@ -127,8 +127,16 @@ def test_memory_that_does_not_keep_what_is_written(link, device):
 
 
 def test_close_twice(link):
+    """The second time does nothing; and what is closed neither sends nor answers."""
+    link.read_words(RAM_BASE, 1)
     link.close()
     link.close()
+    sent = link.statistics.wire_bytes
+    for use in (lambda: link.read_words(RAM_BASE, 1), lambda: link.write_words(RAM_BASE, [1])):
+        with pytest.raises(LinkError, match="Cannot (send to|receive from) .*: check the"):
+            use()
+    assert link.statistics.read_bytes == 4 and link.statistics.written_bytes == 0
+    assert link.statistics.timeouts == 0 and sent > 0
 
 # Etherbone ----------------------------------------------------------------------------------------
 

@@ -134,6 +134,41 @@ def test_damaged_blocks_are_sent_again(connect, firmware, seed):
         assert device.download(BASE, len(data)) == data
 
 
+def test_resumed_upload_that_is_no_multiple_of_a_block(booted):
+    """What is found on the device is counted by its bytes: the last block is a short one."""
+    data = random_bytes(2*BLOCK_BYTES + 48)
+    booted.upload(BASE, data)
+    for at, moved in ((None, 0), (2*BLOCK_BYTES, 48), (0, BLOCK_BYTES)):
+        if at is not None:
+            booted.fake.ram[(BASE + at - RAM_BASE)//4] ^= 1
+        sent = []
+        assert booted.upload(BASE, data, sent.append) == Transfer(len(data), moved, 0)
+        assert sum(sent) == len(data)
+        assert booted.fake.load(BASE, len(data)) == data
+
+
+def test_repair_that_is_damaged_in_its_address(booted):
+    """A block is sent again, and one of its words goes to another block, which was found right before."""
+    data   = random_bytes(10*BLOCK_BYTES)
+    wrong  = BASE + 7*BLOCK_BYTES + 100
+    write  = booted.fake.bus_write
+    writes = []
+
+    def damage(address, value):
+        if address == wrong:
+            writes.append(address)
+            if len(writes) == 1:
+                value ^= 1 << 4
+            elif len(writes) == 2:
+                write(BASE + BLOCK_BYTES, ~value & 0xffff_ffff)
+        write(address, value)
+
+    booted.fake.bus_write = damage
+    result = booted.upload(BASE, data, resume=False)
+    assert booted.fake.load(BASE, len(data)) == data
+    assert result == Transfer(len(data), len(data), 2*BLOCK_BYTES) and len(writes) == 2
+
+
 def test_memory_that_stays_wrong(booted):
     load = booted.fake.load
     booted.fake.load = lambda address, size: bytes(size) if size == BLOCK_BYTES else load(address, size)

@@ -14,8 +14,10 @@ from bad_network import PREAMBLE_CHECK_GAP, EtherboneDevice, Faults, Memory, UAR
 
 from bench.link import entries
 
-from host.errors import TransportTimeout
+from host.errors import IntegrityError, TransportTimeout
 from host.etherbone import Etherbone
+from host.transfer import Burst, Transfer
+from host.transport import Check, Statistics
 from host.uartbone import UARTBone
 from host.window import RoundTrip, Window
 
@@ -231,6 +233,100 @@ def test_64_megabytes_on_a_bad_network(seed):
     assert np.array_equal(memory.words, words)
     assert all(faults.counts[name] > 50 for name in ("lost", "duplicated", "reordered", "corrupted"))
 
+# Transfer -----------------------------------------------------------------------------------------
+
+class Script:
+    """As much of a link as a Transfer needs, whose answers a function gives: called with each request, it returns
+    [(tag, words)] that arrive after it."""
+    peer    = "the script"
+    retries = 2
+
+    def __init__(self, answer):
+        self.answer     = answer
+        self.window     = Window(1000, 10_000)
+        self.round_trip = RoundTrip(1.0)
+        self.statistics = Statistics()
+        self.writes     = []
+        self.tags       = 0
+        self.now        = 0.0
+        self.arrived    = []
+
+    def clock(self):
+        return self.now
+
+    def check_alive(self):
+        pass
+
+    def next_tag(self):
+        self.tags += 1
+        return self.tags
+
+    def send_writes(self, address, words):
+        self.writes.append(address)
+
+    def send_reads(self, tag, addresses):
+        self.arrived += self.answer(tag, addresses)
+
+    def receive(self, deadline):
+        if self.arrived:
+            return self.arrived.pop(0)
+        self.now = deadline
+        return None
+
+
+def test_answer_of_another_length_is_no_answer():
+    """Neither with a word too few nor too many; the request is repeated, and its late answer counts."""
+    words  = random_words(10)
+    got    = np.zeros(10, np.uint32)
+    script = Script(lambda tag, addresses: [(tag, words[:9]), (tag, np.append(words, 0))] if tag < 3 else [(1, words)])
+    Transfer(script, [Burst(BASE, got)], lambda size: None).run()
+    assert np.array_equal(got, words)
+    assert script.statistics.ignored == 4 and script.statistics.timeouts == 2
+
+
+def test_late_answer_from_before_a_burst_was_sent_again():
+    """It shows what memory held before, and is no reason to send the burst a third time."""
+    words, old = random_words(4), np.zeros(4, np.uint32)
+
+    def answer(tag, addresses):
+        if tag == 1:
+            return []                       # Late.
+        if tag == 2:
+            return [(2, old)]               # The write was lost; it is sent again,
+        return [(1, old), (tag, words)]     # and then the late answer comes.
+
+    script = Script(answer)
+    Transfer(script, [Burst(BASE, words, Check.ALL)], lambda size: None).run()
+    assert script.writes == [BASE]*2 and script.statistics.rewrites == 1
+
+
+@pytest.mark.parametrize("check, at", [(Check.ALL, 0), (Check.ALL, 2), (Check.LAST, 3)])
+def test_address_that_is_named(check, at):
+    """Where a word stays wrong, it is this one's address that is named, whatever part of the burst was read."""
+    words     = random_words(4)
+    held      = words.copy()
+    held[at] ^= 1
+    first     = BASE + 0x100
+    script    = Script(lambda tag, addresses: [(tag, held[(addresses - first)//4])])
+    with pytest.raises(IntegrityError, match=f"Address 0x{first + 4*at:08x} reads 0x{held[at]:08x} after 0x{words[at]:08x} was"):
+        Transfer(script, [Burst(first, words, check)], lambda size: None).run()
+    assert len(script.writes) == 3 # Once, and `retries` times again.
+
+
+def test_bytes_of_frames_are_those_of_the_wire():
+    """A frame has 60 bytes at least: 14 + 20 + 8 of headers, the datagram, padding."""
+    memory  = Memory(0x1000)
+    link, _ = ethernet(memory)
+    def wire(function):
+        before = asdict(link.statistics)
+        function()
+        after = asdict(link.statistics)
+        return after["frames"] - before["frames"], after["wire_bytes"] - before["wire_bytes"]
+    assert (link.statistics.frames, link.statistics.wire_bytes) == (2, 60 + 60) # The probe, of 12 bytes, and its answer.
+    assert wire(lambda: link.read_words(BASE, 1)) == (2, 2*62)
+    assert wire(lambda: link.read_words(BASE, 10)) == (2, 2*(42 + 16 + 40))
+    assert wire(lambda: link.load_words(BASE, random_words(255))) == (3, 42 + 16 + 1020 + 2*62)
+
 # Window -------------------------------------------------------------------------------------------
 
 def test_window():
@@ -246,6 +342,12 @@ def test_window():
     assert window.size == 50
     window.acknowledged(50)
     assert window.size == 60           # `least` more each round trip.
+    window.lost(number=10, newest=19)  # The first of a later one.
+    assert window.size == 30
+    window.lost(number=19, newest=25)
+    assert window.size == 30
+    window.lost(number=20, newest=25)
+    assert window.size == 15
     for number in range(10, 100, 10):
         window.lost(number, number)
     assert window.size == 10
@@ -260,6 +362,18 @@ def test_round_trip():
     for seconds in (0.5, 0.7)*50:
         trip.sample(seconds)
     assert 0.7 < trip.patience(0) < 1.2
+
+
+def test_round_trip_is_that_of_rfc_6298():
+    """alpha = 1/8, beta = 1/4, K = 4; the deviation is updated first, by the mean of before."""
+    trip = RoundTrip(timeout=1.0)
+    trip.sample(1.0)
+    assert (trip.mean, trip.deviation, trip.patience(0)) == (1.0, 0.5, 3.0)
+    trip.sample(2.0)
+    assert (trip.mean, trip.deviation, trip.patience(0)) == (1.125, 0.625, 3.625)
+    trip.sample(1.0)
+    assert (trip.mean, trip.deviation) == (1.109375, 0.5)
+    assert [trip.patience(repetitions) for repetitions in (1, 2)] == [2*3.109375, 8.0]
 
 # Figures ------------------------------------------------------------------------------------------
 

@@ -23,9 +23,10 @@ from host.uartbone import UARTBone
 
 from soc.protocol import (DATA_OFFSET, FIRMWARE_OFFSET, INFO_OFFSET, JOB_BYTES, MANIFEST_OFFSET, MANIFEST_SIZE, RING_ENTRIES,
     RING_OFFSET, STAMP_OFFSET, TABLE_OFFSET, Opcode)
-from soc.write_filter import WriteFilter
+from soc.write_filter import WriteFilter, writable_windows
 
 from targets.simulation.simulation import Simulation, network_permitted
+from targets.simulation.soc import SimSoC
 
 # Filter -------------------------------------------------------------------------------------------
 
@@ -69,6 +70,25 @@ def test_write_filter(write_filter, origin, size):
 def test_write_filter_window_is_checked():
     with pytest.raises(ValueError, match="a window must be of whole words, is 0x4 bytes at 0x2."):
         WriteFilter(wishbone.Interface(), [(2, 4)])
+
+def test_writable_windows():
+    """Ring, manifest and the data region, which ends where main RAM does, and the registers to run jobs by; nothing else."""
+    soc     = SimSoC(SSMConfig(lanes=4))
+    ram     = soc.bus.regions["main_ram"]
+    windows = writable_windows(soc)
+    assert windows[:3] == [(ram.origin + RING_OFFSET, RING_ENTRIES*JOB_BYTES), (ram.origin + MANIFEST_OFFSET, MANIFEST_SIZE),
+        (ram.origin + DATA_OFFSET, ram.size - DATA_OFFSET)]
+    assert sum(windows[2]) == ram.origin + ram.size == 0x5000_0000
+    assert [size for _, size in windows[3:]] == [4]*3
+    soc.finalize()
+    assert [address for address, _ in windows[3:]] == [address_of(soc, *register) for register in
+        (("mailbox", "doorbell"), ("mailbox", "latch"), ("ssm", "counters_latch"))]
+
+
+def address_of(soc, module, register):
+    """Of a register of a finalized SoC."""
+    region = soc.csr.regions[module]
+    return region.origin + 4*[csr.name for csr in region.obj].index(register)
 
 # Simulated SoC ------------------------------------------------------------------------------------
 
