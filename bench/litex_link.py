@@ -7,16 +7,24 @@
 
 """Writes and reads the simulated SoC by LiteX's own litex_server and RemoteClient; started by bench/link.py and by a test.
 
-Runs in the simulation's network namespace. Prints JSON: cycles a word of each way, and how many words came back wrong.
+Runs in the simulation's network namespace. Prints JSON: the frames and bytes of each way to transfer, and how many words came back
+wrong.
 """
 
 import argparse
 import json
+import os
 import random
 import socket
 import subprocess
 import sys
 import time
+
+from dataclasses import asdict
+
+sys.path[:0] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
+
+from bench.link import Traffic
 
 from litex.tools.litex_client import RemoteClient
 
@@ -41,19 +49,24 @@ def wait_for_server(server):
 # Measurements -------------------------------------------------------------------------------------
 
 def measure(client, words):
-    """{name: cycles a word}, and wrong words, of `words` words each way."""
+    """{"traffic": {name: frames and bytes}, "wrong": words} of `words` words each way."""
     base   = client.mems.main_ram.base + 0x80_0000
     values = random.Random(7).choices(range(2**32), k=words)
     result, wrong = {}, 0
 
-    def cycles():
-        client.regs.mailbox_latch.write(1)
-        return client.regs.mailbox_cycles.read()
+    def settle():
+        """Read a word: all that was sent before has then arrived, as the server handles one request after the other."""
+        client.read(base)
 
-    def timed(name, function):
-        start = cycles()
+    def counted(name, function):
+        settle()
+        start = Traffic.now()
+        settle()
+        one   = Traffic.now() - start
+        start = Traffic.now()
         value = function()
-        result[name] = (cycles() - start)/words
+        settle()
+        result[name] = asdict(Traffic.now() - start - one)
         return value
 
     def write(length):
@@ -69,12 +82,12 @@ def measure(client, words):
     def count_wrong(got):
         return sum(a != b for a, b in zip(got, values)) + abs(len(got) - words)
 
-    timed("write_words", lambda: write(1))
-    wrong += count_wrong(timed("read_words", lambda: read(1)))
+    counted("write_words", lambda: write(1))
+    wrong += count_wrong(counted("read_words", lambda: read(1)))
     client.write(base, [0]*min(words, LONGEST))
-    timed("write_lists", lambda: write(LONGEST))
-    wrong += count_wrong(timed("read_lists", lambda: read(LONGEST)))
-    return {"cycles": result, "wrong": wrong}
+    counted("write_lists", lambda: write(LONGEST))
+    wrong += count_wrong(counted("read_lists", lambda: read(LONGEST)))
+    return {"traffic": result, "wrong": wrong}
 
 # Main ---------------------------------------------------------------------------------------------
 

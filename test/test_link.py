@@ -5,6 +5,8 @@
 
 """Both transports on bad links, before a device whose time is counted: seconds of silence take none here."""
 
+import io
+
 from dataclasses import asdict
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 
 from bad_network import PREAMBLE_CHECK_GAP, EtherboneDevice, Faults, Memory, UARTBoneDevice
 
-from bench.link import entries
+from bench.link import Traffic, entries
 
 from host.errors import IntegrityError, TransportTimeout
 from host.etherbone import Etherbone
@@ -377,15 +379,57 @@ def test_round_trip_is_that_of_rfc_6298():
 
 # Figures ------------------------------------------------------------------------------------------
 
+def traffic(*counts):
+    """Of frames and bytes out, frames and bytes in."""
+    return Traffic(*counts)
+
+
+def test_cycles_of_traffic():
+    """8 cycles a byte of the busier way, preamble, FCS and gap with it; or the device; and the waits."""
+    counts = traffic(10, 1000, 5, 2000) - traffic(0, 0, 0, 0)
+    assert (counts.wire("out"), counts.wire("in")) == (1000 + 240, 2000 + 120)
+    assert counts.cycles(100) == 8*2120/100
+    assert counts.cycles(100, pace=200.0) == 200
+    assert counts.cycles(100, waits=5) == 8*2120/100 + 5*50_000/100
+
+
 def test_entries():
-    ours   = {name: {"cycles": cycles, "efficiency": 0.93, "efficiency_gap": 0.91}
-        for name, cycles in (("load", 5), ("read", 20), ("write", 25))}
-    litex  = {"cycles": {"write_words": 100, "read_words": 400, "write_lists": 10, "read_lists": 200}, "wrong": 3}
-    values = {row["name"]: row for row in entries(ours, litex)}
-    assert values["link_write_ratio"]["value"] == values["link_read_ratio"]["value"] == 20
-    assert values["link_write_ratio"]["least"] == values["link_read_ratio"]["least"] == 5
-    assert values["link_efficiency"]["value"] == 0.93 and values["link_efficiency"]["least"] == 0.9
-    assert values["link_efficiency"]["bound"] == pytest.approx(1020/1078)
-    assert values["link_litex_read_lists"]["value"] == 200 and values["link_litex_wrong"]["value"] == 3
-    for row in values.values():
+    """By hand: 257 records of 255 words and one of a word carry 65,536 words."""
+    data   = 257*(42 + 16 + 1020) + 42 + 16 + 4
+    ours   = {"load": traffic(275, data + 17*(42 + 16 + 64), 17, 17*(42 + 16 + 64)), "read": traffic(258, data, 258, data),
+        "write": traffic(516, 2*data, 258, data), "wrong": 0}
+    litex  = {"wrong": 3, "traffic": {name: asdict(counts) for name, counts in {
+        "write_words": traffic(1000, 62_000, 0, 0), "read_words": traffic(1000, 62_000, 1000, 62_000),
+        "write_lists": traffic(4, 4232, 0, 0),      "read_lists": traffic(4, 4232, 4, 4232)}.items()}}
+    rows   = {row["name"]: row for row in entries({"write": 5.5, "read": 18.0}, ours, litex)}
+    value  = {name: row["value"] for name, row in rows.items()}
+    assert value["link_efficiency"] == 4*65_536/(data + 2*17*122) and rows["link_efficiency"]["least"] == 0.9
+    assert rows["link_efficiency"]["bound"] == pytest.approx(1020/1078)
+    assert value["link_efficiency_with_gaps"] == 4*65_536/(data + 2*17*122 + 24*(275 + 17))
+    assert value["link_load"] == 8*(data + 17*122 + 24*275)/65_536
+    assert rows["link_load"]["bound"] == rows["link_read"]["bound"] == 8*1102/255
+    assert value["link_read"] == 8*(data + 24*258)/65_536
+    assert value["link_write_read_back"] == 8*(2*data + 24*516)/65_536
+    assert (value["link_device_write"], value["link_device_read"]) == (5.5, 18.0)
+    assert value["link_litex_write_words"] == 8*(62 + 24)
+    assert value["link_litex_read_words"] == 8*(62 + 24) + 50_000
+    assert value["link_litex_write_lists"] == 8*(4232 + 96)/1000
+    assert value["link_litex_read_lists"] == 8*(4232 + 96)/1000 + 4*50
+    for way in ("write", "read"):
+        for kind, name in (("words", "ratio"), ("lists", "ratio_lists")):
+            own = value["link_load" if way == "write" else "link_read"]
+            assert value[f"link_{way}_{name}"] == value[f"link_litex_{way}_{kind}"]/own
+        assert rows[f"link_{way}_ratio"]["least"] == 5
+    assert value["link_litex_wrong"] == 3
+    for row in rows.values():
         assert set(row) == {"name", "value", "unit", "bound", "ratio", "least", "config", "command"}
+
+
+def test_counts_of_an_interface(monkeypatch):
+    """/proc/net/dev: received first, of which bytes first; what the TAP device transmits is what the SoC gets."""
+    text = ("Inter-|   Receive                                                |  Transmit\n"
+        " face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n"
+        "    lo:       1       2    0    0    0     0          0         0        3       4    0    0    0     0       0          0\n"
+        "  tap0:  612700     575    0    1    0     0          0         0   918884     860    0    0    0     0       0          0\n")
+    monkeypatch.setattr("builtins.open", lambda path: io.StringIO(text) if path == "/proc/7/net/dev" else None)
+    assert Traffic.now(7) == traffic(860, 918884, 575, 612700)

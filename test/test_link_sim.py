@@ -15,7 +15,7 @@ import pytest
 
 from bad_network import BadSocket, Faults
 
-from bench.link import measure_litex, measure_ours
+from bench.link import measure_litex, measure_ours, measure_pace
 
 from cores.ssm.config import SSMConfig
 
@@ -63,11 +63,23 @@ def random_words(count, seed):
 # Good Link ----------------------------------------------------------------------------------------
 
 def test_in_turn_with_litex(simulation):
-    """This transport, litex_server with RemoteClient, this one, LiteX again: on one SoC, and nothing comes back wrong."""
+    """This transport, litex_server with RemoteClient, this one, LiteX again: on one SoC, and nothing comes back wrong. What is
+    counted is what was sent, and does not follow the host."""
     for _ in range(2):
-        assert measure_ours(simulation, 5000)["wrong"] == 0
+        ours = measure_ours(simulation, 5100)
+        assert ours["wrong"] == 0
+        if not ours["repeated"]:
+            assert ours["read"].frames_out == ours["read"].frames_in == 20
+            assert ours["load"].bytes_out >= 20*(42 + 16 + 1020) and 20 < ours["load"].frames_out <= 40
         # It acknowledges no write, and now and then loses one.
         assert any(measure_litex(simulation, 60)["wrong"] == 0 for _ in range(3))
+
+
+def test_pace(simulation):
+    """Of the device alone: faster than a wire of 100 Mbit/s, which brings a word each 34.6 cycles; much the same each time."""
+    first, second = measure_pace(simulation), measure_pace(simulation)
+    assert 4.3 < first["write"] < 8 and 10 < first["read"] < 25
+    assert second == pytest.approx(first, rel=0.05)
 
 
 def test_garbage_is_dropped_and_counted(simulation):
