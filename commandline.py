@@ -16,10 +16,11 @@ from processes import EXIT_INTERRUPTED
 
 # Constants ----------------------------------------------------------------------------------------
 
-EXIT_FAILED = 1
-EXIT_USAGE  = 2
+EXIT_FAILED      = 1
+EXIT_USAGE       = 2
+EXIT_CLOSED_PIPE = 141 # As of a program that SIGPIPE ends, such as cat.
 
-SUPERVISED  = "MAMBA2_SUPERVISED" # In the environment of a command that another process watches over.
+SUPERVISED = "MAMBA2_SUPERVISED" # In the environment of a command that another process watches over.
 
 # Options ------------------------------------------------------------------------------------------
 
@@ -37,7 +38,7 @@ def integer(low, high):
         except ValueError:
             value = None
         if value is None or not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"must be an integer from {low} to {high}, is {text}")
+            raise argparse.ArgumentTypeError(f"must be an integer from {low} to {high}, is {text!r}.")
         return value
     return parse
 
@@ -47,7 +48,7 @@ udp_port = integer(1, 65535)
 # End ----------------------------------------------------------------------------------------------
 
 def end_with(main, name):
-    """Call `main`, a command; returns its exit status. SIGTERM and Ctrl-C end it, with what it has opened closed."""
+    """Call `main`, a command; returns its exit status. SIGTERM, Ctrl-C and a closed pipe end it, with what it has opened closed."""
     signal.signal(signal.SIGTERM, processes.terminate)
     try:
         return main()
@@ -56,7 +57,7 @@ def end_with(main, name):
         return EXIT_INTERRUPTED
     except BrokenPipeError: # Nobody reads on, as with | head.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()) # For Python's own last flush.
-        return EXIT_FAILED
+        return EXIT_CLOSED_PIPE
 
 
 def supervised(main, name):

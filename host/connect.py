@@ -35,13 +35,13 @@ def _resident_tiles(text):
     try:
         return SSMConfig(resident_tiles=tiles).resident_tiles
     except ValueError as error:
-        raise ArgumentTypeError(str(error).rstrip(".")) from error
+        raise ArgumentTypeError(str(error)) from error
 
 
 def _factor(text):
     factor = float(text)
     if not 0 < factor < float("inf"):
-        raise ArgumentTypeError(f"must be a number above 0, is {text}")
+        raise ArgumentTypeError(f"must be a number above 0, is {text!r}.")
     return factor
 
 

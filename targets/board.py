@@ -132,7 +132,7 @@ def board_parser(board, sys_clk_freq, limits, build_dir, **lanes):
 
     def frequency(text):
         if not low <= float(text) <= high:
-            raise argparse.ArgumentTypeError(f"must be from {low/1e6:g}e6 to {high/1e6:g}e6, is {text}")
+            raise argparse.ArgumentTypeError(f"must be from {low/1e6:g}e6 to {high/1e6:g}e6, is {text!r}.")
         return float(text)
 
     parser = Parser(description=f"{board} with the Mamba-2 accelerator. Without further options, writes "

@@ -8,6 +8,7 @@
 """The simulated SoC: builds it, and runs it for the host's transports."""
 
 import os
+import select
 import shlex
 import sys
 import time
@@ -73,12 +74,21 @@ def _print_how_to_reach(simulation):
     print("  The same with `run CASE.npz --output OUT.npz` in the place of `info` runs a case.", flush=True)
 
 
+def _nobody_reads():
+    """Whether the other end of standard output was closed."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return bool(poll.poll(0))
+
+
 def _run(config, args):
     with Simulation(config, args.transport, args.trace_fst, args.build_dir, verbose=True,
             protect=args.protect, with_flash_boot=args.with_flash_boot) as simulation:
         _print_how_to_reach(simulation)
         try:
             while simulation.alive():
+                if _nobody_reads():
+                    raise BrokenPipeError
                 time.sleep(0.1)
         except KeyboardInterrupt: # How it is meant to end.
             return 0

@@ -129,7 +129,7 @@ def test_missing_tools(monkeypatch, tmp_path):
     (["--variant", "a7-50"],             "invalid choice: 'a7-50'"),
     (["--eth-ip", "192.168.1"],          "invalid IP address value: '192.168.1'"),
     (["--mac", "11:22:33:44:55:66"],     "invalid MAC address value: '11:22:33:44:55:66'"), # A multicast address.
-    (["--sys-clk-freq", "1e9"],          "must be from 50e6 to 125e6, is 1e9"),
+    (["--sys-clk-freq", "1e9"],          "must be from 50e6 to 125e6, is '1e9'."),
     (["--sys-clk-freq", "fast"],         "invalid frequency value: 'fast'"),
     (["--max-headdim", "0"],             "max_headdim must be an integer from 1 to 256, is 0."),
 ))

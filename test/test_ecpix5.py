@@ -96,7 +96,7 @@ def test_a_board(monkeypatch, tmp_path):
 # Command Line -------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("options, message", (
-    (["--sys-clk-freq", "1e9"], "must be from 50e6 to 100e6, is 1e9"),
+    (["--sys-clk-freq", "1e9"], "must be from 50e6 to 100e6, is '1e9'."),
     (["--revision", "r04"],     "invalid choice: 'r04'"),
     (["--lanes", "5"],          "invalid choice: 5"),
 ))

@@ -195,14 +195,35 @@ def test_a_killed_parent_leaves_nothing(transport, signal_number):
             for line in process.stdout:
                 if match := re.search(r"SoC runs, process (\d+)", line):
                     leftovers = Leftovers(int(match.group(1)))
-                if "Run a case" in line:
+                if "Ask it" in line:
                     break
             process.send_signal(signal_number)
             process.communicate(timeout=10)
         finally:
             process.kill() # Else a test that fails would wait for it.
-    assert process.returncode == (0 if signal_number == signal.SIGINT else -signal_number)
+    assert process.returncode == {signal.SIGINT: 0, signal.SIGTERM: 143, signal.SIGKILL: -9}[signal_number]
     assert wait_until(leftovers.gone)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_printed_command_works_as_typed(transport, tmp_path):
+    """From any folder; the firmware is loaded, nothing is to be added."""
+    with subprocess.Popen([sys.executable, ROOT/"targets"/"sim.py", "--transport", transport], stdout=subprocess.PIPE, text=True,
+            cwd=tmp_path) as process:
+        try:
+            command = next(line.partition(":")[2] for line in process.stdout if "Ask it" in line)
+            done    = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert re.search(r"board +mamba-2 ssm accelerator in simulation", done.stdout, re.IGNORECASE)
+        finally:
+            process.terminate()
+
+
+def test_nobody_reads_what_is_printed():
+    """As with | head: it ends, without a word."""
+    done = subprocess.run(["bash", "-c", f"{sys.executable} {ROOT/'targets'/'sim.py'} --transport uart | head -n 1; "
+        "echo ${PIPESTATUS[0]}"], capture_output=True, text=True, timeout=60)
+    assert re.fullmatch(r"The simulated SoC runs, process \d+. Ctrl-C ends it.\n141\n", done.stdout) and done.stderr == ""
 
 
 def test_two_simulations_at_once():
@@ -227,12 +248,14 @@ def test_transport_is_checked():
 
 
 @pytest.mark.parametrize("options, message", (
-    (["--lanes", "5"],       "invalid choice: 5"),
-    (["--max-d-state", "7"], "max_d_state must be a multiple of 16, is 7."),
+    (["--lanes", "5"],          "invalid choice: 5"),
+    (["--max-d-state", "7"],    "max_d_state must be a multiple of 16, is 7."),
+    (["--resident-tiles", "1"], "resident_tiles must be an integer from 2 to 256, is 1."),
+    (["--max-headdim", "x"],    "argument --max-headdim: invalid int value: 'x'"),
 ))
 def test_command_line_errors(options, message):
     result = subprocess.run([sys.executable, str(ROOT/"targets"/"sim.py"), *options], capture_output=True, text=True)
-    assert result.returncode == 2 and message in result.stderr
+    assert result.returncode == 2 and message in result.stderr and result.stderr.count("\n") == 1
 
 # Build --------------------------------------------------------------------------------------------
 
