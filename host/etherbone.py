@@ -33,7 +33,7 @@ import time
 
 import numpy as np
 
-from host.errors import IntegrityError, LinkError, TransportTimeout
+from host.errors import IntegrityError, LinkError, TransportTimeout, UsageError
 from host.transfer import RECORD_OVERHEAD, Burst, Transfer
 from host.transport import Check, Transport
 from host.window import RoundTrip, Window
@@ -249,7 +249,14 @@ def open_socket(ip, port, connect=True):
     """A UDP socket to (ip, port), bound to the same port and only on the interface that leads there.
 
     Without `connect` it may send to any address there, a broadcast address among them.
+
+    Raises
+    ------
+    UsageError : `port` is none.
+    LinkError  : no interface leads there, or the port is taken.
     """
+    if not 1 <= port <= 65535:
+        raise UsageError(f"UDP port must be an integer from 1 to 65535, is {port}.")
     local = local_address(ip, port)
     sock  = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:

@@ -9,6 +9,7 @@ import argparse
 import importlib.util
 import ipaddress
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -105,17 +106,16 @@ class BoardSoC(SoCCore):
 # Command Line -------------------------------------------------------------------------------------
 
 def _ip_address(text):
-    return str(ipaddress.IPv4Address(text))
+    try:
+        return str(ipaddress.IPv4Address(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be an IPv4 address, is {text!r}.") from None
 
 
 def _mac_address(text):
-    parts = text.split(":")
-    if len(parts) != 6 or any(len(part) != 2 for part in parts) or int(parts[0], 16) & 1:
-        raise ValueError(text)
-    return int("".join(parts), 16)
-
-
-_ip_address.__name__, _mac_address.__name__ = "IP address", "MAC address" # As argparse's messages call them.
+    if not re.fullmatch("[0-9a-f][02468ace](:[0-9a-f]{2}){5}", text, re.IGNORECASE):
+        raise argparse.ArgumentTypeError(f"must be the MAC address of one device, such as 10:e2:d5:00:00:00, is {text!r}.")
+    return int(text.replace(":", ""), 16)
 
 
 def board_parser(board, sys_clk_freq, limits, build_dir, **lanes):
@@ -130,17 +130,21 @@ def board_parser(board, sys_clk_freq, limits, build_dir, **lanes):
     """
     low, high = limits
 
-    def frequency(text):
-        if not low <= float(text) <= high:
+    def frequency_of(text):
+        try:
+            frequency = float(text)
+        except ValueError:
+            frequency = None
+        if frequency is None or not low <= frequency <= high:
             raise argparse.ArgumentTypeError(f"must be from {low/1e6:g}e6 to {high/1e6:g}e6, is {text!r}.")
-        return float(text)
+        return frequency
 
     parser = Parser(description=f"{board} with the Mamba-2 accelerator. Without further options, writes "
         "Verilog, constraints, scripts, BIOS and firmware.")
     add_config_arguments(parser, **lanes)
 
     group = parser.add_argument_group("board")
-    group.add_argument("--sys-clk-freq", default=sys_clk_freq, type=frequency, metavar="HZ",
+    group.add_argument("--sys-clk-freq", default=sys_clk_freq, type=frequency_of, metavar="HZ",
         help=f"System clock, which the DRAM's follows (default: {sys_clk_freq/1e6:g}e6).")
     group.add_argument("--baudrate", default=115200, type=integer(1, 12_000_000), help="Baud rate of UARTBone (default: %(default)s).")
     group.add_argument("--with-etherbone", default=True, action=argparse.BooleanOptionalAction,

@@ -127,15 +127,18 @@ def test_missing_tools(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("options, message", (
     (["--variant", "a7-50"],             "invalid choice: 'a7-50'"),
-    (["--eth-ip", "192.168.1"],          "invalid IP address value: '192.168.1'"),
-    (["--mac", "11:22:33:44:55:66"],     "invalid MAC address value: '11:22:33:44:55:66'"), # A multicast address.
+    (["--eth-ip", "192.168.1"],          "must be an IPv4 address, is '192.168.1'."),
+    (["--mac", "11:22:33:44:55:66"],     "must be the MAC address of one device, such as 10:e2:d5:00:00:00, is '11:22:33:44:55:66'."), # A multicast address.
     (["--sys-clk-freq", "1e9"],          "must be from 50e6 to 125e6, is '1e9'."),
-    (["--sys-clk-freq", "fast"],         "invalid frequency value: 'fast'"),
+    (["--sys-clk-freq", "fast"],         "must be from 50e6 to 125e6, is 'fast'."),
+    (["--udp-port", "70000"],            "argument --udp-port: must be an integer from 1 to 65535, is '70000'."),
+    (["--baudrate", "0"],                "argument --baudrate: must be an integer from 1 to 12000000, is '0'."),
+    (["--resident-tiles", "1"],          "resident_tiles must be an integer from 2 to 256, is 1."),
     (["--max-headdim", "0"],             "max_headdim must be an integer from 1 to 256, is 0."),
 ))
 def test_command_line_errors(options, message):
     result = run(*options)
-    assert result.returncode == 2 and message in result.stderr
+    assert result.returncode == 2 and message in result.stderr and result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("option", ("--load", "--flash"))

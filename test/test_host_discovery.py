@@ -45,6 +45,7 @@ def test_strangers_are_no_boards():
 
 @pytest.mark.parametrize("network, message", [
     ("10.0.0.0/8", "network must have at most 1024 addresses, 10.0.0.0/8 has 16777216."),
+    ("127.0.0.1:7", "network must be .*, is '127.0.0.1:7'."),
     ("board",      "network must be an IPv4 address, or a network such as 192.168.1.0/24, is 'board'."),
     ("1.2.3.400",  "network must be .*, is '1.2.3.400'."),
 ])
@@ -59,3 +60,9 @@ def test_port_taken():
         port = taken.getsockname()[1]
         with pytest.raises(LinkError, match=f"Cannot use UDP port {port} on 127.0.0.1"):
             discover("127.0.0.2", port)
+
+
+@pytest.mark.parametrize("port", [0, -1, 70_000])
+def test_no_port(port):
+    with pytest.raises(UsageError, match=f"UDP port must be an integer from 1 to 65535, is {port}."):
+        discover("127.0.0.2", port)
