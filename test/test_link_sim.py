@@ -19,13 +19,15 @@ from bench.link import measure_litex, measure_ours, measure_pace
 
 from cores.ssm.config import SSMConfig
 
-from host.connect import SIM_TIMEOUT
+from host.connect import SIM_TIMEOUT, SIM_TIMEOUT_SCALE, _resync_time
 from host.csr import CSRMap
+from host.device import Device, Job
 from host.errors import LinkError
 from host.etherbone import Etherbone, encode_write
 from host.uartbone import UARTBone
 
 from soc.etherbone import WINDOW
+from soc.protocol import Opcode
 
 from targets.simulation.simulation import TAP, Simulation, network_permitted, open_socket_in
 
@@ -122,6 +124,44 @@ def test_second_host_at_the_same_time(simulation):
         assert np.array_equal(one.read_words(base + 0x10_0000, 6000), words[1])
         assert one.statistics.rewrites == other.statistics.rewrites == 0
 
+UNMAPPED = 0x6000_0000
+
+
+def test_unmapped_addresses_are_answered_at_once(simulation):
+    """All ones, and no effect; the next host need not wait. Without the filter each word takes a million cycles."""
+    base = main_ram(simulation)
+    csr  = CSRMap.from_csv(simulation.csr_csv)
+    with connect(simulation) as link:
+        clock = Device(link, csr)
+        link.write_words(base, random_words(4, 6))
+        before = clock.cycles()
+        assert np.array_equal(link.read_words(UNMAPPED, 1000), np.full(1000, 0xffff_ffff, np.uint32))
+        link.write_words(UNMAPPED, random_words(1000, 7), readback=False)
+        assert clock.cycles() - before < 20e6
+        assert clock.read_csr("ctrl_bus_errors") == 0
+        assert link.statistics.timeouts == 0
+        assert link.read_words(csr.registers["ctrl_scratch"][0], 1) == 0x12345678 # What has a slave still has it:
+        assert link.read_words(csr.memories["rom"][0], 1) != 0xffff_ffff          # registers, BIOS,
+        last = sum(csr.memories["main_ram"]) - 4
+        link.write_words(last, [0xcafe])                                          # all of the DRAM.
+    with connect(simulation) as link:
+        assert np.array_equal(link.read_words(base, 4), random_words(4, 6))
+
+
+def test_late_doorbell(simulation):
+    """A copy of an earlier doorbell comes when all is done: the next host takes the firmware as it is, and its jobs run."""
+    csr = CSRMap.from_csv(simulation.csr_csv)
+    with connect(simulation) as link:
+        device = Device(link, csr, SIM_TIMEOUT_SCALE)
+        device.boot(simulation.firmware)
+        for _ in range(3):
+            device.run(Job(Opcode.NOP))
+        device.write_csr("mailbox_doorbell", device.read_csr("mailbox_completed") - 1)
+    with connect(simulation) as link:
+        device = Device(link, csr, SIM_TIMEOUT_SCALE)
+        assert device.boot() is False
+        assert device.run(Job(Opcode.NOP)).index == device.read_csr("mailbox_completed") - 1
+
 # Bad Link -----------------------------------------------------------------------------------------
 
 @pytest.mark.slow
@@ -192,6 +232,24 @@ def test_reset_in_the_middle_of_a_transfer(simulation):
         assert np.array_equal(link.read_words(base, len(words)), words[::-1])
 
 # UARTBone -----------------------------------------------------------------------------------------
+
+def test_uart_after_garbage():
+    """An earlier host ended in the middle of a command: the next one finds its step by itself. Unmapped addresses answer."""
+    with Simulation(SSMConfig(), "uart") as simulation:
+        csr = CSRMap.from_csv(simulation.csr_csv)
+        with simulation.open_socket() as earlier:
+            earlier.sendall(b"\x01\xff\x10\x20\0\0\xaa\xbb\xcc")
+            time.sleep(0.2)
+        base  = main_ram(simulation)
+        words = random_words(300, 4)
+        with UARTBone("socket://{}:{}".format(*simulation.endpoint), timeout=0.5, alive=simulation.alive,
+                resync_time=_resync_time(csr, 300)) as link:
+            link.write_words(base, words)
+            assert np.array_equal(link.read_words(base, 300), words)
+            assert link.statistics.timeouts == 1
+            assert (link.read_words(UNMAPPED, 255) == 0xffff_ffff).all()
+            assert link.statistics.timeouts == 1
+
 
 @pytest.mark.slow
 def test_uart_load():

@@ -15,6 +15,7 @@ from litex.soc.interconnect import wishbone
 from cores.compiled import Compiled
 from cores.ssm.config import SSMConfig
 
+from host.connect import SIM_TIMEOUT_SCALE, simulated_transport
 from host.csr import CSRMap
 from host.device import Device, Job
 from host.errors import IntegrityError
@@ -122,6 +123,21 @@ def test_protected_from_etherbone():
         assert int(link.read_words(addresses["etherbone_filter_refused"], 1)[0]) == 2*(len(outside) + 6)
         with pytest.raises(IntegrityError):
             link.write_words(ram + FIRMWARE_OFFSET, np.arange(64))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not network_permitted(), reason="network namespaces and TAP devices are not permitted here")
+def test_protected_soc_after_a_late_doorbell():
+    """No firmware can be loaded by Etherbone: the one that runs must be usable again. It comes from the flash here."""
+    with Simulation(SSMConfig(), "etherbone", protect=True, with_flash_boot=True) as simulation:
+        csr = CSRMap.from_csv(simulation.csr_csv)
+        for late in (0, 1, 3):
+            with simulated_transport(simulation, csr) as link:
+                device = Device(link, csr, SIM_TIMEOUT_SCALE)
+                assert device.boot() is False
+                for _ in range(4):
+                    device.run(Job(Opcode.NOP))
+                device.write_csr("mailbox_doorbell", device.read_csr("mailbox_completed") - late)
 
 
 @pytest.mark.slow
