@@ -188,6 +188,8 @@ class Compiled:
 
     Values are unsigned bit patterns: arrays of 64-bit words, (cycles,) up to 64 bits wide and (cycles, words) above.
     """
+    _handle = None
+
     def __init__(self, module, inputs, outputs, transform=lambda source: source):
         self.widths = {name: len(signal) for name, signal in {**inputs, **outputs}.items()}
         self.ports  = {name: number for number, name in enumerate(self.widths)}
@@ -250,6 +252,8 @@ class Compiled:
         if self._handle:
             self._library.destroy(self._handle)
             self._handle = None
+
+    __del__ = close
 
     def __enter__(self):
         return self

@@ -5,6 +5,8 @@
 
 """The filter of Etherbone's writes: by itself, and in the simulated SoC built with --protect."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -130,6 +132,10 @@ def test_protected_from_etherbone():
 def test_protected_soc_after_a_late_doorbell():
     """No firmware can be loaded by Etherbone: the one that runs must be usable again. It comes from the flash here."""
     with Simulation(SSMConfig(), "etherbone", protect=True, with_flash_boot=True) as simulation:
+        deadline = time.monotonic() + 60
+        while "firmware: ready" not in simulation.console():
+            assert time.monotonic() < deadline and simulation.alive(), simulation.console()
+            time.sleep(0.05)
         csr = CSRMap.from_csv(simulation.csr_csv)
         for late in (0, 1, 3):
             with simulated_transport(simulation, csr) as link:
