@@ -23,16 +23,14 @@ import time
 
 # Constants ----------------------------------------------------------------------------------------
 
-EXIT_INTERRUPTED = 130 # As a shell has it for SIGINT,
-EXIT_TERMINATED  = 143 # and for SIGTERM.
-EXIT_NOT_FOUND   = 127
+EXIT_NOT_FOUND = 127 # As a shell has it.
 
 # Commands -----------------------------------------------------------------------------------------
 
 def run(command, output=None, cwd=None, env=None):
     """Run a command to its end; returns its exit status, 128 + n where signal n ended it.
 
-    An exception, such as KeyboardInterrupt or the SystemExit of :func:`terminate`, ends the command and all it has started
+    An exception, such as KeyboardInterrupt or the SystemExit of a handler of SIGTERM, ends the command and all it has started
     before it gets out of here.
 
     Parameters
@@ -61,11 +59,6 @@ def capture(command, cwd=None):
         status = run(command, output, cwd)
         output.seek(0)
         return status, output.read().decode(errors="replace")
-
-
-def terminate(number, frame):
-    """Handler of SIGTERM: ends this program as by sys.exit, so that what it has opened is closed."""
-    sys.exit(EXIT_TERMINATED)
 
 # Supervisor ---------------------------------------------------------------------------------------
 

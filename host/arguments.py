@@ -33,6 +33,10 @@ def number(kind, name, low, high=math.inf):
     return convert
 
 
+udp_port = number(int, "an integer", 1, 65535)
+baudrate = number(int, "an integer", 1, 12_000_000)
+
+
 def token_list(text):
     """Tokens separated by commas, a list of at least one."""
     try:

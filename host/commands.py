@@ -5,7 +5,7 @@
 
 """``stream.py run``, ``info``, ``reset`` and ``discover``."""
 
-from host.arguments import number
+from host.arguments import number, udp_port
 from host.block import MODES, run_block
 from host.case import check_case, check_writable, load_case, save_json, save_output
 from host.connect import open_device, requested_config
@@ -44,7 +44,7 @@ def add_run_arguments(parser):
 def add_discover_arguments(parser):
     parser.add_argument("--network", default=DEFAULT_NETWORK,
         help="Where to look: a network such as 192.168.1.0/24, an address, or a broadcast address (default: %(default)s).")
-    parser.add_argument("--udp-port", type=int, default=DEFAULT_PORT, metavar="PORT",
+    parser.add_argument("--udp-port", type=udp_port, default=DEFAULT_PORT, metavar="PORT",
         help="UDP port of the boards' Etherbone (default: %(default)s).")
 
 # Commands -----------------------------------------------------------------------------------------

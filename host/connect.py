@@ -8,10 +8,9 @@
 from argparse import ArgumentTypeError
 from contextlib import contextmanager
 
-from commandline import integer, udp_port
-
 from cores.ssm.config import LANES, SSMConfig
 
+from host.arguments import baudrate, number, udp_port
 from host.csr import CSRMap
 from host.device import Device
 from host.errors import HostError, UsageError
@@ -31,18 +30,11 @@ LITEX_BUFFER_DEPTH = 16 # Of LiteEthEtherbone, where csr.csv does not state anot
 # Command Line -------------------------------------------------------------------------------------
 
 def _resident_tiles(text):
-    tiles = integer(0, 256)(text)
+    tiles = number(int, "an integer", 0, 256)(text)
     try:
         return SSMConfig(resident_tiles=tiles).resident_tiles
     except ValueError as error:
         raise ArgumentTypeError(str(error)) from error
-
-
-def _factor(text):
-    factor = float(text)
-    if not 0 < factor < float("inf"):
-        raise ArgumentTypeError(f"must be a number above 0, is {text!r}.")
-    return factor
 
 
 def add_device_arguments(parser):
@@ -63,12 +55,12 @@ def add_device_arguments(parser):
         help="UDP port of its Etherbone (default: %(default)s).")
     group.add_argument("--port",
         help="Serial port of its UARTBone, or host:port or socket://host:port of a TCP server.")
-    group.add_argument("--baudrate",  type=integer(1, 12_000_000), default=DEFAULT_BAUDRATE, help="Of the port (default: %(default)s).")
+    group.add_argument("--baudrate",  type=baudrate, default=DEFAULT_BAUDRATE, help="Of the port (default: %(default)s).")
     group.add_argument("--csr-csv",   metavar="FILE", help="csr.csv of the board's gateware.")
     group.add_argument("--firmware",  metavar="FILE",
         help="firmware.bin to load unless it is running (default: the simulation's, or what runs on the board).")
     group.add_argument("--reload",    action="store_true", help="Load the firmware even if it is running.")
-    group.add_argument("--timeout-scale", type=_factor, metavar="FACTOR",
+    group.add_argument("--timeout-scale", type=number(float, "a number", 0.001, 1e6), metavar="FACTOR",
         help=f"How many times slower than a board's the device's clock is (default: {SIM_TIMEOUT_SCALE} in the "
              "simulation, 1 on a board).")
     return group

@@ -3,9 +3,10 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""How commands end: an error is one line and an exit code, a closed pipe is no error."""
+"""How commands end: an error is one line and an exit code, a closed pipe is no error; what they have opened is closed."""
 
 import os
+import signal
 import sys
 
 from host.errors import HostError, UsageError
@@ -20,6 +21,11 @@ EXIT_TERMINATED  = 143
 
 # Main ---------------------------------------------------------------------------------------------
 
+def terminate(number, frame):
+    """Handler of SIGTERM: ends as by sys.exit, so that simulation, link and builds are closed."""
+    sys.exit(EXIT_TERMINATED)
+
+
 def run_command(program, command, expected=HostError):
     """Run `command()`, and end as a command does.
 
@@ -31,8 +37,9 @@ def run_command(program, command, expected=HostError):
     Returns
     -------
     The exit code: of the command, 0 for None; that of a HostError; 2 for an expected ValueError; 1 for any other error; 130
-    interrupted; 141 where nobody reads stdout any more.
+    interrupted; 141 where nobody reads stdout any more. SIGTERM ends it with 143.
     """
+    signal.signal(signal.SIGTERM, terminate)
     sys.stdout.reconfigure(errors="backslashreplace") # Names of files may be other than text.
     try:
         try:

@@ -13,7 +13,6 @@ exit codes: 0 done; 1 the device or the link failed; 2 an option, a file or a ca
 
 import argparse
 import os
-import signal
 import sys
 import traceback
 
@@ -30,7 +29,7 @@ from host.connect import add_device_arguments
 from host.case import check_writable
 from host.generate import add_generate_arguments, generate
 from host.loading import add_load_arguments, load
-from host.main import EXIT_TERMINATED, run_command
+from host.main import run_command
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -74,15 +73,9 @@ def log_to_stderr(message):
     print(message, file=sys.stderr, flush=True)
 
 
-def terminate(number, frame):
-    """End as by sys.exit, so that simulation and link are closed."""
-    sys.exit(EXIT_TERMINATED)
-
-
 def execute(arguments):
     """Run the command that the arguments name."""
     args = parse_arguments(arguments)
-    signal.signal(signal.SIGTERM, terminate)
     try:
         if args.json is not None:
             check_writable(args.json)

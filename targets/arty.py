@@ -17,8 +17,6 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import environment # First: the others need it.
 
-from commandline import supervised
-
 from migen import *
 
 from litedram.modules import MT41K128M16
@@ -31,7 +29,7 @@ from litespi.modules import S25FL128S
 from litex_boards.platforms import digilent_arty
 from litex_boards.targets.digilent_arty import _CRG
 
-from targets.board import ROOT, BoardSoC, TargetError, board_parser, print_written, run, write_gateware
+from targets.board import ROOT, BoardSoC, TargetError, board_parser, print_written, run, supervised, write_gateware
 
 # Constants ----------------------------------------------------------------------------------------
 

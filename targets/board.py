@@ -16,14 +16,17 @@ import sys
 
 from migen import *
 
-from commandline import EXIT_FAILED, Parser, integer, udp_port
-
 from litex.build.openfpgaloader import OpenFPGALoader
 
 from litex.soc.integration.builder import Builder
 from litex.soc.integration.soc_core import SoCCore
 
+import processes
+
 from firmware.build import BuildError, build as build_firmware, check_path
+
+from host.arguments import Parser, baudrate, udp_port
+from host.main import EXIT_FAILED, run_command
 
 from soc.accelerator import add_accelerator
 from soc.address_filter import add_address_filter
@@ -36,7 +39,8 @@ from targets.common import (BIOS_ROM_SIZE, add_config_arguments, add_protect_arg
 
 # Constants ----------------------------------------------------------------------------------------
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROOT       = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+SUPERVISED = "MAMBA2_SUPERVISED" # In the environment of a target that another process watches over.
 
 class TargetError(Exception):
     """A build or a board did not do what was asked; the message says why, and what to do."""
@@ -146,7 +150,7 @@ def board_parser(board, sys_clk_freq, limits, build_dir, **lanes):
     group = parser.add_argument_group("board")
     group.add_argument("--sys-clk-freq", default=sys_clk_freq, type=frequency_of, metavar="HZ",
         help=f"System clock, which the DRAM's follows (default: {sys_clk_freq/1e6:g}e6).")
-    group.add_argument("--baudrate", default=115200, type=integer(1, 12_000_000), help="Baud rate of UARTBone (default: %(default)s).")
+    group.add_argument("--baudrate", default=115200, type=baudrate, help="Baud rate of UARTBone (default: %(default)s).")
     group.add_argument("--with-etherbone", default=True, action=argparse.BooleanOptionalAction,
         help="Etherbone beside UARTBone (default: with).")
     group.add_argument("--eth-ip", default="192.168.1.50", type=_ip_address, metavar="ADDRESS",
@@ -197,6 +201,14 @@ def run(parser, args, board, make_soc, build, output_dir):
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return EXIT_FAILED
     return 0
+
+
+def supervised(main, program):
+    """Exit code of a target's `main`, run in a process of its own: nothing of what it starts outlives this one, however that ends."""
+    if SUPERVISED in os.environ:
+        return run_command(program, main)
+    command = [sys.executable, *sys.orig_argv[1:]]
+    return run_command(program, lambda: processes.run(command, env={**os.environ, SUPERVISED: "1"}))
 
 # Build --------------------------------------------------------------------------------------------
 

@@ -20,8 +20,6 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import environment # First: the others need it.
 
-from commandline import supervised
-
 from migen import *
 
 from litedram.modules import MT41K256M16
@@ -34,7 +32,7 @@ from litespi.modules import IS25LP256D
 from litex_boards.platforms import lambdaconcept_ecpix5
 from litex_boards.targets.lambdaconcept_ecpix5 import _CRG
 
-from targets.board import ROOT, BoardSoC, TargetError, board_parser, print_written, run, write_gateware
+from targets.board import ROOT, BoardSoC, TargetError, board_parser, print_written, run, supervised, write_gateware
 from targets.trellis import REPORT, check_folder, check_timing, clocks, read_report, tools_folder
 
 # Constants ----------------------------------------------------------------------------------------

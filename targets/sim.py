@@ -17,9 +17,9 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import environment # First: the others need it.
 
-from commandline import EXIT_FAILED, Parser, end_with
-
+from host.arguments import Parser
 from host.connect import SIM_TIMEOUT_SCALE
+from host.main import run_command
 
 from targets.common import add_config_arguments, add_protect_argument, config_from_arguments
 from targets.simulation.build import ROOT, BuildError, build
@@ -99,16 +99,12 @@ def main():
     parser = _parser()
     args   = parser.parse_args()
     config = config_from_arguments(parser, args)
-    try:
-        if not args.build_only:
-            return _run(config, args)
-        print(build(config, trace=args.trace_fst is not None, build_dir=args.build_dir, report=print,
-            protect=args.protect, with_flash_boot=args.with_flash_boot))
-        return 0
-    except (BuildError, SimulationError) as error:
-        print(f"sim.py: error: {error}", file=sys.stderr)
-        return EXIT_FAILED
+    if not args.build_only:
+        return _run(config, args)
+    print(build(config, trace=args.trace_fst is not None, build_dir=args.build_dir, report=print, protect=args.protect,
+        with_flash_boot=args.with_flash_boot))
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(end_with(main, "sim.py"))
+    sys.exit(run_command("sim.py", main, (BuildError, SimulationError)))

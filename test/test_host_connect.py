@@ -23,8 +23,8 @@ from targets.simulation.build import ROOT
     (["--resident-tiles", "1"],      "argument --resident-tiles: resident_tiles must be an integer from 2 to 256, is 1."),
     (["--resident-tiles", "257"],    "argument --resident-tiles: must be an integer from 0 to 256, is '257'."),
     (["--baudrate", "0"],            "argument --baudrate: must be an integer from 1 to 12000000, is '0'."),
-    (["--timeout-scale", "0"],       "argument --timeout-scale: must be a number above 0, is '0'."),
-    (["--timeout-scale", "nan"],     "argument --timeout-scale: must be a number above 0, is 'nan'."),
+    (["--timeout-scale", "0"],       "argument --timeout-scale: must be a number from 0.001 to 1000000.0, is '0'."),
+    (["--timeout-scale", "nan"],     "argument --timeout-scale: must be a number from 0.001 to 1000000.0, is 'nan'."),
     (["--transport", "etherbone"],   "--csr-csv is missing: give csr.csv"),
 ])
 def test_options(options, message):

@@ -452,7 +452,7 @@ def test_summary(booted):
         "lanes": 16, "transport": "etherbone", "firmware": "1.2.3", "gateware": "0.1.0",
         "bytes_streamed": written + 4*4*16 + state, "bytes_verified": written + 72, # 72: the job.
         "rounding": "nearest", "port_cycles": 0, "dram_share": 0.0,
-        "wait_cycles": dict.fromkeys(("state", "input", "output", "descriptor"), 0),
+        "wait_cycles": dict.fromkeys(("state", "input", "output", "descriptor"), 0), "not_finite": {"h": 0, "y": 0},
     }
 
 
@@ -469,7 +469,7 @@ def test_block_that_does_not_fit(booted):
 
 
 def test_bad_mode(booted):
-    with pytest.raises(ValueError, match="mode = 'train' is not allowed: one of prefill, decode is"):
+    with pytest.raises(ValueError, match="mode must be one of prefill, decode, is 'train'."):
         run_block(booted, random_case(), "train")
 
 

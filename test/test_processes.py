@@ -17,8 +17,7 @@ import pytest
 
 import processes
 
-from commandline import EXIT_INTERRUPTED
-from processes import EXIT_TERMINATED
+from host.main import EXIT_INTERRUPTED, EXIT_TERMINATED
 
 from targets.simulation.build import ROOT, fresh
 
@@ -61,9 +60,10 @@ def start(command, **options):
 TREE = """
 import signal, sys
 sys.path.insert(0, {root!r})
-import commandline, processes
+import processes
+from host.main import run_command
 script = "trap '' TERM INT; sleep 987 & setsid --fork true; (sleep 987 &) ; set -m; sleep 987 & set +m; touch ready; sleep 987"
-sys.exit(commandline.end_with(lambda: processes.run(["sh", "-c", script], cwd={folder!r}), "tree"))
+sys.exit(run_command("tree", lambda: processes.run(["sh", "-c", script], cwd={folder!r})))
 """
 
 
