@@ -12,6 +12,10 @@
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
+if [[ $PWD == *[[:space:]]* ]]; then
+    echo "setup.sh: error: the project's folder must be without spaces, is '$PWD': make takes a space for the end of a name." >&2
+    exit 2
+fi
 
 # Tools --------------------------------------------------------------------------------------------
 
