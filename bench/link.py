@@ -14,8 +14,8 @@ in front of it. Cycles a word follow from these, for a SoC at 100 MHz on a wire 
     the longest of: bytes out, bytes in (8 cycles each, with preamble, FCS and gap), what the device takes
     + ROUND_TRIP for each time that the sender waits for an answer before it goes on
 
-This project's transport has a window that is longer than the round trip (docs/link.md), so its sender never waits. LiteX's waits for
-each read, and for no write, as it acknowledges none. The time that a host takes for its own work is not in it.
+This project's transport has a window that is longer than the round trip (docs/link.md), so its sender never waits. LiteX's
+waits for each read, and for no write, as it acknowledges none. The time that a host takes for its own work is not in it.
 """
 
 import argparse
@@ -116,7 +116,7 @@ def measure_pace(simulation):
 
 
 def measure_ours(simulation, words=WORDS):
-    """{"load", "write", "read": :class:`Traffic`, "wrong": words, "repeated": requests and bursts}; the device's CRCs are checked."""
+    """{"load", "write", "read": :class:`Traffic`, "wrong": words or blocks, by the device's CRCs; "repeated": requests, bursts}."""
     csr = CSRMap.from_csv(simulation.csr_csv)
     with simulated_transport(simulation, csr) as link:
         device = Device(link, csr, SIM_TIMEOUT_SCALE)

@@ -156,7 +156,8 @@ class Manifest:
         """Write it to its place in the device's DRAM."""
         text = self.to_json().encode()
         if HEADER.size + len(text) > MANIFEST_SIZE:
-            raise UsageError(f"A manifest must be of at most {MANIFEST_SIZE - HEADER.size} bytes, is of {len(text)}: name fewer regions.")
+            raise UsageError(f"A manifest must be of at most {MANIFEST_SIZE - HEADER.size} bytes, is of {len(text)}: name fewer "
+                "regions.")
         header = HEADER.pack(MAGIC, FORMAT_VERSION, len(text), zlib.crc32(text))
         device.write(device.ram + MANIFEST_OFFSET, header + text.ljust(ceil_multiple(len(text), 4), b"\0"))
 

@@ -204,7 +204,7 @@ def run(parser, args, board, make_soc, build, output_dir):
 
 
 def supervised(main, program):
-    """Exit code of a target's `main`, run in a process of its own: nothing of what it starts outlives this one, however that ends."""
+    """Exit code of a target's `main`, run in a process of its own: nothing of what it starts outlives this one."""
     if SUPERVISED in os.environ:
         return run_command(program, main)
     command = [sys.executable, *sys.orig_argv[1:]]

@@ -51,7 +51,8 @@ def tools_folder():
 def check_folder(folder):
     """Raise :class:`TargetError` where the tools, WebAssembly with a /tmp of their own, would not see the folder."""
     if os.path.realpath(folder).split(os.sep)[1] == "tmp":
-        raise TargetError(f"the folder to build in must not be in /tmp, which the tools cannot see, is {folder}: give a --build-dir elsewhere.")
+        raise TargetError(f"the folder to build in must not be in /tmp, which the tools cannot see, is {folder}: give a --build-dir "
+            "elsewhere.")
 
 # Timing -------------------------------------------------------------------------------------------
 

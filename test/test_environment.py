@@ -27,7 +27,8 @@ def run(command, **options):
 
 def mounts_permitted():
     """Whether this process may mount in a namespace of its own."""
-    return shutil.which("unshare") is not None and run(["unshare", "--mount", "sh", "-c", READ_ONLY + "true"], cwd=ROOT).returncode == 0
+    command = ["unshare", "--mount", "sh", "-c", READ_ONLY + "true"]
+    return shutil.which("unshare") is not None and run(command, cwd=ROOT).returncode == 0
 
 # Python -------------------------------------------------------------------------------------------
 

@@ -427,9 +427,9 @@ def test_entries():
 
 def test_counts_of_an_interface(monkeypatch):
     """/proc/net/dev: received first, of which bytes first; what the TAP device transmits is what the SoC gets."""
-    text = ("Inter-|   Receive                                                |  Transmit\n"
-        " face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n"
-        "    lo:       1       2    0    0    0     0          0         0        3       4    0    0    0     0       0          0\n"
-        "  tap0:  612700     575    0    1    0     0          0         0   918884     860    0    0    0     0       0          0\n")
+    text = "\n".join(("Inter-|   Receive                                             |  Transmit",
+        " face |bytes packets errs drop fifo frame compressed multicast|bytes packets errs drop fifo colls carrier compressed",
+        "    lo:    1       2    0    0    0     0          0         0     3       4    0    0    0     0       0          0",
+        "  tap0: 6127     575    0    1    0     0          0         0  9188     860    0    0    0     0       0          0", ""))
     monkeypatch.setattr("builtins.open", lambda path: io.StringIO(text) if path == "/proc/7/net/dev" else None)
-    assert Traffic.now(7) == traffic(860, 918884, 575, 612700)
+    assert Traffic.now(7) == traffic(860, 9188, 575, 6127)

@@ -28,7 +28,8 @@ def mentioning(text):
     found = {}
     for folder in Path("/proc").iterdir():
         try:
-            if folder.name.isdigit() and int(folder.name) != os.getpid() and "Z" not in (folder/"stat").read_text().rpartition(")")[2]:
+            state = (folder/"stat").read_text().rpartition(")")[2] if folder.name.isdigit() else "Z"
+            if "Z" not in state and int(folder.name) != os.getpid():
                 line = (folder/"cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 if text in line or text in os.readlink(folder/"cwd"):
                     found[int(folder.name)] = line
@@ -149,8 +150,8 @@ def test_interrupted_build_of_a_board(tmp_path):
 def test_folder_with_a_space(tmp_path, command):
     """Is refused at once, in one line."""
     folder = tmp_path/"two words"
-    done   = subprocess.run([sys.executable, ROOT/"targets"/f"{command}.py", "--build-dir", folder, *(["--build-only"]*(command == "sim"))],
-        capture_output=True, text=True, timeout=60)
+    done   = subprocess.run([sys.executable, ROOT/"targets"/f"{command}.py", "--build-dir", folder], capture_output=True,
+        text=True, timeout=60)
     assert done.returncode == 1 and done.stdout == "" and not folder.exists()
     assert done.stderr.startswith(f"{command}.py: error: the path of a folder to build in must be without spaces, is '{folder}")
     assert done.stderr.count("\n") == 1
