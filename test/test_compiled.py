@@ -171,7 +171,7 @@ def test_streams_find_a_beat_withdrawn_or_changed(change):
 def test_a_library_is_built_once(echo, monkeypatch):
     def fail(*_, **__):
         raise AssertionError("was built again")
-    monkeypatch.setattr(compiled.subprocess, "run", fail)
+    monkeypatch.setattr(compiled.processes, "capture", fail)
     compile_echo().close()
 
 
