@@ -2,17 +2,18 @@
 # This file is part of the Mamba-2 LiteX accelerator.
 #
 # SPDX-License-Identifier: BSD-2-Clause
-"""The accelerator in an unmodified target of litex-boards: its name comes first, then its own options.
+"""The accelerator in an unmodified target of litex-boards: its name comes first, then its own options, such as --help.
 
 python examples/other_board.py radiona_ulx3s --build --no-compile-gateware    # All but the bitstream.
 """
-import argparse, importlib, os, sys
+import importlib, importlib.util, os, sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import environment
 from cores.ssm.config import SSMConfig
 from firmware.build import BuildError, build as build_firmware
 from soc.accelerator import add_accelerator
 from soc.dram import controller_settings
+from targets.board import supervised
 from targets.common import builder_environment
 
 def with_accelerator(base, config):
@@ -24,16 +25,15 @@ def with_accelerator(base, config):
             super().add_sdram(*args, **{**kwargs, "l2_cache_size": 0, "controller_settings": controller_settings()})
     return SoC
 
+def main(name="--help", *options):
+    if name in ("-h", "--help"):
+        return print(__doc__)
+    if not importlib.util.find_spec(f"litex_boards.targets.{name}"):
+        raise ValueError(f"target must be the name of one of litex_boards.targets, is {name!r}.")
+    target = importlib.import_module(f"litex_boards.targets.{name}")
+    target.BaseSoC, sys.argv[1:] = with_accelerator(target.BaseSoC, SSMConfig()), [*options, f"--output-dir=build/{name}"]
+    with builder_environment():
+        target.main()
+    build_firmware(f"build/{name}") # For host/stream.py, with build/NAME/csr.csv.
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("target",  help="name in litex_boards.targets, see docs/boards.md")
-    parser.add_argument("options", help="of the target, as TARGET --help lists them", nargs="...")
-    name, options = vars(parser.parse_args()).values()
-    try:
-        target = importlib.import_module(f"litex_boards.targets.{name}")
-        target.BaseSoC, sys.argv[1:] = with_accelerator(target.BaseSoC, SSMConfig()), [*options, f"--output-dir=build/{name}"]
-        with builder_environment():
-            target.main()
-        build_firmware(f"build/{name}") # For host/stream.py, with build/NAME/csr.csv.
-    except (ImportError, ValueError, OSError, BuildError) as error:
-        parser.error(error)
+    sys.exit(supervised(lambda: main(*sys.argv[1:]), "other_board.py", (ImportError, ValueError, OSError, BuildError)))

@@ -26,6 +26,7 @@ import processes
 from firmware.build import BuildError, build as build_firmware, check_path
 
 from host.arguments import Parser, baudrate, udp_port
+from host.errors import HostError
 from host.main import EXIT_FAILED, run_command
 
 from soc.accelerator import add_accelerator
@@ -203,10 +204,11 @@ def run(parser, args, board, make_soc, build, output_dir):
     return 0
 
 
-def supervised(main, program):
-    """Exit code of a target's `main`, run in a process of its own: nothing of what it starts outlives this one."""
+def supervised(main, program, expected=HostError):
+    """Exit code of a target's `main`, run in a process of its own: nothing of what it starts outlives this one. `expected` is
+    :func:`host.main.run_command`'s."""
     if SUPERVISED in os.environ:
-        return run_command(program, main)
+        return run_command(program, main, expected)
     command = [sys.executable, *sys.orig_argv[1:]]
     return run_command(program, lambda: processes.run(command, env={**os.environ, SUPERVISED: "1"}))
 
