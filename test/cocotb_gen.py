@@ -217,7 +217,8 @@ class MemoryBench:
         } | changes
         flags = fields["zero_state"] | fields["no_store"] << 1 | same_bc << 2
         words = [*list(fields.values())[:5], fields["tokens"] | fields["first_token"] << 16, flags]
-        await self.descriptors.send(AxiStreamFrame(b"".join(word.to_bytes(4, "little") for word in words)[:25]))
+        content = b"".join(word.to_bytes(4, "little") for word in words).ljust(64, b"\0")
+        await self.descriptors.send(AxiStreamFrame(content[:len(self.dut.s_axis_descriptor_tdata)//8]))
 
     async def wait(self, answers):
         while len(self.answers) < answers:

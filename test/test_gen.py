@@ -71,15 +71,31 @@ def test_example_is_clean(verilog, example):
     assert done.returncode == 0, done.stderr[:4000]
 
 
+def simulate(example, verilog, folder):
+    """Run the tests of cocotb_gen.py on the Verilog of a configuration."""
+    # Logic that goes round and round in no time would never end.
+    command = ["timeout", "300", sys.executable, ROOT/"test"/"cocotb_gen.py", verilog, folder]
+    done    = subprocess.run(command, env={**os.environ, "EXAMPLE": str(example)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    report = (folder/"results.xml").read_text()
+    assert "<failure" not in report and "<error" not in report and report.count("<testcase") == 4, report
+
+
 @EVERY_EXAMPLE
 def test_example_is_the_model(verilog, example, tmp_path):
     """Tiles through the Verilog in Icarus, with streams that pause: y and state equal the model's bits."""
-    # Logic that goes round and round in no time would never end.
-    command = ["timeout", "300", sys.executable, ROOT/"test"/"cocotb_gen.py", verilog[example], tmp_path]
-    done    = subprocess.run(command, env={**os.environ, "EXAMPLE": str(example)}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    report = (tmp_path/"results.xml").read_text()
-    assert "<failure" not in report and "<error" not in report and report.count("<testcase") == 4, report
+    simulate(example, verilog[example], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parameters", ["lanes: 4\nqueue_depth: 2\nresident_tiles: 4\n", "lanes: 16\nqueue_depth: 2\n",
+    "lanes: 32\nqueue_depth: 32\n"])
+def test_axi_core_of_other_sizes(parameters, tmp_path):
+    """Its tags are as many as the queue is deep."""
+    config = tmp_path/"core.yml"
+    config.write_text(f"name: core\nmemory: axi4\n{parameters}")
+    main([str(config), "--output-dir", str(tmp_path)])
+    simulate(config, tmp_path/"core.v", tmp_path)
 
 
 @pytest.mark.slow
