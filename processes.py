@@ -63,9 +63,9 @@ def capture(command, cwd=None):
 # Supervisor ---------------------------------------------------------------------------------------
 
 def _session():
-    """Process ids of this process' session, without its own and without those that have ended."""
+    """Process ids of this process' session, without its own and without those that have ended; none where there is no /proc."""
     own, session = os.getpid(), os.getsid(0)
-    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ())):
         try:
             with open(f"/proc/{pid}/stat") as file:
                 state, *fields = file.read().rpartition(")")[2].split()
@@ -76,9 +76,7 @@ def _session():
 
 
 def _kill_session():
-    """Kill all of this process' session but itself; where there is no /proc, its process group."""
-    if not os.path.isdir("/proc/self"):
-        os.killpg(0, signal.SIGKILL)
+    """Kill all of this process' session but itself."""
     while pids := list(_session()): # Again: they may have started others meanwhile.
         for pid in pids:
             try:
@@ -93,7 +91,7 @@ def _watch():
     while os.read(0, 1):
         pass
     _kill_session()
-    os._exit(128 + signal.SIGKILL)
+    os.killpg(0, signal.SIGKILL) # Itself, and where there is no /proc at least its process group.
 
 
 def _supervise(command):
