@@ -18,7 +18,6 @@ import gzip
 import hashlib
 import json
 import os
-import subprocess
 import sys
 
 from collections import Counter
@@ -27,6 +26,8 @@ from pathlib import Path
 sys.path[:0] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
 
 import environment # First: the others need it.
+
+import processes
 
 from matplotlib import pyplot
 
@@ -95,9 +96,9 @@ def synthesise(gateware_dir, name):
         netlist  = folder/"netlist.json"
         commands = [*(f"read_verilog {source}" for source in sources), f"{SYNTHESIS} -top {name}", f"write_json {netlist}"]
         (folder/"fit.ys").write_text("\n".join(commands) + "\n")
-        done = subprocess.run([find_yosys(), "-q", "-l", "fit.log", "fit.ys"], cwd=folder, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"yosys failed:\n{done.stderr[-2000:]}")
+        status, printed = processes.capture([find_yosys(), "-q", "-l", "fit.log", "fit.ys"], folder)
+        if status:
+            raise RuntimeError(f"yosys failed:\n{printed[-2000:]}")
         part = kept.with_suffix(f".{os.getpid()}")
         with gzip.open(part, "wb", compresslevel=3) as file:
             file.write(netlist.read_bytes())

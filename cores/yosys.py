@@ -7,12 +7,13 @@
 
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 
 from collections import Counter
 from pathlib import Path
+
+import processes
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -56,9 +57,9 @@ def _run(source, script, result, extra={}):
     with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
         for name, text in {"top.v": source, **extra}.items():
             (Path(folder)/name).write_text(text)
-        done = subprocess.run([find_yosys(), "-q", "-p", script], cwd=folder, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"yosys failed:\n{done.stdout}{done.stderr}")
+        status, printed = processes.capture([find_yosys(), "-q", "-p", script], folder)
+        if status:
+            raise RuntimeError(f"yosys failed:\n{printed}")
         return (Path(folder)/result).read_text()
 
 
