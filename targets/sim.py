@@ -48,7 +48,9 @@ def _parser():
 def stream_command(simulation):
     """(words before, words after) a command of host/stream.py, which then reaches the simulated SoC."""
     before = [sys.executable, ROOT/"host"/"stream.py"]
-    after  = ["--csr-csv", simulation.csr_csv, "--firmware", simulation.firmware, "--timeout-scale", SIM_TIMEOUT_SCALE]
+    after  = ["--csr-csv", simulation.csr_csv, "--timeout-scale", SIM_TIMEOUT_SCALE]
+    if not simulation.with_flash_boot: # Else one runs, which by Etherbone cannot be replaced where it is protected.
+        after += ["--firmware", simulation.firmware]
     if simulation.transport_kind == "etherbone":
         _, address, port = simulation.endpoint
         before = ["nsenter", "--target", simulation.process.pid, "--net", *before]
@@ -71,7 +73,10 @@ def _print_how_to_reach(simulation):
     print(f"  Firmware:  {simulation.firmware}")
     print(f"  Console:   tail -f {simulation.log}")
     print(f"  Ask it:    {before} info {after}")
-    print("  The same with `run CASE.npz --output OUT.npz` in the place of `info` runs a case.", flush=True)
+    print("  The same with `run CASE.npz --output OUT.npz` in the place of `info` runs a case.")
+    if simulation.protect and simulation.transport_kind == "etherbone" and not simulation.with_flash_boot:
+        print("  No firmware runs, and none can be loaded by Etherbone: use --with-flash-boot or --transport uart.")
+    sys.stdout.flush()
 
 
 def _nobody_reads():

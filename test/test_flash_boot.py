@@ -8,6 +8,8 @@ build writes is in test_arty.py."""
 
 import os
 import struct
+import subprocess
+import sys
 import time
 import zlib
 
@@ -29,6 +31,7 @@ from soc.protocol import FIRMWARE_OFFSET, FIRMWARE_SIZE, Opcode
 from targets.arty import ArtySoC
 from targets.board import TargetError, program
 from targets.ecpix5 import ECPIX5SoC
+from targets.simulation.build import ROOT
 from targets.simulation.simulation import Simulation, network_permitted
 
 # Image --------------------------------------------------------------------------------------------
@@ -141,6 +144,20 @@ def test_boots_without_a_host(transport):
                 assert device.boot(running.firmware) and device.info.boot_count == 2
                 device.run(Job(Opcode.SELFTEST))
                 assert not device.boot(running.firmware)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not network_permitted(), reason="network namespaces and TAP devices are not permitted here")
+def test_printed_command_works_as_typed():
+    """Of a SoC by whose Etherbone no firmware can be loaded: the command does not name one."""
+    with subprocess.Popen([sys.executable, ROOT/"targets"/"sim.py", "--protect", "--with-flash-boot"], stdout=subprocess.PIPE,
+            text=True) as process:
+        try:
+            command = next(line.partition(":")[2] for line in process.stdout if "Ask it" in line)
+            done    = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120)
+            assert (done.returncode, done.stderr) == (0, "")
+        finally:
+            process.terminate()
 
 
 @pytest.mark.slow
