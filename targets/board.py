@@ -30,7 +30,6 @@ from host.errors import HostError
 from host.main import EXIT_FAILED, run_command
 
 from soc.accelerator import add_accelerator
-from soc.address_filter import add_address_filter
 from soc.dram import controller_settings
 from soc.etherbone import add_etherbone
 from soc.flash import FLASH_OFFSET, add_flash_boot, flash_image, write_flash_image
@@ -84,7 +83,6 @@ class BoardSoC(SoCCore):
         `wide` and `protect` are :func:`soc.etherbone.add_etherbone`'s; `with_flash_boot` adds the flash (:mod:`soc.flash`).
         """
         self.add_uartbone(baudrate=baudrate)
-        add_address_filter(self, "uartbone")
         add_accelerator(self, config)
         if with_flash_boot:
             add_flash_boot(self, self.flash_module)

@@ -33,7 +33,6 @@ from litespi.modules import S25FL128S
 from cores.ssm.config import SSMConfig
 
 from soc.accelerator import add_accelerator
-from soc.address_filter import add_address_filter
 from soc.dram import controller_settings
 from soc.etherbone import add_etherbone
 from soc.flash import add_flash_boot
@@ -121,7 +120,6 @@ class SimSoC(SoCCore):
         self.uartbone_phy = RS232PHYModel(platform.request("uartbone"))
         self.uartbone     = UARTBone(self.uartbone_phy, clk_freq=SYS_CLK_FREQ*UARTBONE_TIMEOUT/0.1)
         self.bus.add_master(name="uartbone", master=self.uartbone.wishbone)
-        add_address_filter(self, "uartbone")
         self.add_constant("UARTBONE_TIMEOUT_MS", round(1000*UARTBONE_TIMEOUT)) # For the host.
 
         # Accelerator ------------------------------------------------------------------------------
