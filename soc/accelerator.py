@@ -13,12 +13,12 @@ from cores.ssm.config import BEAT_BYTES, FIRMWARE_CONSTANTS
 from cores.ssm.memory import SharedPort
 from cores.ssm.ssm import COUNTER_BITS, SSM
 
-from soc.address_filter import add_address_filter
 from soc.boot import add_boot
 from soc.checksum import add_checksum
 from soc.console import add_console
 from soc.mailbox import add_mailbox
 from soc.protocol import DATA_OFFSET
+from soc.unmapped import add_unmapped
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -120,8 +120,8 @@ def add_ssm(soc, config):
 
 def add_accelerator(soc, config):
     """Add the SSM core and all that firmware and host need beside it: mailbox, boot ROM, checksum unit; and, where the SoC has
-    none, a console, and UARTBone on the serial port as the link to the host. Unmapped addresses are answered to a link at once
-    (:mod:`soc.address_filter`).
+    none, a console, and UARTBone on the serial port as the link to the host. The bus then
+    answers at once also where it has nothing (:mod:`soc.unmapped`).
 
     Parameters
     ----------
@@ -144,12 +144,10 @@ def add_accelerator(soc, config):
         except ConstraintError:
             raise ValueError("a SoC must have a link to the host, this one has none, and no free serial port: add Etherbone "
                 "(--with-etherbone), or leave the serial port to UARTBone (--no-uart).") from None
-    for link in LINKS:
-        if link in soc.bus.masters and not hasattr(soc, f"{link}_address_filter"):
-            add_address_filter(soc, link)
     if not hasattr(soc, "uart"):
         add_console(soc)
     add_mailbox(soc)
     add_boot(soc)
     add_ssm(soc, config)
     add_checksum(soc)
+    add_unmapped(soc)

@@ -16,7 +16,6 @@ from liteeth.common import eth_phy_description, eth_udp_user_description, etherb
 from liteeth.core import LiteEthUDPIPCore
 from liteeth.frontend.etherbone import LiteEthEtherbone
 
-from soc.address_filter import add_address_filter
 from soc.wishbone_slice import WishboneSlice
 from soc.write_filter import WriteFilter, writable_windows
 
@@ -298,7 +297,6 @@ def add_etherbone(soc, phy, mac_address, ip_address, udp_port=1234, protect=Fals
         soc.add_module(name=f"{name}_slice", module=wishbone_slice)
         bus = wishbone_slice.bus
     soc.bus.add_master(name=name, master=bus)
-    add_address_filter(soc, name)
     soc.add_constant("ETHERBONE_BUFFER_DEPTH", RECORD_DEPTH) # For the host.
     soc.add_constant("ETHERBONE_WINDOW",       WINDOW)
 
