@@ -31,7 +31,7 @@ class UnmappedRegion(SoCRegion):
 # Unmapped -----------------------------------------------------------------------------------------
 
 class Unmapped(LiteXModule):
-    """Acknowledges each access in its second cycle: reads give all ones, writes have no effect.
+    """Acknowledges each access in its second cycle: reads give zeros, which the bus gets for nothing, writes have no effect.
 
     `soc_bus` is the SoC's SoCBusHandler, and `name` the slave's there: in the end the region is taken away again, for software
     is not to be told of it.
@@ -43,7 +43,6 @@ class Unmapped(LiteXModule):
 
         # # #
 
-        self.comb += bus.dat_r.eq(2**32 - 1)
         self.sync += bus.ack.eq(bus.cyc & bus.stb & ~bus.ack)
 
     def do_finalize(self):

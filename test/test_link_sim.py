@@ -128,20 +128,20 @@ UNMAPPED = 0x6000_0000
 
 
 def test_unmapped_addresses_are_answered_at_once(simulation):
-    """All ones, and no effect; the next host need not wait. Without the filter each word takes a million cycles."""
+    """By zeros, and without effect; the next host need not wait. On LiteX's bus alone each word takes a million cycles."""
     base = main_ram(simulation)
     csr  = CSRMap.from_csv(simulation.csr_csv)
     with connect(simulation) as link:
         clock = Device(link, csr)
         link.write_words(base, random_words(4, 6))
         before = clock.cycles()
-        assert np.array_equal(link.read_words(UNMAPPED, 1000), np.full(1000, 0xffff_ffff, np.uint32))
+        assert np.array_equal(link.read_words(UNMAPPED, 1000), np.zeros(1000, np.uint32))
         link.write_words(UNMAPPED, random_words(1000, 7), readback=False)
         assert clock.cycles() - before < 20e6
         assert clock.read_csr("ctrl_bus_errors") == 0
         assert link.statistics.timeouts == 0
         assert link.read_words(csr.registers["ctrl_scratch"][0], 1) == 0x12345678 # What has a slave still has it:
-        assert link.read_words(csr.memories["rom"][0], 1) != 0xffff_ffff          # registers, BIOS,
+        assert link.read_words(csr.memories["rom"][0], 1) != 0                    # registers, BIOS,
         last = sum(csr.memories["main_ram"]) - 4
         link.write_words(last, [0xcafe])                                          # all of the DRAM.
     with connect(simulation) as link:
@@ -247,7 +247,7 @@ def test_uart_after_garbage():
             link.write_words(base, words)
             assert np.array_equal(link.read_words(base, 300), words)
             assert link.statistics.timeouts == 1
-            assert (link.read_words(UNMAPPED, 255) == 0xffff_ffff).all()
+            assert not link.read_words(UNMAPPED, 255).any()
             assert link.statistics.timeouts == 1
 
 
