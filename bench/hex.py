@@ -29,8 +29,9 @@ from cores.ssm.config import LANES, Geometry, SSMConfig, ceil_multiple
 from cores.ssm.player import CorePlayer
 
 from host.arguments import Parser
-from host.case import check_writable, load_case, write_atomically
+from host.case import load_case
 from host.errors import HostError, UsageError
+from host.files import check_writable, write_atomically
 from host.main import run_command
 from host.maxima import LARGEST
 

@@ -28,7 +28,7 @@ from bench.accuracy import OUTPUT, entry, entry_row, number
 from bench.baselines import NEAREST, STOCHASTIC, TORCH_FLOAT16
 from bench.page import BLUE, GREEN, GREY, ORANGE, figure, heading, page, paragraph, pyplot, table
 
-from host.case import save_json, write_atomically
+from host.files import save_json, write_atomically
 
 from model.checkpoint import TINY, load_checkpoint
 from model.decoder import CHUNK, BitExactBlocks, Decoder, TorchBlocks

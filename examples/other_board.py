@@ -28,7 +28,7 @@ def with_accelerator(base, config):
 def main(name="--help", *options):
     if name in ("-h", "--help"):
         return print(__doc__)
-    if not importlib.util.find_spec(f"litex_boards.targets.{name}"):
+    if not name.isidentifier() or name.startswith("_") or not importlib.util.find_spec(f"litex_boards.targets.{name}"):
         raise ValueError(f"target must be the name of one of litex_boards.targets, is {name!r}.")
     target = importlib.import_module(f"litex_boards.targets.{name}")
     target.BaseSoC, sys.argv[1:] = with_accelerator(target.BaseSoC, SSMConfig()), [*options, f"--output-dir=build/{name}"]

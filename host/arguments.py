@@ -13,7 +13,14 @@ from host.errors import UsageError
 # Parser -------------------------------------------------------------------------------------------
 
 class Parser(argparse.ArgumentParser):
-    """As argparse's, with errors of one line."""
+    """As argparse's, with errors of one line, and options that may have the value --."""
+    def _get_values(self, action, arg_strings):
+        if action.option_strings and action.nargs is None and arg_strings == ["--"]: # Before Python 3.13 it is taken away.
+            value = self._get_value(action, "--")
+            self._check_value(action, value)
+            return value
+        return super()._get_values(action, arg_strings)
+
     def error(self, message):
         self.exit(UsageError.exit_code, f"{self.prog}: error: {message}\n")
 
@@ -26,8 +33,8 @@ def number(kind, name, low, high=math.inf):
             value = kind(text)
         except ValueError:
             value = None
-        if value is None or not low <= value <= high:
-            limit = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
+        if value is None or not low <= value <= high or value == math.inf:
+            limit = f"from {low} to {high}" if high != math.inf else f"of at least {low}"
             raise argparse.ArgumentTypeError(f"must be {name} {limit}, is {text!r}.")
         return value
     return convert

@@ -5,15 +5,12 @@
 
 """Case files: the inputs of a run (CASE.npz) and its outputs (OUT.npz), in binary16."""
 
-import json
-import os
-import tempfile
-
 from dataclasses import dataclass
 
 import numpy as np
 
 from host.errors import CaseError, UsageError
+from host.files import write_atomically
 from host.maxima import build_advice
 from host.npz import NpzReader
 
@@ -128,44 +125,6 @@ def check_case(arrays, config):
     return Case(**{name: np.ascontiguousarray(array, "<f2") for name, array in arrays.items()})
 
 # Output -------------------------------------------------------------------------------------------
-
-def check_writable(path):
-    """Raise UsageError now if writing `path` later is bound to fail."""
-    if os.path.isdir(path):
-        raise UsageError(f"{path}: must be the name of a file, is a directory.")
-    directory = os.path.dirname(os.path.abspath(path))
-    try:
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({error.strerror}): choose a folder that can.") from error
-
-
-def write_atomically(path, write):
-    """Let `write(file)` fill `path`, which is replaced as a whole when that has succeeded and else left as it was."""
-    directory, name = os.path.split(os.path.abspath(path))
-    try:
-        descriptor, temporary = tempfile.mkstemp(dir=directory, prefix=f".{name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                write(file)
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(temporary, 0o666 & ~umask)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({error.strerror}): choose a folder that can.") from error
-
-
-def save_json(path, summary):
-    """Write a summary to `path`, if one is given."""
-    if path is not None:
-        text = json.dumps(summary, indent=4) + "\n"
-        write_atomically(path, lambda file: file.write(text.encode()))
-
 
 def save_output(path, y, h):
     """Write OUT.npz: y (T, H, P) and h (H, P, N)."""

@@ -14,10 +14,11 @@ import numpy as np
 from cores.ssm.config import BEAT_BYTES, ceil_multiple
 
 from host.block import run_block
-from host.case import Case, save_json
+from host.case import Case
 from host.connect import open_device
 from host.device import Job, version_string
 from host.errors import SelfTestFailed
+from host.files import save_json
 from host.progress import Progress
 from host.verified import BLOCK_BYTES, Checksum, block_checksums
 

@@ -7,12 +7,13 @@
 
 from host.arguments import number, udp_port
 from host.block import MODES, run_block
-from host.case import check_case, check_writable, load_case, save_json, save_output
+from host.case import check_case, load_case, save_output
 from host.connect import open_device, requested_config
 from host.device import version_string
 from host.discovery import discover as find_devices
 from host.errors import UsageError, VersionMismatch
 from host.etherbone import DEFAULT_PORT
+from host.files import check_writable, save_json
 from host.manifest import Manifest, adopt
 from host.progress import Progress
 
@@ -53,7 +54,7 @@ def run(args):
     """Run a case."""
     if args.store_every > 1 and args.mode != "decode":
         raise UsageError(f"--store-every must be 1 with --mode {args.mode}, is {args.store_every}; --mode decode takes others.")
-    check_writable(args.output)
+    check_writable(args.output, args.json, args.case)
     case = load_case(args.case, requested_config(args))
     with open_device(args, args.log) as device, Progress() as progress:
         if args.seed is not None and not device.info.config.stochastic_rounding:

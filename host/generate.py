@@ -25,7 +25,7 @@ def add_generate_arguments(parser):
         help="What it begins with, as tokens; without a tokenizer, the text is shown as numbers too.")
     parser.add_argument("--tokens", type=number(int, "an integer", 0), default=100, metavar="N",
         help="How many to generate at most (default: %(default)s).")
-    parser.add_argument("--temperature", type=number(float, "a number", 0), default=0.0, metavar="T",
+    parser.add_argument("--temperature", type=number(float, "a finite number", 0), default=0.0, metavar="T",
         help="Above 0: tokens are drawn, the more freely the higher it is. 0: always the likeliest (default: %(default)s).")
     parser.add_argument("--top-k",  type=number(int, "an integer", 0), default=0, metavar="K",
         help="Draw from the K likeliest tokens only; 0: from all (default: %(default)s).")

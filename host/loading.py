@@ -9,7 +9,7 @@ import os
 
 from host import manifest
 from host.connect import open_device
-from host.case import check_writable, save_json
+from host.files import check_writable, save_json
 from host.errors import UsageError
 from host.npz import NpzReader
 from host.progress import Progress
@@ -65,7 +65,7 @@ def _tensor_bytes(tensor):
 def load(args):
     """Load files to the device's DRAM: what is there and right is not sent again."""
     if args.manifest is not None:
-        check_writable(args.manifest)
+        check_writable(args.manifest, args.json)
     regions = read_regions(args.files)
     with open_device(args, args.log) as device, Progress() as progress:
         content  = manifest.Manifest.of({"lanes": device.info.lanes}, regions)

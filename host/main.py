@@ -26,6 +26,12 @@ def terminate(number, frame):
     sys.exit(EXIT_TERMINATED)
 
 
+def printable(message):
+    """A message as one line, in which nothing steers the terminal: it may name what a file of any origin holds."""
+    return "".join(character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in " ".join(message.split()))
+
+
 def run_command(program, command, expected=HostError):
     """Run `command()`, and end as a command does.
 
@@ -40,6 +46,8 @@ def run_command(program, command, expected=HostError):
     interrupted; 141 where nobody reads stdout any more. SIGTERM ends it with 143.
     """
     signal.signal(signal.SIGTERM, terminate)
+    if sys.stdout is None: # Closed from the start.
+        sys.stdout = open(os.devnull, "w")
     sys.stdout.reconfigure(errors="backslashreplace") # Names of files may be other than text.
     try:
         try:
@@ -55,5 +63,5 @@ def run_command(program, command, expected=HostError):
     except Exception as error:
         known   = isinstance(error, expected)
         message = str(error) if known else f"unexpected {type(error).__name__}: {error}"
-        print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
+        print(f"{program}: error: {printable(message)}", file=sys.stderr)
         return getattr(error, "exit_code", EXIT_USAGE if known and isinstance(error, ValueError) else EXIT_FAILED)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 from cores.ssm.config import BEAT_BYTES, Geometry, ceil_multiple
 
-from host.case import write_atomically
+from host.files import write_atomically
 from host.errors import AllocationError, IntegrityError, UsageError, VersionMismatch
 from host.maxima import build_advice
 from host.verified import Transfer

@@ -8,7 +8,7 @@
 """Streams data to the accelerator, on a board or in the simulation, has it work, and brings the results back.
 
 exit codes: 0 done; 1 the device or the link failed; 2 an option, a file or a case is wrong; 130 interrupted;
-141 nobody reads the output any more.
+141 nobody reads the output any more; 143 terminated.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from host.arguments import Parser
 from host.checks import add_bench_arguments, bench, selftest
 from host.commands import add_discover_arguments, add_run_arguments, discover, info, reset, run
 from host.connect import add_device_arguments
-from host.case import check_writable
+from host.files import check_writable
 from host.generate import add_generate_arguments, generate
 from host.loading import add_load_arguments, load
 from host.main import run_command

@@ -5,6 +5,7 @@
 
 """Writes text for the command generate of stream.py: opens model and device, generates, shows the text and the rates."""
 
+import os
 import shutil
 import sys
 import time
@@ -16,7 +17,7 @@ import torch
 
 from tqdm import tqdm
 
-from host.case import check_writable, save_json, write_atomically
+from host.files import check_writable, save_json, write_atomically
 from host.connect import open_device, requested_config
 from host.errors import UsageError
 from host.maxima import model_geometry
@@ -153,7 +154,9 @@ def write(args):
     if args.top_p == 0:
         raise UsageError("--top-p must be a number above 0, up to 1, is 0.")
     if args.save_session is not None:
-        check_writable(args.save_session)
+        check_writable(args.save_session, args.json)
+    if args.load_session is not None and not os.path.exists(args.load_session):
+        raise UsageError(f"{args.load_session or repr('')}: must be a session, there is none.")
     try:
         stop      = StopStrings(args.stop)
         directory = checkpoint_directory(args.model)
@@ -162,6 +165,8 @@ def write(args):
         prompt    = read_prompt(args, tokenizer)
         if prompt:
             network.check_tokens(prompt)
+        if args.stop_token:
+            network.check_tokens(args.stop_token)
         with open_blocks(args, network.config) as (blocks, info):
             decoder = Decoder(network, blocks)
             if args.load_session is not None:
@@ -191,6 +196,8 @@ def _write_text(args, decoder, tokenizer, prompt, stop, info):
     try:
         stream(decoder.tokens) # A session's text was shown when it was written.
         screen.write(stream(prompt))
+        if args.prompt_tokens is None: # A text ends with a whole character.
+            screen.write(stream.flush())
         prefill = Meter(decoder, clock)
         if prompt:
             decoder.prefill(prompt)

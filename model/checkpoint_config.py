@@ -212,7 +212,7 @@ def read_stop_tokens(directory):
     CheckpointError : names the file, what is to be in it, and what is.
     """
     path = Path(directory)/"generation_config.json"
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         return None
     values = read_json(path)
     return _tokens(path, "eos_token_id", values["eos_token_id"]) if "eos_token_id" in values else None

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from host.arguments import Parser, token_list
-from host.case import check_writable, write_atomically
+from host.files import check_writable, write_atomically
 from host.errors import HostError
 from host.main import run_command
 

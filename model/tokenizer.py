@@ -118,7 +118,7 @@ class FileTokenizer:
     def _stop_tokens(self, directory):
         """The token that ends a text, as the first file that has one says."""
         for path in (directory/name for name in SPECIAL_TOKENS):
-            name = read_json(path).get("eos_token") if path.exists() else None
+            name = read_json(path).get("eos_token") if path.exists() or path.is_symlink() else None
             name = name.get("content") if isinstance(name, dict) else name
             if name is not None:
                 token = self.tokenizer.token_to_id(name) if isinstance(name, str) else None
@@ -150,7 +150,7 @@ def load_tokenizer(directory, vocab_size, path=None):
     if path is not None:
         return FileTokenizer(path)
     path = Path(directory)/"tokenizer.json"
-    if path.exists():
+    if path.exists() or path.is_symlink(): # A link that leads nowhere is an error, not a folder without a tokenizer.
         return FileTokenizer(path)
     return ByteTokenizer() if vocab_size == BYTES else NumberTokenizer(path, vocab_size)
 

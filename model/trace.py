@@ -26,7 +26,7 @@ from bench import hex as hex_files
 from bench.page import RED, figure, heading, page, paragraph, pyplot, table
 
 from host.arguments import Parser, token_list, utf8
-from host.case import save_json, write_atomically
+from host.files import check_writable, save_json, write_atomically
 from host.errors import HostError
 from host.main import run_command
 
@@ -129,7 +129,6 @@ def trace_page(model, tokens, network, ranges):
 
 def write_cases(blocks, directory):
     """Each layer's inputs as LAYER.npz, and those of the last token as .hex files."""
-    hex_files.make_directory(directory)
     for layer in range(len(blocks.ranges)):
         path = os.path.join(directory, f"{layer}.npz")
         case = round_inputs(layer, blocks.inputs(layer))
@@ -140,6 +139,10 @@ def write_cases(blocks, directory):
 # Main ---------------------------------------------------------------------------------------------
 
 def trace(args):
+    for folder in (args.output, args.cases):
+        if folder is not None:
+            hex_files.make_directory(folder)
+            check_writable(os.path.join(folder, "trace.json")) # As good as any.
     directory = checkpoint_directory(args.model)
     network   = load_checkpoint(directory)
     tokens    = args.tokens or load_tokenizer(directory, network.config.vocab_size, args.tokenizer).encode(args.prompt)
@@ -151,7 +154,6 @@ def trace(args):
     for header, rows in (operation_rows(layer), byte_rows(layer), range_rows(blocks.ranges)):
         print(text_table(header, rows) + "\n")
 
-    hex_files.make_directory(args.output)
     save_json(os.path.join(args.output, "trace.json"), {"model": args.model, "tokens": len(tokens),
         "stages": [vars(stage) for stage in stages(layer)], "shapes": shapes(layer),
         "ranges": [{name: values.summary() for name, values in by_name.items()} for by_name in blocks.ranges]})

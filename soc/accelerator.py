@@ -54,7 +54,7 @@ def check_soc(soc):
     check("bus_data_width",    soc.bus.data_width,    32)
     check("bus_address_width", soc.bus.address_width, 32)
     if hasattr(soc, "l2_cache"):
-        raise ValueError("l2_cache_size must be 0, is another one: the accelerator's ports go round it.")
+        raise ValueError(f"l2_cache_size must be 0, is {soc.constants['CONFIG_L2_SIZE']}: the accelerator's ports go round it.")
     if "main_ram" not in soc.bus.regions:
         raise ValueError("a SoC must have the region main_ram, this one has none: add the memory before the accelerator.")
     if hasattr(soc, "sdram"):

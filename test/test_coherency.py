@@ -83,7 +83,7 @@ def soc_with_l2(l2_size):
 
 def test_l2_cache_is_refused():
     """The accelerator's ports would go round it."""
-    with pytest.raises(ValueError, match="l2_cache_size must be 0, is another one"):
+    with pytest.raises(ValueError, match="l2_cache_size must be 0, is 8192"):
         add_ssm(soc_with_l2(8192), SSMConfig())
 
 

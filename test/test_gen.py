@@ -162,6 +162,21 @@ def test_any_text(tmp_path_factory, text):
         assert str(error).startswith(f"{path}") and "\n" not in str(error)
 
 
+def test_output_that_cannot_be_written(tmp_path, capsys):
+    """Is told before the work, in one line; and what is there stays."""
+    config, file = tmp_path/"core.yml", tmp_path/"file"
+    config.write_text("name: core\n")
+    file.write_text("before")
+    (tmp_path/"core.v").mkdir()
+    for folder, message in ((file, f"--output-dir must be a folder, is '{file}' (File exists)."), ("/proc/none", "--output-dir must "
+        "be a folder, is '/proc/none' (No such file or directory)."), (tmp_path, "core.v: must be the name of a file, is a directory.")):
+        with pytest.raises(SystemExit) as exit:
+            main([str(config), "--output-dir", str(folder)])
+        error = capsys.readouterr().err
+        assert exit.value.code == 2 and error.count("\n") == 1 and message in error
+    assert file.read_text() == "before"
+
+
 def test_error_of_a_missing_file(tmp_path):
     done = subprocess.run([sys.executable, "-m", "cores.ssm.gen", str(tmp_path/"none.yml")], cwd=ROOT, capture_output=True,
         text=True)

@@ -428,6 +428,25 @@ def test_numbers(capsys, tmp_path):
     assert stdout.startswith("den") and summary["prompt_tokens"][0] == 1
 
 
+def test_text_begins_after_the_prompt(capsys, tmp_path):
+    """Also where the prompt ends with what looks like half a character."""
+    stdout, summary = run_json(capsys, tmp_path/"out", "--prompt", "a\N{REPLACEMENT CHARACTER}", "--tokens", 0)
+    assert (stdout, summary["text"]) == ("a\N{REPLACEMENT CHARACTER}\n", "")
+    stdout, summary = run_json(capsys, tmp_path/"out", "--prompt", "a\N{REPLACEMENT CHARACTER}", "--tokens", 4)
+    assert stdout == f"a\N{REPLACEMENT CHARACTER}{summary['text']}\n"
+    assert bytes(summary["generated_tokens"]).decode(errors="replace") == summary["text"]
+
+
+def test_tokenizer_that_leads_nowhere(capsys, tmp_path):
+    """As in an incomplete cache of a hub: an error, not a model of bytes."""
+    make_transformers(tmp_path)
+    (tmp_path/"tokenizer.json").symlink_to(tmp_path/"blobs"/"none")
+    capsys.readouterr()
+    code, stdout, stderr = run_main(capsys, "--model", tmp_path, "--prompt", "In the")
+    assert (code, stdout) == (2, "")
+    assert_one_line(stderr, f"{tmp_path}/tokenizer.json: ")
+
+
 def test_end_of_text(capsys, tmp_path):
     """By --stop-token, generation_config.json, and the tokenizer: before the token, which is not taken."""
     make_transformers(tmp_path)
@@ -478,20 +497,21 @@ def test_prompt_that_is_not_utf8():
 @pytest.mark.parametrize("arguments, message", [
     ([],                                            "--prompt must be a text to begin with, is missing"),
     (["--prompt", "a", "--tokens", "-1"],           "argument --tokens: must be an integer of at least 0, is '-1'"),
-    (["--prompt", "a", "--temperature", "hot"],     "argument --temperature: must be a number of at least 0, is 'hot'"),
-    (["--prompt", "a", "--temperature", "nan"],     "argument --temperature: must be a number of at least 0, is 'nan'"),
+    (["--prompt", "a", "--temperature", "hot"],     "argument --temperature: must be a finite number of at least 0, is 'hot'"),
+    (["--prompt", "a", "--temperature", "nan"],     "argument --temperature: must be a finite number of at least 0, is 'nan'"),
     (["--prompt", "a", "--top-p", "0"],             "--top-p must be a number above 0, up to 1, is 0"),
     (["--prompt", "a", "--top-p", "2"],             "argument --top-p: must be a number from 0 to 1, is '2'"),
     (["--prompt", "a", "--stop", ""],               "stop must be a text, is empty"),
     (["--prompt", "a", "--model", "/none"],         "is /none, which is no folder"),
-    (["--prompt", "a", "--load-session", "/none"],  "/none: must be a session, cannot be read (No such file or directory)"),
-    (["--prompt", "a", "--temperature", "inf"],     "temperature must be a number of at least 0, is inf"),
+    (["--prompt", "a", "--load-session", "/none"],  "/none: must be a session, there is none."),
+    (["--prompt", "a", "--temperature", "inf"],     "argument --temperature: must be a finite number of at least 0, is 'inf'."),
     (["--prompt-tokens", "1,256"],                  "token must be a number from 0 to 255, is 256"),
     (["--prompt-tokens", "1,x"],                    "must be integers from 0 to 16777215, separated by commas, is '1,x'"),
     (["--prompt-tokens", str(10**30)],              "must be integers from 0 to 16777215"),
     (["--prompt-tokens", "1", "--prompt", "a"],     "argument --prompt: not allowed with argument --prompt-tokens"),
     (["--prompt", "a\udcff"],                       r"argument --prompt: must be UTF-8, is 'a\udcff'."),
     (["--prompt", "a", "--stop", "\udcff"],         "argument --stop: must be UTF-8"),
+    (["--prompt", "a", "--stop-token", "256"],      "token must be a number from 0 to 255, is 256"),
     (["--prompt", "a", "--stop-token", "-1"],       "argument --stop-token: must be an integer of at least 0, is '-1'"),
     (["--prompt", "a", "--tokenizer", "/none"],     "/none: must be a file that can be read, cannot"),
     (["--prompt", "a", "--save-session", "/none/s"], "/none/s: cannot be written"),

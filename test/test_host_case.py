@@ -18,8 +18,9 @@ from hypothesis import given, settings, strategies
 
 from cores.ssm.config import SSMConfig
 
-from host.case import check_writable, load_case, save_output, write_atomically
+from host.case import load_case, save_output
 from host.errors import CaseError, UsageError
+from host.files import check_writable, write_atomically
 
 # Helpers ------------------------------------------------------------------------------------------
 

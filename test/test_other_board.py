@@ -96,6 +96,7 @@ def test_elaboration(name):
 
 @pytest.mark.parametrize("arguments, exit_code, message", [
     (("nosuch_board",),                             2, "target must be the name of one of litex_boards.targets, is 'nosuch_board'."),
+    (("../x",),                                     2, "target must be the name of one of litex_boards.targets, is '../x'."),
     (("sqrl_acorn",),                               1, "No module named 'litepcie'"),
     (("radiona_ulx3s", "--cpu-variant", "minimal"), 2, "cpu_variant must be lite or standard or .*, is minimal."),
     (("radiona_ulx3s", "--csr-ordering", "little"), 2, "csr_ordering must be big, is little."),

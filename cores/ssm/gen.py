@@ -11,7 +11,6 @@ The configuration is a YAML file, see examples/*.yml: `name` of the module and t
 only, axi4 for a core that fetches and stores its tiles itself; and the parameters of cores.ssm.config.SSMConfig.
 """
 
-import argparse
 import re
 import sys
 
@@ -30,6 +29,10 @@ from migen import *
 from litex.gen import *
 from litex.gen.fhdl import verilog
 from litex.gen.fhdl.verilog import _ieee_1800_2017_verilog_reserved_keywords as KEYWORDS
+
+from host.arguments import Parser
+from host.errors import UsageError
+from host.files import check_writable, write_atomically
 
 from cores.ssm.axi_tiles import AXITiles, descriptor_layout
 from cores.ssm.config import BEAT_BYTES, SSMConfig, check_choice
@@ -272,18 +275,22 @@ def generate(name, memory, config):
 # Main ---------------------------------------------------------------------------------------------
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(prog="python -m cores.ssm.gen", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m cores.ssm.gen", description=__doc__.splitlines()[0])
     parser.add_argument("config",       help="YAML file, see examples/*.yml.")
     parser.add_argument("--output-dir", default="build/gen", help="Where NAME.v is written (default: %(default)s).")
     arguments = parser.parse_args(arguments)
     try:
         name, memory, config = load_config(arguments.config)
         path = Path(arguments.output_dir)/f"{name}.v"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"--output-dir must be a folder, is {arguments.output_dir!r} ({error.strerror}).") from None
+        check_writable(str(path))
         text = generate(name, memory, config)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"{parser.prog}: error: {error}\n")
+        write_atomically(str(path), lambda file: file.write(text.encode()))
+    except (ValueError, UsageError) as error:
+        parser.error(error)
     print(f"Wrote {path}: {len(text.splitlines())} lines.")
 
 
