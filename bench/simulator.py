@@ -11,12 +11,14 @@ Both are single-threaded; a rate is cycles a second of the processor's time, so 
 """
 
 import argparse
+import logging
 import os
 import resource
 import subprocess
 import sys
 import time
 
+from contextlib import contextmanager
 from pathlib import Path
 
 sys.path[:0] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
@@ -39,7 +41,7 @@ from host.csr import CSRMap
 from host.device import Device
 
 from targets.common import builder_environment
-from targets.simulation.build import BuildError, ROOT, locked, output_to, sources_hash
+from targets.simulation.build import BuildError, ROOT, locked, sources_hash
 from targets.simulation.simulation import Simulation, SimulationError
 
 # Constants ----------------------------------------------------------------------------------------
@@ -54,6 +56,24 @@ WORK    = {
 }
 
 # litex_sim ----------------------------------------------------------------------------------------
+
+@contextmanager
+def output_to(path):
+    """Send what this process and its children print, LiteX's loggers too, to a file."""
+    level = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    with open(path, "a") as file:
+        saved = [os.dup(fd) for fd in (1, 2)]
+        try:
+            for fd in (1, 2):
+                os.dup2(file.fileno(), fd)
+            yield
+        finally:
+            for fd, copy in zip((1, 2), saved):
+                os.dup2(copy, fd)
+                os.close(copy)
+            logging.disable(level)
+
 
 class PlainSoC(litex_sim.SimSoC):
     """litex_sim --cpu-type vexriscv --with-sdram --sdram-module MT41K128M16 --sdram-data-width 16, which ends by itself."""

@@ -20,7 +20,7 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 
-from cores.ssm.config import BEAT_BYTES, SSMConfig, ceil_multiple
+from cores.ssm.config import BEAT_BYTES, GATEWARE_VERSION, SSMConfig, ceil_multiple
 
 from host import verified
 from host.errors import AllocationError, DeviceError, DeviceTimeout, UsageError, VersionMismatch
@@ -34,7 +34,7 @@ from soc.protocol import (FIRMWARE_OFFSET, FIRMWARE_SIZE, INFO_MAGIC, INFO_OFFSE
 COUNTERS  = ("cycles", "lane_busy", "wait_state", "wait_input", "wait_output", "wait_descriptor", "read_beats",
     "write_beats", "port_cycles")
 
-GATEWARE  = (0, 2)      # Major and minor version of the gateware this host knows, of ssm_version.
+GATEWARE  = (GATEWARE_VERSION >> 16, GATEWARE_VERSION >> 8 & 0xff) # Major and minor version that this host knows.
 REBOOT    = 0xffff_ffff # In mailbox_boot: back to the boot ROM, which clears it.
 PATIENCE  = 10.0 # Seconds the host waits for anything, besides the time the device needs by its own clock, which is
 BOOT_TIME = 1.0  # at most so many seconds from reset to the boot ROM, or from there to a ready firmware.

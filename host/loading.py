@@ -9,8 +9,8 @@ import os
 
 from host import manifest
 from host.connect import open_device
-from host.files import check_writable, save_json
 from host.errors import UsageError
+from host.files import check_writable, save_json
 from host.npz import NpzReader
 from host.progress import Progress
 

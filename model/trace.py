@@ -26,8 +26,8 @@ from bench import hex as hex_files
 from bench.page import RED, figure, heading, page, paragraph, pyplot, table
 
 from host.arguments import Parser, token_list, utf8
-from host.files import check_writable, save_json, write_atomically
 from host.errors import HostError
+from host.files import check_writable, save_json, write_atomically
 from host.main import run_command
 
 from model.case import save_case

@@ -32,7 +32,7 @@ from cocotbext.axi import AxiBus, AxiSlave, AxiStreamBus, AxiStreamFrame, AxiStr
 
 from cases import assert_same_bits, random_case
 from cores.ssm import layout
-from cores.ssm.config import BEAT_BYTES, SEED_STRIDE, Geometry
+from cores.ssm.config import SEED_STRIDE, Geometry
 from cores.ssm.gen import load_config
 from model.bitexact import ssm_block
 

@@ -12,8 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from cores.ssm.config import Geometry, SSMConfig
-from cores.ssm.ssm import GATEWARE_VERSION
+from cores.ssm.config import GATEWARE_VERSION, Geometry, SSMConfig
 
 from fake_device import CSR_BASE, RAM_BASE, EtherboneServer, FakeDevice, UARTBoneServer, fake_firmware
 

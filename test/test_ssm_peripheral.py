@@ -12,9 +12,8 @@ import pytest
 
 from core_player import random_values
 
-from cores.ssm.config import BEAT_BYTES, Geometry, SSMConfig
+from cores.ssm.config import BEAT_BYTES, GATEWARE_VERSION, Geometry, SSMConfig
 from cores.ssm.memory import Region, check_width
-from cores.ssm.ssm import GATEWARE_VERSION
 
 from litedram.common import LiteDRAMNativePort
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, fields
 
 # Constants ----------------------------------------------------------------------------------------
 
+GATEWARE_VERSION = 0x000200 # 0xMMmmpp: major, minor, patch.
+
 ELEMENT_BYTES = 2   # IEEE-754 binary16.
 BEAT_BYTES    = 16  # A DMA beat: one 128-bit word of a LiteDRAM native port on DDR3-16 at 1:4.
 BEAT_ELEMENTS = BEAT_BYTES//ELEMENT_BYTES
@@ -40,6 +42,7 @@ def check_range(name, value, low, high):
     """Raise :class:`ValueError` unless `value` is an integer in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise ValueError(f"{name} must be an integer from {low} to {high}, is {value!r}.")
+
 
 def check_choice(name, value, choices):
     """Raise :class:`ValueError` unless `value` is one of the integers, or one of the words, `choices`."""

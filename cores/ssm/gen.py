@@ -30,14 +30,13 @@ from litex.gen import *
 from litex.gen.fhdl import verilog
 from litex.gen.fhdl.verilog import _ieee_1800_2017_verilog_reserved_keywords as KEYWORDS
 
+from cores.ssm.axi_tiles import AXITiles, descriptor_layout
+from cores.ssm.config import BEAT_BYTES, GATEWARE_VERSION, SSMConfig, check_choice
+from cores.ssm.core import SSMCore, command_layout
+
 from host.arguments import Parser
 from host.errors import UsageError
 from host.files import check_writable, write_atomically
-
-from cores.ssm.axi_tiles import AXITiles, descriptor_layout
-from cores.ssm.config import BEAT_BYTES, SSMConfig, check_choice
-from cores.ssm.core import SSMCore, command_layout
-from cores.ssm.ssm import GATEWARE_VERSION
 
 # Constants ----------------------------------------------------------------------------------------
 

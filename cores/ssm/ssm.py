@@ -14,7 +14,7 @@ from litex.soc.interconnect.csr import *
 from litex.soc.interconnect.csr_eventmanager import *
 from litex.soc.integration.doc import AutoDoc, ModuleDoc
 
-from cores.ssm.config import BEAT_BYTES
+from cores.ssm.config import BEAT_BYTES, GATEWARE_VERSION
 from cores.ssm.core import SSMCore, command_layout
 from cores.ssm.dma import TileDMA
 from cores.ssm.heads import ADDRESSES, HeadRepeater
@@ -22,8 +22,6 @@ from cores.ssm.memory import MemoryReader, MemoryWriter, Region
 from cores.ssm.paged import PagedReader, PagedWriter
 
 # Constants ----------------------------------------------------------------------------------------
-
-GATEWARE_VERSION = 0x000200 # 0xMMmmpp: major, minor, patch.
 
 BEAT_SHIFT = log2_int(BEAT_BYTES)
 

@@ -8,7 +8,6 @@
 import fcntl
 import hashlib
 import json
-import logging
 import os
 import shutil
 import sys
@@ -62,24 +61,6 @@ def locked(path):
     with open(path, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-@contextmanager
-def output_to(path):
-    """Send what this process and its children print, LiteX's loggers too, to a file."""
-    level = logging.root.manager.disable
-    logging.disable(logging.INFO)
-    with open(path, "a") as file:
-        saved = [os.dup(fd) for fd in (1, 2)]
-        try:
-            for fd in (1, 2):
-                os.dup2(file.fileno(), fd)
-            yield
-        finally:
-            for fd, copy in zip((1, 2), saved):
-                os.dup2(copy, fd)
-                os.close(copy)
-            logging.disable(level)
 
 
 @contextmanager
