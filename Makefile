@@ -33,7 +33,7 @@ test-slow: setup
 	$(PYTHON) -m pytest -q -m slow
 
 bench: setup
-	$(PYTHON) bench/bench.py
+	$(PYTHON) bench/bounds.py
 	$(PYTHON) bench/dram.py
 
 bench-accuracy: setup

@@ -13,14 +13,8 @@ bench/area.py are taken from build/bench/area.json, if it ran before.
 
 import argparse
 import json
-import os
 import sys
 
-from pathlib import Path
-
-sys.path[:0] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
-
-import environment # First: the others need it.
 
 import numpy as np
 import torch
@@ -28,17 +22,19 @@ import torch
 from bench.baselines import EXACT, NEAREST, PER_OPERATION, STOCHASTIC, TORCH_FLOAT16, Run
 from bench.drift import ARITHMETICS, LAYER, MEMORIES, SEED, measure_decay, measure_drift
 from bench.hex import PROTOTYPE_GAIN, measure, mismatches, pipelining_gain
-from bench.page import BLACK, BLUE, GREEN, GREY, ORANGE, RED, figure, heading, page, paragraph, pyplot, table
-
-from cores.ssm.config import SSMConfig
 
 from model.bitexact import ssm_block
 from model.case import realistic_case
 from model.reference import mamba2_130m_layer
 
+from operations.config import SSMConfig
+
+from tools.page import BLACK, BLUE, GREEN, GREY, ORANGE, RED, figure, heading, page, paragraph, pyplot, table
+from tools.paths import BUILD
+
 # Constants ----------------------------------------------------------------------------------------
 
-OUTPUT  = Path(__file__).resolve().parent.parent/"build"/"bench"
+OUTPUT  = BUILD/"bench"
 COMMAND = "make bench-accuracy"
 SEEDS   = range(2024, 2032)
 TOKENS  = 4

@@ -18,11 +18,6 @@ import os
 import sys
 
 from collections import Counter
-from pathlib import Path
-
-sys.path[:0] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
-
-import environment # First: the others need it.
 
 from migen import ClockDomain, Record, Signal
 
@@ -30,20 +25,23 @@ from litex.gen.fhdl import verilog
 
 from tqdm import tqdm
 
-from cores.ssm.accumulator import RowAccumulator
-from cores.ssm.config import LANES, RANDOM_BITS, SSMConfig
-from cores.ssm.counter_hash import CounterHash
+from cores.arith.accumulator import RowAccumulator
+from cores.arith.dot import AlignedProduct, DotProduct
+from cores.arith.exact_product import ExactProduct
+from cores.arith.fused_dot2 import FRAME, FusedDot2
+from cores.arith.multiplier import Multiplier
+from cores.arith.rng import CounterRNG
+from cores.arith.round import Round
 from cores.ssm.datapath import Datapath
-from cores.ssm.dot import AlignedProduct, DotProduct
-from cores.ssm.multiplier import Multiplier
-from cores.ssm.product_sum import FRAME, TwoProductSum
-from cores.ssm.rounding import Round
-from cores.ssm.scale import Scale
-from cores.yosys import FOLDER, SYNTHESIS, synthesise
+
+from operations.config import LANES, RANDOM_BITS, SSMConfig
+
+from tools.paths import BUILD
+from tools.yosys import FOLDER, SYNTHESIS, synthesise
 
 # Constants ----------------------------------------------------------------------------------------
 
-OUTPUT  = Path(__file__).resolve().parent.parent/"build"/"bench"
+OUTPUT  = BUILD/"bench"
 COMMAND = "python bench/area.py"
 BOUNDS  = {"dsp_per_lane": 3, "lut_per_lane": 650}
 
@@ -106,10 +104,10 @@ def units():
     dot = DotProduct(16)
     return {
         "Multiplier, 24 x 14"            : Multiplier(24, 14),
-        "Scale"                          : Scale(),
-        "TwoProductSum"                  : TwoProductSum(),
-        "TwoProductSum, stochastic"      : TwoProductSum(stochastic=True),
-        "CounterHash, 16 lanes"          : CounterHash(16, 64, 8),
+        "ExactProduct"                          : ExactProduct(),
+        "FusedDot2"                  : FusedDot2(),
+        "FusedDot2, stochastic"      : FusedDot2(stochastic=True),
+        "CounterRNG, 16 lanes"          : CounterRNG(16, 64, 8),
         "AlignedProduct"                 : AlignedProduct(),
         "AlignedProduct without DSP"     : AlignedProduct(dsp=False),
         "DotProduct, 16 lanes"           : dot,

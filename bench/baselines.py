@@ -10,9 +10,9 @@ from typing import Callable, NamedTuple
 import numpy as np
 import torch
 
-from cores.ssm.config import SEED_STRIDE
-
 from model.bitexact import dot_skip, random_bits, state_update
+
+from operations.config import SEED_STRIDE
 
 # Arithmetic ---------------------------------------------------------------------------------------
 

@@ -17,34 +17,29 @@ Exit codes: 0 done; 1 a board was named and does not answer, or bits differ; 2 a
 import argparse
 import copy
 import json
-import os
 import sys
 import time
 
-from pathlib import Path
-
-sys.path[:0] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
-
-import environment # First: the others need it.
 
 import numpy as np
 
-from bench import page
-
-from host.block import run_block
-from host.case import check_case
 from host.connect import add_device_arguments, open_device
-from host.device import Job
-from host.errors import HostError, UsageError
+from host.device.block import run_block
+from host.device.case import check_case
+from host.device.device import Job
 from host.stream import log_to_stderr
 
 from model.bitexact import ssm_block
 
-from soc.protocol import Opcode
+from operations.protocol import Opcode
+
+from tools import page
+from tools.errors import CommandError, UsageError
+from tools.paths import BUILD
 
 # Constants ----------------------------------------------------------------------------------------
 
-OUTPUT     = Path(__file__).resolve().parent.parent/"build"/"bench"
+OUTPUT     = BUILD/"bench"
 SEED       = 11
 LINK_BYTES = 1 << 18
 
@@ -147,13 +142,13 @@ def main():
                 note = "A board, and the simulation of the Arty's SoC with as many lanes. The simulated DRAM is the Arty's."
             except UsageError:
                 raise
-            except HostError as error:
+            except CommandError as error:
                 note, failed = f"The board does not answer ({error}); this is the simulation alone.", True
             simulated.transport, simulated.firmware = "sim", None
         print(note, flush=True)
         with open_device(simulated, log_to_stderr) as device:
             columns["simulation"] = measure(device, on_board=False)
-    except HostError as error:
+    except CommandError as error:
         print(f"board.py: error: {error}", file=sys.stderr)
         return error.exit_code
     write(columns, note)

@@ -7,7 +7,7 @@
 
 import numpy as np
 
-from host.case import Case
+from host.device.case import Case
 
 # Cases --------------------------------------------------------------------------------------------
 

@@ -13,15 +13,9 @@ behind, as in decoding. From what soc/dram.py and soc/accelerator.py choose one 
 
 import argparse
 import json
-import os
 import sys
 
 from dataclasses import dataclass, field
-from pathlib import Path
-
-sys.path[:0] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
-
-import environment # First: the others need it.
 
 from migen import *
 from tqdm import tqdm
@@ -35,18 +29,20 @@ from litedram.core.controller import ControllerSettings
 from litedram.modules import MT41K128M16
 from litedram.phy.model import SDRAMPHYModel
 
-from bench.page import BLUE, ORANGE, figure, heading, page, paragraph, pyplot, table
-
-from cores.compiled import Compiled
-from cores.ssm.memory import MemoryReader, MemoryWriter, Region
-from cores.ssm.paged import PagedReader, PagedWriter
+from cores.memory.dma import DMAReader, DMAWriter
+from cores.memory.interleaved import InterleavedReader, InterleavedWriter
+from cores.memory.region import Region
 
 from soc.accelerator import page_beats
 from soc.dram import controller_settings
 
+from tools.page import BLUE, ORANGE, figure, heading, page, paragraph, pyplot, table
+from tools.paths import BUILD
+from tools.verilated import VerilatedModule
+
 # Constants ----------------------------------------------------------------------------------------
 
-OUTPUT     = Path(__file__).resolve().parent.parent/"build"/"bench"
+OUTPUT     = BUILD/"bench"
 COMMAND    = "python bench/dram.py"
 CLOCK      = 100e6
 TILE_BEATS = 64*128*2//16
@@ -81,11 +77,11 @@ class Traffic(LiteXModule):
         get_ports = lambda: [sdram.crossbar.get_port(data_width=128) for _ in range(ports)]
         region    = Region(0, 256*1024*1024)
         if ports == 1:
-            self.reader = reader = MemoryReader(get_ports()[0], region)
-            self.writer = writer = MemoryWriter(get_ports()[0], region)
+            self.reader = reader = DMAReader(get_ports()[0], region)
+            self.writer = writer = DMAWriter(get_ports()[0], region)
         else:
-            self.reader = reader = PagedReader(get_ports(), region, page_beats(sdram))
-            self.writer = writer = PagedWriter(get_ports(), region, page_beats(sdram))
+            self.reader = reader = InterleavedReader(get_ports(), region, page_beats(sdram))
+            self.writer = writer = InterleavedWriter(get_ports(), region, page_beats(sdram))
 
         # Beats. -----------------------------------------------------------------------------------
         # The tile bank that lies between the reader and the writer, as far as time goes: who is how far.
@@ -145,7 +141,7 @@ def measure(setup):
     for name, value in setup.changes.items():
         setattr(settings, name, value)
     traffic = Traffic(settings, setup.ports)
-    with Compiled(traffic, {"read": traffic.read, "write": traffic.write}, {"done": traffic.done}) as compiled:
+    with VerilatedModule(traffic, {"read": traffic.read, "write": traffic.write}, {"done": traffic.done}) as compiled:
         for name, (read, write) in WORK.items():
             compiled.reset()
             compiled.poke(read=read, write=write)

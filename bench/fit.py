@@ -23,29 +23,25 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-sys.path[:0] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
-
-import environment # First: the others need it.
-
-import processes
 
 from matplotlib import pyplot
 
-from bench import page
 from bench.area import resources
 
-from cores.netlist import Netlist
-from cores.ssm.config import SSMConfig
-from cores.yosys import FOLDER, find_yosys
+from operations.config import SSMConfig
 
 from targets.arty import VARIANTS, ArtySoC
 from targets.board import write_gateware
-from targets.ecpix5 import ROOT
 from targets.trellis import clocks, read_report
+
+from tools import page, processes
+from tools.netlist import Netlist
+from tools.paths import BUILD
+from tools.yosys import FOLDER, find_yosys
 
 # Constants ----------------------------------------------------------------------------------------
 
-OUTPUT  = Path(ROOT)/"build"/"bench"
+OUTPUT  = BUILD/"bench"
 COMMAND = "python bench/fit.py"
 
 PARTS = { # What there is (Xilinx DS180).
@@ -84,7 +80,7 @@ def owner(name):
 
 
 def synthesise(gateware_dir, name):
-    """The :class:`~cores.netlist.Netlist` of a SoC, from yosys or as kept from an earlier run."""
+    """The :class:`~tools.netlist.Netlist` of a SoC, from yosys or as kept from an earlier run."""
     folder  = Path(gateware_dir)
     verilog = "\n".join(line for line in (folder/f"{name}.v").read_text().splitlines() if not line.startswith("//"))
     script  = (folder/f"{name}.tcl").read_text()
@@ -118,7 +114,7 @@ def taken(counted):
 def fit(variant, lanes):
     """{"parts": {part: taken}, "total", "levels", "path"} of a variant."""
     soc     = ArtySoC(SSMConfig(lanes=lanes), variant)
-    builder = write_gateware(soc, os.path.join(ROOT, "build", "fit", variant), compile_gateware=False)
+    builder = write_gateware(soc, str(BUILD/"fit"/variant), compile_gateware=False)
     netlist = synthesise(builder.gateware_dir, soc.get_build_name())
     owners  = netlist.owners(owner)
     cells   = {part: Counter() for part in (*(part for part, _ in OWNERS), REST)}
@@ -230,7 +226,7 @@ def main():
         fits[variant] = fit(variant, VARIANTS[variant][0])
         print_fit(variant, fits[variant])
     entries = arty_entries(fits)
-    folder  = Path(ROOT)/"build"/"ecpix5"
+    folder  = BUILD/"ecpix5"
     try:
         report = read_report(folder/"gateware")
         entries += ecpix5_entries(json.loads((folder/"csr.json").read_text())["constants"]["ssm_lanes"], report)

@@ -15,96 +15,32 @@ A file holds one float16 a line, as four hex digits, in C order. For layer 0: 0_
 import argparse
 import json
 import os
-import re
 import sys
-
-sys.path[:0] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
-
-import environment # First: the others need it.
 
 import numpy as np
 import torch
 
-from cores.ssm.config import LANES, Geometry, SSMConfig, ceil_multiple
-from cores.ssm.player import CorePlayer
+from cores.ssm.harness import CoreHarness
 
-from host.arguments import Parser
-from host.case import load_case
-from host.errors import HostError, UsageError
-from host.files import check_writable, write_atomically
-from host.main import run_command
-from host.maxima import LARGEST
+from host.device.case import load_case
+from host.device.maxima import LARGEST
 
 from model.bitexact import ssm_block
+from model.hex_files import ARRAYS, hex_path, hex_text, make_directory, read_hex, write_files, write_token
 from model.ssm import error_statistics, ssm_recurrence
+
+from operations.config import LANES, SSMConfig, ceil_multiple
+from operations.ssm import Geometry
+
+from tools.arguments import Parser
+from tools.command import run_command
+from tools.errors import CommandError, UsageError
+from tools.files import check_writable, write_atomically
 
 # Constants ----------------------------------------------------------------------------------------
 
-ARRAYS = { # Name: dimensions.
-    "dt"        : "H",
-    "dA"        : "H",
-    "D"         : "H",
-    "B"         : "GN",
-    "C"         : "GN",
-    "x"         : "HP",
-    "ssm_state" : "HPN",
-}
-
 CLOCK_HZ       = 100e6 # Of the Arty; cycles are converted with it.
 PROTOTYPE_GAIN = -0.62 # Of the simulation-only Verilog prototype this bench carries on from.
-
-# Files --------------------------------------------------------------------------------------------
-
-def hex_path(directory, layer, name):
-    return os.path.join(directory, f"{layer}_{name}.hex")
-
-
-def read_hex(path, shape, dimensions):
-    """The float16 array of a file.
-
-    Raises
-    ------
-    UsageError : names the file and the line.
-    """
-    try:
-        with open(path, "rb") as file:
-            lines = file.read().rstrip(b"\r\n").splitlines()
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}): folder and --layer must fit the "
-            "names of the files.") from error
-    values = []
-    for number, line in enumerate(lines, 1):
-        if not re.fullmatch(rb"[0-9A-Fa-f]{4}", line):
-            text = line[:20].decode(errors="replace")
-            raise UsageError(f"{path}:{number}: must be four hex digits, is {text!r}.")
-        values.append(int(line, 16))
-    expected = int(np.prod(shape))
-    if len(values) != expected:
-        product = f" = {'*'.join(map(str, shape))}" if len(shape) > 1 else ""
-        raise UsageError(f"{path}:{min(len(values), expected) + 1}: there must be {expected}{product} "
-            f"({', '.join(dimensions)}) values, are {len(values)}.")
-    return np.array(values, np.uint16).view(np.float16).reshape(shape)
-
-
-def hex_text(array):
-    return "".join(f"{value:04x}\n" for value in np.ascontiguousarray(array).view(np.uint16).ravel().tolist())
-
-
-def make_directory(path):
-    try:
-        os.makedirs(path, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be made ({error.strerror}): choose a folder that can.") from error
-
-
-def write_files(texts):
-    """Write {path: text}: all of them, or none."""
-    def write(rest): # Each file takes its place after those that follow it are written.
-        if rest:
-            path, text = rest[0]
-            write_atomically(path, lambda file: (file.write(text.encode()), write(rest[1:])))
-
-    write(list(texts.items()))
 
 # Measurement --------------------------------------------------------------------------------------
 
@@ -120,7 +56,7 @@ def measure(case, lanes):
         config  = SSMConfig(lanes=lanes, max_headdim=max(case["x"].shape[2], SSMConfig.max_headdim),
             max_d_state=max(d_state, SSMConfig.max_d_state), max_heads=LARGEST.max_heads, max_groups=LARGEST.max_groups,
             pipelined=pipelined)
-        with CorePlayer(config) as player:
+        with CoreHarness(config) as player:
             results[pipelined] = player.play_case(**case)
     return results
 
@@ -157,13 +93,7 @@ def write(args):
         token = 0
     if not 0 <= token < case.tokens:
         raise UsageError(f"--token must be an integer from 0 to {case.tokens - 1}, is {token}.")
-    arrays = {name: array[token] for name, array in vars(case).items() if name in ("x", "dt", "dA", "B", "C")}
-    h      = np.zeros((case.heads, case.headdim, case.d_state), np.float16) if case.h0 is None else case.h0
-    if token:
-        _, h = ssm_block(case.x[:token], case.dt[:token], case.dA[:token], case.B[:token], case.C[:token], case.D, h)
-    arrays |= {"D": case.D, "ssm_state": h}
-    make_directory(args.directory)
-    write_files({hex_path(args.directory, args.layer, name): hex_text(arrays[name]) for name in ARRAYS})
+    write_token(args.directory, args.layer, vars(case), token)
     print(f"{len(ARRAYS)} files of layer {args.layer}: {case.heads} heads x {case.headdim} x {case.d_state}, groups "
         f"{case.groups}, in {args.directory}")
 
@@ -227,7 +157,7 @@ def play(args):
             f"{wrong[name][1]}")
     print(f"Results: {', '.join(outputs)}")
     if any(summary["mismatches"].values()):
-        raise HostError("the core and the bit-accurate model differ.")
+        raise CommandError("the core and the bit-accurate model differ.")
 
 # Main ---------------------------------------------------------------------------------------------
 
@@ -267,7 +197,7 @@ def execute(arguments):
 def main(arguments=None):
     torch.set_num_threads(1)
     of_the_core = (FileNotFoundError, TimeoutError, RuntimeError)
-    return run_command("hex.py", lambda: execute(arguments), (HostError, *of_the_core))
+    return run_command("hex.py", lambda: execute(arguments), (CommandError, *of_the_core))
 
 
 if __name__ == "__main__":

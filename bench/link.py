@@ -26,21 +26,17 @@ import sys
 
 from dataclasses import astuple, dataclass
 
-sys.path[:0] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
-
-import environment # First: the others need it.
-
 import numpy as np
 
-from cores.ssm.config import BEAT_BYTES, SSMConfig
-
 from host.connect import SIM_TIMEOUT, SIM_TIMEOUT_SCALE, simulated_transport
-from host.csr import CSRMap
-from host.device import Device
-from host.etherbone import FRAME_OVERHEAD, HEADER, MAX_COUNT, decode_reply, encode_read, encode_write
-from host.verified import block_checksums
+from host.device.csr import CSRMap
+from host.device.device import Device
+from host.device.verified import block_checksums
+from host.link.etherbone import FRAME_OVERHEAD, HEADER, MAX_COUNT, decode_reply, encode_read, encode_write
 
-from targets.simulation.simulation import TAP, Simulation
+from operations.config import BEAT_BYTES, SSMConfig
+
+from tools.simulation.runner import TAP, Simulation
 
 # Constants ----------------------------------------------------------------------------------------
 

@@ -13,7 +13,6 @@ wrong.
 
 import argparse
 import json
-import os
 import random
 import socket
 import subprocess
@@ -22,11 +21,9 @@ import time
 
 from dataclasses import asdict
 
-sys.path[:0] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
+from litex.tools.litex_client import RemoteClient
 
 from bench.link import Traffic
-
-from litex.tools.litex_client import RemoteClient
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -109,7 +106,6 @@ def main():
     finally:
         server.terminate()
         server.wait()
-
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,12 +12,7 @@ torch.float16, and in the core's bit-accurate model, which the device equals bit
 """
 
 import argparse
-import os
 import sys
-
-sys.path[:0] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
-
-import environment # First: the others need it.
 
 import numpy as np
 import torch
@@ -26,12 +21,12 @@ from tqdm import tqdm
 
 from bench.accuracy import OUTPUT, entry, entry_row, number
 from bench.baselines import NEAREST, STOCHASTIC, TORCH_FLOAT16
-from bench.page import BLUE, GREEN, GREY, ORANGE, figure, heading, page, paragraph, pyplot, table
-
-from host.files import save_json, write_atomically
 
 from model.checkpoint import TINY, load_checkpoint
 from model.decoder import CHUNK, BitExactBlocks, Decoder, TorchBlocks
+
+from tools.files import save_json, write_atomically
+from tools.page import BLUE, GREEN, GREY, ORANGE, figure, heading, page, paragraph, pyplot, table
 
 # Constants ----------------------------------------------------------------------------------------
 

@@ -21,10 +21,6 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-sys.path[:0] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
-
-import environment # First: the others need it.
-
 from migen import *
 
 from litex.build.sim.config import SimConfig
@@ -33,16 +29,18 @@ from litex.tools import litex_sim
 
 from bench.cases import random_case
 
-from cores.ssm.config import SSMConfig
-
-from host.block import run_block
 from host.connect import SIM_TIMEOUT_SCALE, simulated_transport
-from host.csr import CSRMap
-from host.device import Device
+from host.device.block import run_block
+from host.device.csr import CSRMap
+from host.device.device import Device
+
+from operations.config import SSMConfig
 
 from targets.common import builder_environment
-from targets.simulation.build import BuildError, ROOT, locked, sources_hash
-from targets.simulation.simulation import Simulation, SimulationError
+
+from tools.paths import BUILD
+from tools.simulation.build import BuildError, locked, sources_hash
+from tools.simulation.runner import Simulation, SimulationError
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -89,7 +87,7 @@ class PlainSoC(litex_sim.SimSoC):
 
 def build_plain():
     """Build litex_sim as its own command does, and return the folder of its model."""
-    folder = ROOT/"build"/"litex_sim"/sources_hash(["bench/simulator.py"])
+    folder = BUILD/"litex_sim"/sources_hash(["bench/simulator.py"])
     with locked(folder.with_suffix(".lock")):
         if not (folder/"complete").exists():
             folder.mkdir(parents=True, exist_ok=True)

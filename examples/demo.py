@@ -12,20 +12,14 @@ from 256 tokens before the first one.
 """
 
 import argparse
-import os
 import sys
-
-sys.path[:0] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
-
-import environment # First: the others need it.
 
 import numpy as np
 import torch
 
-from host.block import run_block
-from host.case import check_case
 from host.connect import add_device_arguments, open_device
-from host.errors import HostError
+from host.device.block import run_block
+from host.device.case import check_case
 from host.progress import Progress
 from host.stream import log_to_stderr
 
@@ -33,6 +27,8 @@ from model.bitexact import ssm_block
 from model.case import realistic_case
 from model.reference import mamba2_130m_layer
 from model.ssm import error_statistics, ssm_recurrence
+
+from tools.errors import CommandError
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -114,7 +110,7 @@ def demo(args):
     print()
     print("Against the bit-accurate model, bit for bit")
     if sum(compare(mode, cases[mode], results[mode]) for mode in cases):
-        raise HostError("The device and the bit-accurate model differ.")
+        raise CommandError("The device and the bit-accurate model differ.")
 
 
 def main():
@@ -129,7 +125,7 @@ def main():
     except KeyboardInterrupt:
         print("demo.py: interrupted", file=sys.stderr)
         return 130
-    except HostError as error:
+    except CommandError as error:
         print(f"demo.py: error: {error}", file=sys.stderr)
         return 1
     return 0

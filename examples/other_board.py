@@ -6,15 +6,17 @@
 
 python examples/other_board.py radiona_ulx3s --build --no-compile-gateware    # All but the bitstream.
 """
-import importlib, importlib.util, os, sys
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-import environment
-from cores.ssm.config import SSMConfig
-from firmware.build import BuildError, build as build_firmware
+import importlib, importlib.util, sys
+
+from operations.config import SSMConfig
+
 from soc.accelerator import add_accelerator
 from soc.dram import controller_settings
+
 from targets.board import supervised
 from targets.common import builder_environment
+
+from tools.firmware.build import BuildError, build as build_firmware
 
 def with_accelerator(base, config):
     class SoC(base):

@@ -3,7 +3,7 @@
  *
  * SPDX-License-Identifier: BSD-2-Clause
  *
- * A run of the SSM block: its geometry, the sizes of its records in DRAM (as cores/ssm/config.py has them) and where
+ * A run of the SSM block: its geometry, the sizes of its records in DRAM (as operations/config.py has them) and where
  * they lie.
  */
 

@@ -8,14 +8,15 @@
 from argparse import ArgumentTypeError
 from contextlib import contextmanager
 
-from cores.ssm.config import LANES, SSMConfig
+from host.device.csr import CSRMap
+from host.device.device import Device
+from host.link.etherbone import DEFAULT_PORT, Etherbone
+from host.link.uartbone import DEFAULT_BAUDRATE, GATEWARE_TIMEOUT, UARTBone
 
-from host.arguments import baudrate, number, udp_port
-from host.csr import CSRMap
-from host.device import Device
-from host.errors import HostError, UsageError
-from host.etherbone import DEFAULT_PORT, Etherbone
-from host.uartbone import DEFAULT_BAUDRATE, GATEWARE_TIMEOUT, UARTBone
+from operations.config import LANES, SSMConfig
+
+from tools.arguments import baudrate, number, udp_port
+from tools.errors import CommandError, UsageError
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -77,7 +78,7 @@ def requested_config(args):
 
 @contextmanager
 def open_device(args, log=lambda message: None):
-    """Context manager: a booted :class:`~host.device.Device`, as the options of :func:`add_device_arguments` say.
+    """Context manager: a booted :class:`~host.device.device.Device`, as the options of :func:`add_device_arguments` say.
 
     Parameters
     ----------
@@ -101,14 +102,14 @@ def open_device(args, log=lambda message: None):
 
 @contextmanager
 def _simulated_device(config, args, log):
-    from targets.simulation.simulation import Simulation
+    from tools.simulation.runner import Simulation
     log(f"Starting a simulation with {config.lanes} lanes (the first time, it is built).")
     simulation = Simulation(config, verbose=args.verbose)
     try:
         try:
             simulation.__enter__()
         except (OSError, RuntimeError, ValueError) as error:
-            raise HostError(f"The simulation did not start: {error}") from error
+            raise CommandError(f"The simulation did not start: {error}") from error
         csr = CSRMap.from_csv(simulation.csr_csv)
         with simulated_transport(simulation, csr) as transport:
             device = Device(transport, csr, args.timeout_scale or SIM_TIMEOUT_SCALE)

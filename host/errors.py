@@ -7,14 +7,7 @@
 
 # Base ---------------------------------------------------------------------------------------------
 
-class HostError(Exception):
-    """Any failure the host reports. `exit_code` is what ``stream.py`` ends with."""
-    exit_code = 1
-
-
-class UsageError(HostError):
-    """An option, path or file on the host's side is wrong; the device is not at fault."""
-    exit_code = 2
+from tools.errors import CommandError, UsageError
 
 
 class CaseError(UsageError):
@@ -22,7 +15,7 @@ class CaseError(UsageError):
 
 # Link ---------------------------------------------------------------------------------------------
 
-class LinkError(HostError):
+class LinkError(CommandError):
     """The link to the device cannot be opened, or broke."""
 
 
@@ -35,11 +28,11 @@ class IntegrityError(LinkError):
 
 # Device -------------------------------------------------------------------------------------------
 
-class SelfTestFailed(HostError):
+class SelfTestFailed(CommandError):
     """The device answers, and does something wrong."""
 
 
-class VersionMismatch(HostError):
+class VersionMismatch(CommandError):
     """Host and firmware, or host and gateware, do not fit together."""
 
 
@@ -47,17 +40,17 @@ class AllocationError(UsageError):
     """The device's data region is too small for what is asked."""
 
 
-class DeviceTimeout(HostError):
+class DeviceTimeout(CommandError):
     """The device is reachable but did not do in time what was waited for."""
 
 
-class DeviceError(HostError):
+class DeviceError(CommandError):
     """A job failed.
 
     Attributes
     ----------
     index  : The job.
-    error  : soc.protocol.Error, or the bare number when this host does not know it.
+    error  : operations.protocol.Error, or the bare number when this host does not know it.
     detail : The offending value, as the error defines it.
     """
     def __init__(self, message, index, error, detail):

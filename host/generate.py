@@ -3,51 +3,237 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""The command generate of stream.py: a model writes text, its SSM blocks on the device."""
+"""Writes text for the command generate of stream.py: opens model and device, generates, shows the text and the rates."""
 
-from host.arguments import number, token_list, utf8
+import os
+import shutil
+import sys
+import time
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from tqdm import tqdm
+
+from host.connect import open_device, requested_config
+from host.device.blocks import DeviceBlocks
+from host.device.maxima import model_geometry
+
+from model.checkpoint import checkpoint_directory, load_checkpoint
+from model.decoder import BitExactBlocks, Decoder, TorchBlocks
+from model.sampling import Sampler, StopStrings
+from model.session import load_session, session_bytes
+from model.tokenizer import TextStream, load_tokenizer
+
+from tools.errors import UsageError
+from tools.files import check_writable, save_json, write_atomically
 
 # Constants ----------------------------------------------------------------------------------------
 
-BLOCKS = ("device", "model", "float16", "float32") # What runs the SSM blocks.
+HOST_BLOCKS = { # What runs the SSM blocks, beside the device.
+    "model"   : lambda config, args: BitExactBlocks(config, args.seed if args.rounding == "stochastic" else None),
+    "float16" : lambda config, args: TorchBlocks(config, torch.float16),
+    "float32" : lambda config, args: TorchBlocks(config, torch.float32),
+}
 
-# Command Line -------------------------------------------------------------------------------------
+# Text ---------------------------------------------------------------------------------------------
 
-def add_generate_arguments(parser):
-    """Add the options of generate; those of the device come on top."""
-    parser.add_argument("--model",  default="tiny", metavar="DIR",
-        help="Folder of a checkpoint, or tiny: the model in this repository (default: %(default)s).")
-    parser.add_argument("--tokenizer", metavar="FILE",
-        help="A tokenizer.json, of a checkpoint that comes without one (default: the folder's).")
-    prompt = parser.add_mutually_exclusive_group()
-    prompt.add_argument("--prompt", type=utf8, default="", metavar="TEXT", help="What the text begins with.")
-    prompt.add_argument("--prompt-tokens", type=token_list, metavar="1,2,3",
-        help="What it begins with, as tokens; without a tokenizer, the text is shown as numbers too.")
-    parser.add_argument("--tokens", type=number(int, "an integer", 0), default=100, metavar="N",
-        help="How many to generate at most (default: %(default)s).")
-    parser.add_argument("--temperature", type=number(float, "a finite number", 0), default=0.0, metavar="T",
-        help="Above 0: tokens are drawn, the more freely the higher it is. 0: always the likeliest (default: %(default)s).")
-    parser.add_argument("--top-k",  type=number(int, "an integer", 0), default=0, metavar="K",
-        help="Draw from the K likeliest tokens only; 0: from all (default: %(default)s).")
-    parser.add_argument("--top-p",  type=number(float, "a number", 0, 1), default=1.0, metavar="P",
-        help="Draw from the likeliest tokens only that together have probability P (default: %(default)s).")
-    parser.add_argument("--seed",   type=number(int, "an integer", 0, 2**32 - 1), default=0,
-        help="Of the draws, and of stochastic rounding (default: %(default)s).")
-    parser.add_argument("--repetition-penalty", type=number(float, "a number", 0.01, 100), default=1.0, metavar="R",
-        help="Above 1: tokens that were there before become less likely (default: %(default)s).")
-    parser.add_argument("--stop",   action="append", type=utf8, default=[], metavar="TEXT",
-        help="End before this text; may be given several times.")
-    parser.add_argument("--stop-token", action="append", type=number(int, "an integer", 0), default=[], metavar="ID",
-        help="End before this token, as before those that the checkpoint names; may be given several times.")
-    parser.add_argument("--blocks", choices=BLOCKS, default=BLOCKS[0],
-        help="What runs the SSM blocks: the device, or on the host its bit-accurate model or PyTorch "
-             "(default: %(default)s).")
-    parser.add_argument("--load-session", metavar="FILE", help="Go on from a saved session; the prompt continues its text.")
-    parser.add_argument("--save-session", metavar="FILE", help="Save the session at the end, with the state of all layers.")
+class Screen:
+    """Shows text as it comes; on a terminal in lines, the last one above a line with the live rate, else as it is."""
+    def __init__(self, total):
+        self.live  = sys.stdout.isatty() and sys.stderr.isatty()
+        self.line  = ""
+        options    = {"file": sys.stderr, "leave": False, "dynamic_ncols": True}
+        self.below = tqdm(total=total, unit="token", position=1, disable=not sys.stderr.isatty(),
+            bar_format="[{n_fmt}/{total_fmt} tokens, {rate_fmt}{postfix}]", **options)
+        self.last  = tqdm(position=0, bar_format="{desc}", disable=not self.live, **options)
 
-# Command ------------------------------------------------------------------------------------------
+    def write(self, text):
+        if not self.live:
+            print(text, end="", flush=True)
+            return
+        width      = shutil.get_terminal_size().columns - 1
+        self.line += text
+        while "\n" in self.line or len(self.line) > width:
+            end   = self.line.find("\n", 0, width + 1)
+            if end < 0:
+                end = self.line.rfind(" ", 0, width)
+            whole = end < 0 # A word as long as the line.
+            self.last.write(self.line[:width if whole else end], file=sys.stdout)
+            self.line = self.line[width if whole else end + 1:]
+        self.last.set_description_str(self.line)
 
-def generate(args):
-    """Let a model write text."""
-    from host.writer import write # PyTorch takes seconds to load: for this command only.
-    write(args)
+    def rate(self, figures):
+        """Count a token, and show what it costs."""
+        self.below.set_postfix_str(figures, refresh=False)
+        self.below.update()
+
+    def close(self):
+        self.last.close()
+        self.below.close()
+        print(self.line)
+
+# Rates --------------------------------------------------------------------------------------------
+
+@dataclass
+class Meter:
+    """Counts what tokens cost, from its making on."""
+    decoder  : Decoder
+    clock_hz : int = 0
+
+    def __post_init__(self):
+        self.start         = time.monotonic()
+        self.first         = len(self.decoder.tokens)
+        self.block_cycles  = getattr(self.decoder.blocks, "cycles",  0)
+        self.block_seconds = getattr(self.decoder.blocks, "seconds", 0)
+
+    def summary(self):
+        """Tokens, and their rates, ready for JSON."""
+        blocks  = self.decoder.blocks
+        tokens  = len(self.decoder.tokens) - self.first
+        seconds = time.monotonic() - self.start
+        summary = {"tokens": tokens, "seconds": seconds, "tokens_per_second": tokens/seconds if seconds else 0.0}
+        if self.clock_hz and tokens:
+            cycles   = blocks.cycles - self.block_cycles
+            summary |= {
+                "cycles_per_token"         : cycles/tokens,
+                "block_tokens_per_second"  : tokens*self.clock_hz/cycles, # The blocks alone, by the device's clock.
+                "share_in_block"           : (blocks.seconds - self.block_seconds)/seconds,
+            }
+        return summary
+
+
+def device_text(summary):
+    """The figures of a Meter that only a device has, in a few words."""
+    if "cycles_per_token" not in summary:
+        return ""
+    return f"{summary['cycles_per_token']:.0f} cycles a token, {summary['share_in_block']:.0%} of the time in the blocks"
+
+# Generation ---------------------------------------------------------------------------------------
+
+def generate_tokens(decoder, sampler, tokens, stop_tokens=()):
+    """Yield up to `tokens` tokens, each taken by the decoder before. Ends at a token of `stop_tokens`."""
+    for _ in range(tokens):
+        token = sampler(decoder.logits, decoder.tokens)
+        if token in stop_tokens:
+            return
+        decoder.take([token])
+        yield token
+
+
+@contextmanager
+def open_blocks(args, config):
+    """Context manager: (blocks, the device's Info or None), as the options say."""
+    if args.blocks != "device":
+        yield HOST_BLOCKS[args.blocks](config, args), None
+        return
+    model_geometry(requested_config(args), config.layer) # Before a simulation is built.
+    with open_device(args, args.log) as device:
+        yield DeviceBlocks(device, config, args.seed), device.info
+
+
+def read_prompt(args, tokenizer):
+    """The prompt's tokens. One that goes on from a session may be empty, and begins no text."""
+    if args.prompt_tokens is not None:
+        return args.prompt_tokens
+    prompt = tokenizer.encode(args.prompt, continuing=args.load_session is not None)
+    if not prompt and args.load_session is None:
+        raise UsageError("--prompt must be a text to begin with, is missing: give one, --prompt-tokens, or --load-session.")
+    return prompt
+
+
+def write(args):
+    """Let a model write text, as the options of host/commands/generate.py say.
+
+    Raises
+    ------
+    CommandError : an option, a file or the model is wrong; the device or the link failed.
+    """
+    torch.set_num_threads(1) # The simulation needs the processor more; and the bits do not depend on the machine's cores.
+    if args.top_p == 0:
+        raise UsageError("--top-p must be a number above 0, up to 1, is 0.")
+    if args.save_session is not None:
+        check_writable(args.save_session, args.json)
+    if args.load_session is not None and not os.path.exists(args.load_session):
+        raise UsageError(f"{args.load_session or repr('')}: must be a session, there is none.")
+    try:
+        stop      = StopStrings(args.stop)
+        directory = checkpoint_directory(args.model)
+        network   = load_checkpoint(directory)
+        tokenizer = load_tokenizer(directory, network.config.vocab_size, args.tokenizer)
+        prompt    = read_prompt(args, tokenizer)
+        if prompt:
+            network.check_tokens(prompt)
+        if args.stop_token:
+            network.check_tokens(args.stop_token)
+        with open_blocks(args, network.config) as (blocks, info):
+            decoder = Decoder(network, blocks)
+            if args.load_session is not None:
+                load_session(decoder, args.load_session)
+            summary = _write_text(args, decoder, tokenizer, prompt, stop, info)
+            if args.save_session is not None:
+                session = session_bytes(decoder)
+                write_atomically(args.save_session, lambda file: file.write(session))
+    except ValueError as error: # CheckpointError is one.
+        raise UsageError(str(error)) from error
+    save_json(args.json, summary)
+
+
+def _write_text(args, decoder, tokenizer, prompt, stop, info):
+    """Take the prompt, generate, show the text. Returns the summary."""
+    sampler = Sampler(args.temperature, args.top_k, args.top_p, args.seed, args.repetition_penalty)
+    stream  = TextStream(tokenizer)
+    screen  = Screen(args.tokens)
+    clock   = info.clock_hz if info else 0
+    text    = ""
+
+    def show(piece):
+        nonlocal text
+        text += piece
+        screen.write(piece)
+
+    try:
+        stream(decoder.tokens) # A session's text was shown when it was written.
+        screen.write(stream(prompt))
+        if args.prompt_tokens is None: # A text ends with a whole character.
+            screen.write(stream.flush())
+        prefill = Meter(decoder, clock)
+        if prompt:
+            decoder.prefill(prompt)
+        prefill = prefill.summary()
+        meter   = Meter(decoder, clock)
+        ends    = (*decoder.network.config.stop_tokens, *tokenizer.stop_tokens, *args.stop_token)
+        for token in generate_tokens(decoder, sampler, args.tokens, ends):
+            show(stop(stream([token])))
+            screen.rate(device_text(meter.summary()))
+            if stop.found:
+                break
+        if not stop.found:
+            show(stop(stream.flush()))
+        show(stop.flush())
+        decode = meter.summary()
+    finally:
+        screen.close()
+    for name, figures in (("prompt", prefill), ("text", decode)):
+        if figures["tokens"]:
+            print(f"{name}: {figures['tokens']} tokens, {figures['tokens_per_second']:.2f} token/s", file=sys.stderr,
+                end=f"; {device_text(figures)}\n" if info else "\n")
+    if info and decode["tokens"]:
+        print(f"the blocks alone, at {clock/1e6:g} MHz: {decode['block_tokens_per_second']:.1f} token/s", file=sys.stderr)
+    generated = decoder.tokens[len(decoder.tokens) - decode["tokens"]:]
+    return {
+        "model"            : args.model,
+        "layers"           : decoder.network.config.n_layer,
+        "blocks"           : args.blocks,
+        "transport"        : args.transport if info else None,
+        "clock_hz"         : info.clock_hz  if info else None,
+        "lanes"            : info.lanes     if info else None,
+        "prompt_tokens"    : prompt,
+        "generated_tokens" : generated,
+        "generated"        : generated, # Its name before.
+        "text"             : text,
+        "prefill"          : prefill,
+        "decode"           : decode,
+    }

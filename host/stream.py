@@ -12,24 +12,24 @@ exit codes: 0 done; 1 the device or the link failed; 2 an option, a file or a ca
 """
 
 import argparse
-import os
 import sys
 import traceback
 
-sys.path[:0] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
-
-import environment # First: the others need it.
-
 import shtab
 
-from host.arguments import Parser
-from host.checks import add_bench_arguments, bench, selftest
-from host.commands import add_discover_arguments, add_run_arguments, discover, info, reset, run
+from host.commands.bench import add_bench_arguments, bench
+from host.commands.discover import add_discover_arguments, discover
+from host.commands.generate import add_generate_arguments, generate
+from host.commands.info import info
+from host.commands.load import add_load_arguments, load
+from host.commands.reset import reset
+from host.commands.run import add_run_arguments, run
+from host.commands.selftest import selftest
 from host.connect import add_device_arguments
-from host.files import check_writable
-from host.generate import add_generate_arguments, generate
-from host.loading import add_load_arguments, load
-from host.main import run_command
+
+from tools.arguments import Parser
+from tools.command import run_command
+from tools.files import check_writable
 
 # Constants ----------------------------------------------------------------------------------------
 

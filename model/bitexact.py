@@ -31,7 +31,7 @@ odd", IEEE Transactions on Computers 57(4), 2008).
 
 import numpy as np
 
-from cores.ssm.config import (HASH_CONSTANT, HASH_LANES, HASH_ROUNDS, HASH_WORD_BITS, RANDOM_BITS, SEED_STRIDE)
+from operations.config import HASH_CONSTANT, HASH_LANES, HASH_ROUNDS, HASH_WORD_BITS, RANDOM_BITS, SEED_STRIDE
 
 # Helpers ------------------------------------------------------------------------------------------
 

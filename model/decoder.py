@@ -20,11 +20,11 @@ An implementation of the blocks has::
 import numpy as np
 import torch
 
-from cores.ssm.config import SEED_STRIDE
-
 from model.bitexact import ssm_block
 from model.case import to_case
 from model.ssm import ssm_recurrence
+
+from operations.config import SEED_STRIDE
 
 # Constants ----------------------------------------------------------------------------------------
 

@@ -5,23 +5,18 @@
 
 """Writes the logits of the PyTorch reference for any checkpoint: float32 (T, vocabulary), as .npy."""
 
-import os
 import sys
-
-sys.path[:0] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
-
-import environment # First: the others need it.
 
 import numpy as np
 import torch
 
-from host.arguments import Parser, token_list
-from host.files import check_writable, write_atomically
-from host.errors import HostError
-from host.main import run_command
-
 from model.checkpoint import load_checkpoint
 from model.decoder import check_finite
+
+from tools.arguments import Parser, token_list
+from tools.command import run_command
+from tools.errors import CommandError
+from tools.files import check_writable, write_atomically
 
 # Main ---------------------------------------------------------------------------------------------
 
@@ -50,7 +45,7 @@ def write_logits(arguments):
 
 
 def main(arguments=None):
-    return run_command("logits.py", lambda: write_logits(arguments), (HostError, ValueError))
+    return run_command("logits.py", lambda: write_logits(arguments), (CommandError, ValueError))
 
 
 if __name__ == "__main__":

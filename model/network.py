@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from cores.ssm.config import check_range
 from model.reference import Mamba2Config, Mamba2Layer
+
+from operations.config import check_range
 
 # Configuration ------------------------------------------------------------------------------------
 

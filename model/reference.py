@@ -28,8 +28,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cores.ssm.config import check_range
 from model.ssm import BlockInputs, ssd_prefill, ssm_recurrence
+
+from operations.config import check_range
 
 # Configuration ------------------------------------------------------------------------------------
 

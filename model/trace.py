@@ -13,32 +13,28 @@ import argparse
 import os
 import sys
 
-sys.path[:0] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
-
-import environment # First: the others need it.
-
 import numpy as np
 import torch
 
 from matplotlib import colors
 
-from bench import hex as hex_files
-from bench.page import RED, figure, heading, page, paragraph, pyplot, table
-
-from host.arguments import Parser, token_list, utf8
-from host.errors import HostError
-from host.files import check_writable, save_json, write_atomically
-from host.main import run_command
-
 from model.case import save_case
 from model.checkpoint import checkpoint_directory, load_checkpoint
 from model.decoder import Decoder, round_inputs
+from model.hex_files import make_directory, write_token
 from model.ranges import EXPONENTS, TENSORS, TracingBlocks, shapes, stages
 from model.tokenizer import load_tokenizer
 
+from tools.arguments import Parser, token_list, utf8
+from tools.command import run_command
+from tools.errors import CommandError
+from tools.files import check_writable, save_json, write_atomically
+from tools.page import RED, figure, heading, page, paragraph, pyplot, table
+from tools.paths import BUILD
+
 # Constants ----------------------------------------------------------------------------------------
 
-OUTPUT  = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "build", "trace")
+OUTPUT  = str(BUILD/"trace")
 PROMPT  = "In the beginning was the Word, and the Word was with God, and the Word was God."
 LIMITS  = (-24, -14, 16) # FP16: exponents of the least subnormal, of the least normal number, and of what overflows.
 
@@ -133,15 +129,14 @@ def write_cases(blocks, directory):
         path = os.path.join(directory, f"{layer}.npz")
         case = round_inputs(layer, blocks.inputs(layer))
         save_case(path, case)
-        hex_files.write(hex_files.parse_arguments(["write", path, directory, "--layer", str(layer), "--token",
-            str(len(case["x"]) - 1)]))
+        write_token(directory, layer, case, len(case["x"]) - 1)
 
 # Main ---------------------------------------------------------------------------------------------
 
 def trace(args):
     for folder in (args.output, args.cases):
         if folder is not None:
-            hex_files.make_directory(folder)
+            make_directory(folder)
             check_writable(os.path.join(folder, "trace.json")) # As good as any.
     directory = checkpoint_directory(args.model)
     network   = load_checkpoint(directory)
@@ -181,7 +176,7 @@ def parse_arguments(arguments):
 
 def main(arguments=None):
     torch.set_num_threads(1)
-    return run_command("trace.py", lambda: trace(parse_arguments(arguments)), (HostError, ValueError))
+    return run_command("trace.py", lambda: trace(parse_arguments(arguments)), (CommandError, ValueError))
 
 
 if __name__ == "__main__":

@@ -20,8 +20,6 @@ import sys
 
 from pathlib import Path
 
-import environment # First: the others need it.
-
 import torch
 
 from safetensors.torch import save_file

@@ -72,9 +72,5 @@ if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
 fi
 echo "Installing Python packages in .venv/ (once; minutes)"
 [[ -x .venv/bin/python ]] || python3 -m venv .venv
-.venv/bin/python - << 'END' > .venv/requirements.txt
-import tomllib
-print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]))
-END
-.venv/bin/python -m pip install --quiet --disable-pip-version-check -r .venv/requirements.txt
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
 echo "$digest" > "$stamp"

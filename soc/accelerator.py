@@ -9,16 +9,17 @@ from litex.build.generic_platform import ConstraintError
 
 from litex.soc.interconnect import wishbone
 
-from cores.ssm.config import BEAT_BYTES, FIRMWARE_CONSTANTS
-from cores.ssm.memory import SharedPort
+from cores.checksum import Checksum
+from cores.console import Console
+from cores.mailbox import Mailbox
+from cores.memory.arbiter import Arbiter
 from cores.ssm.ssm import COUNTER_BITS, SSM
+from cores.unmapped import Unmapped, UnmappedRegion
+
+from operations.config import BEAT_BYTES, FIRMWARE_CONSTANTS
+from operations.protocol import DATA_OFFSET
 
 from soc.boot import add_boot
-from soc.checksum import add_checksum
-from soc.console import add_console
-from soc.mailbox import add_mailbox
-from soc.protocol import DATA_OFFSET
-from soc.unmapped import add_unmapped
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -81,7 +82,7 @@ def add_ssm(soc, config):
     Parameters
     ----------
     soc    : a LiteX SoC (``SoCCore``).
-    config : :class:`cores.ssm.config.SSMConfig`.
+    config : :class:`operations.config.SSMConfig`.
 
     Raises
     ------
@@ -98,7 +99,7 @@ def add_ssm(soc, config):
         for mode, ports, count, own in (("read", reads, 2, large), ("write", writes, 2 if large else 1, False)):
             for n in range(count + own):
                 target = soc.sdram.crossbar.get_port(mode=mode, data_width=8*BEAT_BYTES)
-                shared = SharedPort(target)
+                shared = Arbiter(target)
                 soc.add_module(name=f"{name}_{mode}_port{n}", module=shared)
                 ports.append(shared.get_port())
             if not own:
@@ -116,17 +117,55 @@ def add_ssm(soc, config):
         soc.add_constant(constant, int(getattr(config, field.name)))
     soc.add_constant("SSM_COUNTER_BITS", COUNTER_BITS)
 
+# Parts --------------------------------------------------------------------------------------------
+
+def add_mailbox(soc, name="mailbox"):
+    """Add a :class:`Mailbox` and its interrupt to a LiteX SoC."""
+    soc.check_if_exists(name)
+    soc.add_module(name=name, module=Mailbox())
+    if soc.irq.enabled:
+        soc.irq.add(name, use_loc_if_exists=True)
+
+
+def add_checksum(soc, name="checksum"):
+    """Add a :class:`Checksum` to a LiteX SoC, on the accelerator's first port to LiteDRAM, or else as a master of its bus.
+
+    The rules of coherency are those of :func:`soc.accelerator.add_ssm`, which is to be called before.
+    """
+    soc.check_if_exists(name)
+    region = soc.bus.regions["main_ram"]
+    if hasattr(soc, "sdram"):
+        port = soc.ssm_read_port0.get_port()
+    else:
+        port = wishbone.Interface(data_width=8*BEAT_BYTES, address_width=32, addressing="word")
+        soc.bus.add_master(name=f"{name}_master", master=port)
+    soc.add_module(name=name, module=Checksum(port, region.origin, region.size))
+
+
+def add_console(soc, name="uart"):
+    """Add a :class:`Console` as the SoC's UART."""
+    soc.check_if_exists(name)
+    soc.add_module(name=name, module=Console())
+    if soc.irq.enabled:
+        soc.irq.add(name, use_loc_if_exists=True)
+
+
+def add_unmapped(soc, name="unmapped"):
+    """Add :class:`Unmapped` to the bus of a LiteX SoC."""
+    soc.add_module(name=name, module=Unmapped(soc.bus, name))
+    soc.bus.add_slave(name=name, slave=getattr(soc, name).bus, region=UnmappedRegion())
+
 # Accelerator --------------------------------------------------------------------------------------
 
 def add_accelerator(soc, config):
     """Add the SSM core and all that firmware and host need beside it: mailbox, boot ROM, checksum unit; and, where the SoC has
     none, a console, and UARTBone on the serial port as the link to the host. The bus then
-    answers at once also where it has nothing (:mod:`soc.unmapped`).
+    answers at once also where it has nothing (:mod:`cores.unmapped`).
 
     Parameters
     ----------
     soc    : a LiteX SoC with its memory, as for :func:`add_ssm`.
-    config : :class:`cores.ssm.config.SSMConfig`.
+    config : :class:`operations.config.SSMConfig`.
 
     Raises
     ------

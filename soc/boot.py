@@ -10,7 +10,7 @@
                                                               +----------- reboot request -------+
 """
 
-from firmware.bootrom import bootrom_image
+from tools.firmware.bootrom import bootrom_image
 
 # Constants ----------------------------------------------------------------------------------------
 

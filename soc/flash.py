@@ -12,29 +12,9 @@ The flash holds the bitstream at 0 and at FLASH_OFFSET the image: length, CRC-32
 to the start of main RAM, where the host would have loaded it.
 """
 
-import os
-
-from litex.soc.software.crcfbigen import insert_crc
-
 from litespi.opcodes import SpiNorFlashOpCodes
 
-# Constants ----------------------------------------------------------------------------------------
-
-# Beyond any bitstream of the boards: those of the a7-35, the ECP5-85 and the a7-100 take 2.2, 2 and 3.8 MB. A multiple of
-# all sector sizes, and below the 16 MiB that an address of three bytes reaches.
-FLASH_OFFSET = 0x40_0000
-
-# Image --------------------------------------------------------------------------------------------
-
-def flash_image(build_dir):
-    """Path of the image in a build's folder."""
-    return os.path.join(build_dir, "firmware", "firmware.fbi")
-
-
-def write_flash_image(build_dir):
-    """Write the image of a build's firmware.bin."""
-    firmware = os.path.join(build_dir, "firmware", "firmware.bin")
-    insert_crc(firmware, fbi_mode=True, o_filename=flash_image(build_dir), little_endian=True)
+from tools.firmware.flash import FLASH_OFFSET
 
 # Integration --------------------------------------------------------------------------------------
 

@@ -13,10 +13,6 @@ import sys
 
 from functools import partial
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-import environment # First: the others need it.
-
 from migen import *
 
 from litedram.modules import MT41K128M16
@@ -29,7 +25,9 @@ from litespi.modules import S25FL128S
 from litex_boards.platforms import digilent_arty
 from litex_boards.targets.digilent_arty import _CRG
 
-from targets.board import ROOT, BoardSoC, TargetError, board_parser, print_written, run, supervised, write_gateware
+from targets.board import BoardSoC, TargetError, board_parser, print_written, run, supervised, write_gateware
+
+from tools.paths import BUILD
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -134,7 +132,7 @@ def main():
         # Without openXC7 there, LiteX can't write its script: Vivado's is written then.
         make_soc   = partial(ArtySoC, variant=args.variant, toolchain="vivado" if missing else toolchain),
         build      = partial(build, toolchain=toolchain, missing=missing),
-        output_dir = os.path.join(ROOT, "build", "arty", args.variant))
+        output_dir = str(BUILD/"arty"/args.variant))
 
 
 if __name__ == "__main__":

@@ -21,25 +21,23 @@ from litex.build.openfpgaloader import OpenFPGALoader
 from litex.soc.integration.builder import Builder
 from litex.soc.integration.soc_core import SoCCore
 
-import processes
-
-from firmware.build import BuildError, build as build_firmware, check_path
-
-from host.arguments import Parser, baudrate, udp_port
-from host.errors import HostError
-from host.main import EXIT_FAILED, run_command
-
 from soc.accelerator import add_accelerator
 from soc.dram import controller_settings
 from soc.etherbone import add_etherbone
-from soc.flash import FLASH_OFFSET, add_flash_boot, flash_image, write_flash_image
+from soc.flash import add_flash_boot
 
 from targets.common import (BIOS_ROM_SIZE, add_config_arguments, add_protect_argument, builder_environment,
     config_from_arguments, cpu_variant)
 
+from tools import processes
+from tools.arguments import Parser, baudrate, udp_port
+from tools.command import EXIT_FAILED, run_command
+from tools.errors import CommandError
+from tools.firmware.build import BuildError, build as build_firmware, check_path
+from tools.firmware.flash import FLASH_OFFSET, flash_image, write_flash_image
+
 # Constants ----------------------------------------------------------------------------------------
 
-ROOT       = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SUPERVISED = "MAMBA2_SUPERVISED" # In the environment of a target that another process watches over.
 
 class TargetError(Exception):
@@ -202,9 +200,9 @@ def run(parser, args, board, make_soc, build, output_dir):
     return 0
 
 
-def supervised(main, program, expected=HostError):
+def supervised(main, program, expected=CommandError):
     """Exit code of a target's `main`, run in a process of its own: nothing of what it starts outlives this one. `expected` is
-    :func:`host.main.run_command`'s."""
+    :func:`tools.command.run_command`'s."""
     if SUPERVISED in os.environ:
         return run_command(program, main, expected)
     command = [sys.executable, *sys.orig_argv[1:]]

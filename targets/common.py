@@ -10,7 +10,7 @@ import sys
 
 from contextlib import contextmanager
 
-from cores.ssm.config import LANES, SSMConfig
+from operations.config import LANES, SSMConfig
 
 # Constants ----------------------------------------------------------------------------------------
 

@@ -16,10 +16,6 @@ import time
 from dataclasses import replace
 from functools import partial
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-import environment # First: the others need it.
-
 from migen import *
 
 from litedram.modules import MT41K256M16
@@ -32,8 +28,10 @@ from litespi.modules import IS25LP256D
 from litex_boards.platforms import lambdaconcept_ecpix5
 from litex_boards.targets.lambdaconcept_ecpix5 import _CRG
 
-from targets.board import ROOT, BoardSoC, TargetError, board_parser, print_written, run, supervised, write_gateware
+from targets.board import BoardSoC, TargetError, board_parser, print_written, run, supervised, write_gateware
 from targets.trellis import REPORT, check_folder, check_timing, clocks, read_report, tools_folder
+
+from tools.paths import BUILD
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -145,7 +143,7 @@ def main():
     return run(parser, args, BOARDS[args.revision],
         make_soc   = ECPIX5SoC,
         build      = partial(build, seed=args.seed),
-        output_dir = os.path.join(ROOT, "build", "ecpix5"))
+        output_dir = str(BUILD/"ecpix5"))
 
 
 if __name__ == "__main__":

@@ -7,23 +7,20 @@
 
 """The simulated SoC: builds it, and runs it for the host's transports."""
 
-import os
 import select
 import shlex
 import sys
 import time
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-import environment # First: the others need it.
-
-from host.arguments import Parser
 from host.connect import SIM_TIMEOUT_SCALE
-from host.main import run_command
 
 from targets.common import add_config_arguments, add_protect_argument, config_from_arguments
-from targets.simulation.build import ROOT, BuildError, build
-from targets.simulation.simulation import Simulation, SimulationError
+
+from tools.arguments import Parser
+from tools.command import run_command
+from tools.paths import ROOT
+from tools.simulation.build import BuildError, build
+from tools.simulation.runner import Simulation, SimulationError
 
 # Command Line -------------------------------------------------------------------------------------
 

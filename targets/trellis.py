@@ -14,7 +14,9 @@ import sys
 
 from collections import namedtuple
 
-from targets.board import ROOT, TargetError
+from targets.board import TargetError
+
+from tools.paths import BUILD
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -34,7 +36,7 @@ def tools_folder():
     ------
     TargetError : a package is missing.
     """
-    folder = os.path.join(ROOT, "build", "tools")
+    folder = str(BUILD/"tools")
     os.makedirs(folder, exist_ok=True)
     for name, command in COMMANDS.items():
         target = os.path.join(os.path.dirname(sys.executable), command)

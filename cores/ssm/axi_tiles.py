@@ -14,10 +14,11 @@ from litex.gen import *
 
 from litex.soc.interconnect import stream
 
-from cores.ssm.axi import AXIReader, AXIWriter, memory_interface
-from cores.ssm.config import BC_SLOTS, BEAT_BYTES
+from cores.memory.axi import AXIReader, AXIWriter, memory_interface
 from cores.ssm.core import command_layout
 from cores.ssm.dma import TileDMA
+
+from operations.config import BC_SLOTS, BEAT_BYTES
 
 # Layouts ------------------------------------------------------------------------------------------
 

@@ -14,14 +14,15 @@ from litex.gen import *
 
 from litex.soc.interconnect import stream
 
-from cores.ssm.config import BEAT_ELEMENTS
+from cores.arith.fp16 import delay
+from cores.memory.region import BLOCK_DEPTH
 from cores.ssm.datapath import Datapath
-from cores.ssm.fp16 import delay
 from cores.ssm.inputs import InputBuffer
-from cores.ssm.memory import BLOCK_DEPTH
 from cores.ssm.resident import ResidentTiles
 from cores.ssm.sequencer import Sequencer
 from cores.ssm.tile import TileBanks
+
+from operations.config import BEAT_ELEMENTS
 
 # Layouts ------------------------------------------------------------------------------------------
 
@@ -45,7 +46,7 @@ def command_layout(config):
 
 # Row Gatherer -------------------------------------------------------------------------------------
 
-class RowGatherer(LiteXModule):
+class Packer(LiteXModule):
     """y elements to beats of 8, the last one of a token padded with zeros. Never stalls; one element a cycle."""
     def __init__(self):
         self.valid  = Signal()
@@ -79,9 +80,9 @@ class SSMCore(LiteXModule):
                           |       | vectors                              |
         state_sink ---> TileBanks -- state -> Datapath - new_state -> TileBanks ---> state_source
         input_sink -> InputBuffer -- x, dt, dA, D, B, C -^    |
-                                                              +-- y -> RowGatherer -> FIFO -> y_source
+                                                              +-- y -> Packer -> FIFO -> y_source
 
-    Streams of 128-bit beats; contents as in :class:`cores.ssm.config.Geometry`:
+    Streams of 128-bit beats; contents as in :class:`operations.ssm.Geometry`:
 
     ============ ====== ================================================================
     command      sink   one a tile, see command_layout
@@ -234,7 +235,7 @@ class SSMCore(LiteXModule):
             datapath.row.eq(delay(self, vector.row, x_cycle)),
             datapath.first.eq(delay(self, vector.first, x_cycle)),
             datapath.last.eq(delay(self, vector.last, x_cycle)),
-            datapath.kill.eq(delay(self, vector.kill, x_cycle)),
+            datapath.mask.eq(delay(self, vector.mask, x_cycle)),
             datapath.x.eq(inputs.x),
             datapath.dt.eq(inputs.dt),
             datapath.dA.eq(inputs.dA),
@@ -271,7 +272,7 @@ class SSMCore(LiteXModule):
         # y: room for a whole token is reserved before it starts. ----------------------------------
         beats = -(-config.max_headdim//BEAT_ELEMENTS)
         depth = max(4*beats, BLOCK_DEPTH)
-        self.gatherer = gatherer = RowGatherer()
+        self.gatherer = gatherer = Packer()
         self.y_fifo   = y_fifo   = stream.SyncFIFO([("data", 128)], depth, buffered=True)
         reserved      = Signal(max=depth + 1)
         start         = Signal()

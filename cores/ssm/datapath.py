@@ -9,14 +9,15 @@ from migen import *
 
 from litex.gen import *
 
-from cores.ssm.accumulator import RowAccumulator
-from cores.ssm.config import RANDOM_BITS
-from cores.ssm.counter_hash import CounterHash
-from cores.ssm.dot import FRACTION_BITS, SPECIAL_LAYOUT, AlignedProduct, DotProduct
-from cores.ssm.fp16 import NORMALISED_BITS, Normaliser, delay
-from cores.ssm.product_sum import TwoProductSum
-from cores.ssm.rounding import INFINITE, NAN, Round
-from cores.ssm.scale import Scale
+from cores.arith.accumulator import RowAccumulator
+from cores.arith.dot import FRACTION_BITS, AlignedProduct, DotProduct
+from cores.arith.exact_product import ExactProduct
+from cores.arith.fp16 import NORMALISED_BITS, Normaliser, delay
+from cores.arith.fused_dot2 import FusedDot2
+from cores.arith.rng import CounterRNG
+from cores.arith.round import INFINITE, NAN, Round
+
+from operations.config import RANDOM_BITS
 
 # Datapath -----------------------------------------------------------------------------------------
 
@@ -26,22 +27,22 @@ class Datapath(LiteXModule):
     ::
 
         cycle            0        9                19               25 + log2(L)
-        x, dt ---------> Scale -> u -+
-        dA -> Normaliser ----------> TwoProductSum -+-> new_state   (x L, hC stage)
+        x, dt ---------> ExactProduct -> u -+
+        dA -> Normaliser ----------> FusedDot2 -+-> new_state   (x L, hC stage)
         state, B (cycle 9) --------> |              |
         C (cycle 19) ------------------------------> DotProduct ---> RowAccumulator -> Round -> y
         x, D ---------> delay ---------------------> AlignedProduct ----^ (skip)
 
     A row's vectors come with growing columns; ``first`` marks the row's first, ``last`` its last: then y of the row
-    appears. With stochastic rounding ``key`` is of the token, ``column`` of the vector. ``kill`` (a bit a lane) takes lanes
+    appears. With stochastic rounding ``key`` is of the token, ``column`` of the vector. ``mask`` (a bit a lane) takes lanes
     beyond the state size out: their new state is +0, they add nothing to y.
 
-    Timing: with valid, row, first, last, kill, x, dt, dA and D of a vector in cycle 0, its state and B are due in cycle
+    Timing: with valid, row, first, last, mask, x, dt, dA and D of a vector in cycle 0, its state and B are due in cycle
     ``state_cycle``, its new state is there and its C is due in cycle ``new_state_cycle``, its y in cycle ``y_cycle``.
     Throughput: a vector a cycle; nothing stalls.
     """
-    state_cycle     = Scale.latency
-    new_state_cycle = Scale.latency + TwoProductSum.latency
+    state_cycle     = ExactProduct.latency
+    new_state_cycle = ExactProduct.latency + FusedDot2.latency
 
     def __init__(self, config):
         lanes      = config.lanes
@@ -53,7 +54,7 @@ class Datapath(LiteXModule):
         self.row   = Signal(max=max(config.max_headdim, 2))
         self.first = Signal()
         self.last  = Signal()
-        self.kill  = Signal(lanes)
+        self.mask  = Signal(lanes)
         self.key    = Signal(32)
         self.column = Signal(max=max(config.max_d_state//lanes, 2))
         self.x     = Signal(16)
@@ -76,7 +77,7 @@ class Datapath(LiteXModule):
         dsp = lanes < 16 and config.dsp_bits == 25
 
         # Operands that all lanes share. -----------------------------------------------------------
-        self.scale      = scale      = Scale(dsp)
+        self.scale      = scale      = ExactProduct(dsp)
         self.normaliser = normaliser = Normaliser()
         self.comb += [
             scale.dt.eq(self.dt),
@@ -84,19 +85,19 @@ class Datapath(LiteXModule):
             normaliser.sink.eq(self.dA),
         ]
         dA   = delay(self, normaliser.source, self.state_cycle)
-        kill = delay(self, self.kill, self.state_cycle)
+        mask = delay(self, self.mask, self.state_cycle)
 
         # State update. ----------------------------------------------------------------------------
         if config.stochastic_rounding:
-            self.hash = hash = CounterHash(lanes, config.max_headdim, config.max_d_state//lanes)
-            wait = self.state_cycle + TwoProductSum.random_cycle - hash.latency
+            self.hash = hash = CounterRNG(lanes, config.max_headdim, config.max_d_state//lanes)
+            wait = self.state_cycle + FusedDot2.random_cycle - hash.latency
             self.comb += [
                 hash.key.eq(delay(self, self.key, wait)),
                 hash.row.eq(delay(self, self.row, wait)),
                 hash.column.eq(delay(self, self.column, wait)),
             ]
         for lane in range(lanes):
-            update = TwoProductSum(config.stochastic_rounding, dsp_shift=dsp, dsp_bits=config.dsp_bits)
+            update = FusedDot2(config.stochastic_rounding, dsp_shift=dsp, dsp_bits=config.dsp_bits)
             if config.stochastic_rounding:
                 self.comb += update.random.eq(hash.source[RANDOM_BITS*lane:RANDOM_BITS*(lane + 1)])
             self.add_module(name=f"update{lane}", module=update)
@@ -105,13 +106,13 @@ class Datapath(LiteXModule):
                 update.b.eq(dA),
                 update.u.eq(scale.source),
                 update.d.eq(self.B[NORMALISED_BITS*lane:NORMALISED_BITS*(lane + 1)]),
-                update.kill.eq(kill[lane]),
+                update.mask.eq(mask[lane]),
                 self.new_state[16*lane:16*(lane + 1)].eq(update.source),
             ]
 
         # Reduction. -------------------------------------------------------------------------------
         self.dot = dot = DotProduct(lanes, dsp_shift=dsp, dsp_bits=config.dsp_bits)
-        self.comb += dot.kill.eq(delay(self, kill, TwoProductSum.latency))
+        self.comb += dot.mask.eq(delay(self, mask, FusedDot2.latency))
         for lane in range(lanes):
             self.comb += [
                 dot.a[lane].eq(self.new_state[16*lane:16*(lane + 1)]),

@@ -14,7 +14,8 @@ from litex.gen import *
 
 from litex.soc.interconnect import stream
 
-from cores.ssm.memory import ADDRESS_BITS
+from cores.memory.bursts import BurstGenerator
+from cores.memory.region import ADDRESS_BITS
 
 # Layouts ------------------------------------------------------------------------------------------
 
@@ -43,25 +44,6 @@ def tagged(layout, tag_bits):
     """A layout with a tag of so many bits; without any, as it is."""
     return layout + ([("tag", tag_bits)] if tag_bits else [])
 
-# Burst --------------------------------------------------------------------------------------------
-
-class Burst(LiteXModule):
-    """A record's address, and its beats less one, to the addresses of its beats; ``last`` with the last. One a cycle."""
-    def __init__(self, length_bits):
-        self.sink   = sink   = stream.Endpoint([("address", ADDRESS_BITS), ("last_beat", length_bits)])
-        self.source = source = stream.Endpoint([("address", ADDRESS_BITS)])
-
-        # # #
-
-        offset = Signal(length_bits)
-        self.comb += [
-            source.valid.eq(sink.valid),
-            source.address.eq(sink.address + offset),
-            source.last.eq(offset == sink.last_beat),
-            sink.ready.eq(source.ready & source.last),
-        ]
-        self.sync += If(source.valid & source.ready, offset.eq(Mux(source.last, 0, offset + 1)))
-
 # State Addresses ----------------------------------------------------------------------------------
 
 class StateAddresses(LiteXModule):
@@ -73,7 +55,7 @@ class StateAddresses(LiteXModule):
 
         # # #
 
-        self.burst = burst = Burst(length_bits)
+        self.burst = burst = BurstGenerator(length_bits)
         omit      = getattr(sink, omit_field)
         last_beat = Signal(length_bits)
         self.comb += [
@@ -100,7 +82,7 @@ class InputAddresses(LiteXModule):
 
         # # #
 
-        self.burst = burst = Burst(length_bits)
+        self.burst = burst = BurstGenerator(length_bits)
         x       = Signal(ADDRESS_BITS)
         bc      = Signal(ADDRESS_BITS)
         tokens  = Signal(16)
@@ -174,7 +156,7 @@ class OutputAddresses(LiteXModule):
 
         # # #
 
-        self.burst = burst = Burst(length_bits)
+        self.burst = burst = BurstGenerator(length_bits)
         y         = Signal(ADDRESS_BITS)
         skip      = Signal(16)
         tokens    = Signal(16)
@@ -235,10 +217,10 @@ class TileDMA(LiteXModule):
 
     ::
 
-        descriptor -+-> InputAddresses  -> MemoryReader -> input_source (to the core)
-                    +-> StateAddresses  -> MemoryReader -> state_source (to the core)
-                    +-> StateAddresses  -> MemoryWriter <- state_sink   (from the core)
-                    +-> OutputAddresses -> MemoryWriter <- y_sink       (from the core)
+        descriptor -+-> InputAddresses  -> DMAReader -> input_source (to the core)
+                    +-> StateAddresses  -> DMAReader -> state_source (to the core)
+                    +-> StateAddresses  -> DMAWriter <- state_sink   (from the core)
+                    +-> OutputAddresses -> DMAWriter <- y_sink       (from the core)
 
     Each of the four works through the descriptors at its own pace: the next tile is loaded while the last one is
     stored. The four masters are given by the caller, who keeps them out of the reset of this module.

@@ -8,19 +8,14 @@
 """Writes the SSM core as stand-alone Verilog, for systems without LiteX.
 
 The configuration is a YAML file, see examples/*.yml: `name` of the module and the file; `memory`, none for AXI4-Streams
-only, axi4 for a core that fetches and stores its tiles itself; and the parameters of cores.ssm.config.SSMConfig.
+only, axi4 for a core that fetches and stores its tiles itself; and the parameters of operations.config.SSMConfig.
 """
 
 import re
-import sys
 
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
-
-sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
-
-import environment # First: the others need it.
 
 import yaml
 
@@ -31,12 +26,13 @@ from litex.gen.fhdl import verilog
 from litex.gen.fhdl.verilog import _ieee_1800_2017_verilog_reserved_keywords as KEYWORDS
 
 from cores.ssm.axi_tiles import AXITiles, descriptor_layout
-from cores.ssm.config import BEAT_BYTES, GATEWARE_VERSION, SSMConfig, check_choice
 from cores.ssm.core import SSMCore, command_layout
 
-from host.arguments import Parser
-from host.errors import UsageError
-from host.files import check_writable, write_atomically
+from operations.config import BEAT_BYTES, GATEWARE_VERSION, SSMConfig, check_choice
+
+from tools.arguments import Parser
+from tools.errors import UsageError
+from tools.files import check_writable, write_atomically
 
 # Constants ----------------------------------------------------------------------------------------
 

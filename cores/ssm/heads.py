@@ -11,9 +11,10 @@ from litex.gen import *
 
 from litex.soc.interconnect import stream
 
-from cores.ssm.config import BC_SLOTS, SEED_STRIDE
+from cores.memory.region import ADDRESS_BITS
 from cores.ssm.core import command_layout
-from cores.ssm.memory import ADDRESS_BITS
+
+from operations.config import BC_SLOTS, SEED_STRIDE
 
 # Layouts ------------------------------------------------------------------------------------------
 
@@ -26,7 +27,7 @@ def tile_layout(config):
 
 # Head Repeater ------------------------------------------------------------------------------------
 
-class HeadRepeater(LiteXModule):
+class HeadExpander(LiteXModule):
     """The tiles of all heads of a block, one a cycle as the queue has ``room``, so that no CPU has to.
 
     ::

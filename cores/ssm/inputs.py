@@ -11,9 +11,10 @@ from litex.gen import *
 
 from litex.soc.interconnect import stream
 
-from cores.ssm.config import BC_SLOTS
-from cores.ssm.fp16 import NORMALISED_BITS, Normaliser
-from cores.ssm.memory import BLOCK_DEPTH
+from cores.arith.fp16 import NORMALISED_BITS, Normaliser
+from cores.memory.region import BLOCK_DEPTH
+
+from operations.config import BC_SLOTS
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -25,7 +26,7 @@ class InputBuffer(LiteXModule):
     """Two slots, each the inputs of one token and head: dt, dA, D, x (P), B and C (N).
 
     The sink takes beats of 8 elements: the x record, then the BC record of a token (see
-    :class:`cores.ssm.config.Geometry`), token after token. B is normalised on its way in, for the state update. ``tile``
+    :class:`operations.ssm.Geometry`), token after token. B is normalised on its way in, for the state update. ``tile``
     says how many tokens a tile has, and whether their B and C are those of the tile before: then these do not come again.
     For that B and C have slots of their own, BC_SLOTS of them, taken in turn.
 

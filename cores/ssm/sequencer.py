@@ -50,7 +50,7 @@ class Sequencer(LiteXModule):
         self.row         = Signal(max=max(config.max_headdim, 2))
         self.column      = Signal(max=columns)
         self.address     = Signal(max=max(config.max_tile_words, 2))
-        self.kill        = Signal(lanes)
+        self.mask        = Signal(lanes)
         self.first       = Signal() # First column.
         self.last        = Signal() # Last column.
         self.row_last    = Signal() # Last row.
@@ -142,7 +142,7 @@ class Sequencer(LiteXModule):
             self.first.eq(self.column == 0),
             self.last.eq(self.column == last_column),
             self.row_last.eq(self.row == last_row),
-            [self.kill[lane].eq(remaining <= lane) for lane in range(lanes)],
+            [self.mask[lane].eq(remaining <= lane) for lane in range(lanes)],
         ]
         self.sync += [
             If(self.valid,

@@ -14,12 +14,14 @@ from litex.soc.interconnect.csr import *
 from litex.soc.interconnect.csr_eventmanager import *
 from litex.soc.integration.doc import AutoDoc, ModuleDoc
 
-from cores.ssm.config import BEAT_BYTES, GATEWARE_VERSION
+from cores.memory.dma import DMAReader, DMAWriter
+from cores.memory.interleaved import InterleavedReader, InterleavedWriter
+from cores.memory.region import Region
 from cores.ssm.core import SSMCore, command_layout
 from cores.ssm.dma import TileDMA
-from cores.ssm.heads import ADDRESSES, HeadRepeater
-from cores.ssm.memory import MemoryReader, MemoryWriter, Region
-from cores.ssm.paged import PagedReader, PagedWriter
+from cores.ssm.heads import ADDRESSES, HeadExpander
+
+from operations.config import BEAT_BYTES, GATEWARE_VERSION
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -68,7 +70,7 @@ class SSM(LiteXModule, AutoDoc):
 
     Parameters
     ----------
-    config      : :class:`cores.ssm.config.SSMConfig`.
+    config      : :class:`operations.config.SSMConfig`.
     read_ports  : masters for head tiles, then one for inputs: LiteDRAM native ports or Wishbone interfaces of 128 bits.
     write_ports : masters for head tiles, then one for y, likewise.
     origin, size: the memory region on the bus, in bytes. Nothing outside it is read or written.
@@ -90,7 +92,7 @@ class SSM(LiteXModule, AutoDoc):
 
     All addresses are byte addresses on the bus and, as strides and steps, multiples of 16. A descriptor with an error
     is dropped, with those of the heads after it, and sets a bit in ``errors``; ``control.reset`` clears errors, queue and core.
-    What the records look like is documented in ``cores/ssm/config.py``.
+    What the records look like is documented in ``operations/config.py``.
     """)
         # Information.
         self._version      = CSRStatus(32, description="Gateware version: major[23:16], minor[15:8], patch[7:0].")
@@ -183,12 +185,12 @@ class SSM(LiteXModule, AutoDoc):
         region = Region(origin, size)
         *state_reads,  input_read = read_ports
         *state_writes, y_write    = write_ports
-        self.state_reader = state_reader = (MemoryReader(*state_reads, region) if len(state_reads) == 1 else
-            PagedReader(state_reads, region, page_beats))
-        self.state_writer = state_writer = (MemoryWriter(*state_writes, region) if len(state_writes) == 1 else
-            PagedWriter(state_writes, region, page_beats))
-        self.input_reader = input_reader = MemoryReader(input_read, region)
-        self.y_writer     = y_writer     = MemoryWriter(y_write, region)
+        self.state_reader = state_reader = (DMAReader(*state_reads, region) if len(state_reads) == 1 else
+            InterleavedReader(state_reads, region, page_beats))
+        self.state_writer = state_writer = (DMAWriter(*state_writes, region) if len(state_writes) == 1 else
+            InterleavedWriter(state_writes, region, page_beats))
+        self.input_reader = input_reader = DMAReader(input_read, region)
+        self.y_writer     = y_writer     = DMAWriter(y_write, region)
         readers = (state_reader, input_reader)
         writers = (state_writer, y_writer)
 
@@ -240,7 +242,7 @@ class SSM(LiteXModule, AutoDoc):
         in_flight  = Signal(max=config.queue_depth + 1)
         accept     = Signal()
         errors     = Signal(4)
-        self.heads = heads = HeadRepeater(config)
+        self.heads = heads = HeadExpander(config)
         self.comb += [
             heads.push.eq(self._tile_push.re & ~resetting),
             heads.reset.eq(resetting),

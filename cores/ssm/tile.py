@@ -12,8 +12,8 @@ from litex.gen import *
 
 from litex.soc.interconnect import stream
 
-from cores.ssm.fp16 import delay
-from cores.ssm.memory import BLOCK_DEPTH
+from cores.arith.fp16 import delay
+from cores.memory.region import BLOCK_DEPTH
 
 # Tile Memory --------------------------------------------------------------------------------------
 

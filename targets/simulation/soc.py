@@ -6,7 +6,7 @@
 """The simulated SoC: the Arty's clock, DRAM and CPU, with the accelerator.
 
 Run as a program, with a folder and SimSoC's parameters as JSON, it writes the SoC's Verilog and BIOS there, and to
-sources.json the paths of the Verilog; targets/simulation/build.py does that.
+sources.json the paths of the Verilog; tools/simulation/build.py does that.
 """
 
 import json
@@ -30,7 +30,7 @@ from litedram.phy.model import SDRAMPHYModel
 
 from litespi.modules import S25FL128S
 
-from cores.ssm.config import SSMConfig
+from operations.config import SSMConfig
 
 from soc.accelerator import add_accelerator
 from soc.dram import controller_settings
@@ -40,14 +40,9 @@ from soc.flash import add_flash_boot
 from targets.common import BIOS_ROM_SIZE, builder_environment, cpu_variant
 from targets.simulation.phy import EthernetPHY
 
+from tools.simulation.settings import IP_ADDRESS, MAC_ADDRESS, SYS_CLK_FREQ, UDP_PORT
+
 # Constants ----------------------------------------------------------------------------------------
-
-SYS_CLK_FREQ = 100e6
-
-MAC_ADDRESS  = 0x10e2d5000000
-IP_ADDRESS   = "192.168.1.50"
-HOST_ADDRESS = "192.168.1.100"
-UDP_PORT     = 1234
 
 # Seconds by the SoC's clock after which UARTBone gives up a command: a tenth of a board's, as the clock is that much slower.
 UARTBONE_TIMEOUT = 0.01

@@ -1,0 +1,156 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Memory masters: beats to and from a LiteDRAM native port, or a Wishbone bus where there is no LiteDRAM.
+
+Addresses are those of the bus, in beats (bytes/16). Beats outside the memory region never reach the memory: reads are
+made at its start instead, writes are dropped, and ``out_of_range`` pulses.
+"""
+
+from migen import *
+
+from litex.gen import *
+
+from litex.soc.cores.dma import WishboneDMAReader
+from litex.soc.interconnect import stream
+
+from litedram.common import LiteDRAMNativePort
+
+from cores.memory.region import ADDRESS_BITS, BLOCK_DEPTH, check_width
+
+from operations.config import BEAT_BYTES
+
+# DMA Reader ---------------------------------------------------------------------------------------
+
+class DMAReader(LiteXModule):
+    """A beat of data for each address, in order.
+
+    With ``flush`` no address is taken and what still arrives is thrown away; ``idle`` says that nothing is under way.
+
+    Parameters
+    ----------
+    port   : LiteDRAMNativePort or wishbone.Interface of 128 bits.
+    region : :class:`Region`.
+    depth  : beats that may be under way; from BLOCK_DEPTH on they lie in block RAM.
+    """
+    def __init__(self, port, region, depth=BLOCK_DEPTH):
+        check_width(port)
+        self.sink         = sink   = stream.Endpoint([("address", ADDRESS_BITS)])
+        self.source       = source = stream.Endpoint([("data", 8*BEAT_BYTES)])
+        self.flush        = Signal()
+        self.idle         = Signal()
+        self.beat         = Signal() # Pulse: a beat was asked for.
+        self.out_of_range = Signal()
+
+        # # #
+
+        inside  = Signal()
+        pending = Signal(max=2*depth + 2) # Beats asked for that did not leave yet.
+        leave   = Signal()
+        self.comb += [
+            inside.eq(region.contains(sink.address)),
+            self.out_of_range.eq(self.beat & ~inside),
+            self.idle.eq(pending == 0),
+        ]
+        self.sync += pending.eq(pending + self.beat - leave)
+
+        if isinstance(port, LiteDRAMNativePort):
+            self.fifo = fifo = stream.SyncFIFO(source.description, depth, buffered=depth >= BLOCK_DEPTH)
+            room  = Signal()
+            local = sink.address[:region.bits] # LiteDRAM's addresses start at 0.
+            self.comb += [
+                room.eq(pending < depth),
+                port.cmd.valid.eq(sink.valid & ~self.flush & room),
+                port.cmd.addr.eq(Mux(inside, local, 0)),
+                sink.ready.eq(port.cmd.ready & ~self.flush & room),
+                self.beat.eq(port.cmd.valid & port.cmd.ready),
+                fifo.sink.valid.eq(port.rdata.valid),
+                fifo.sink.data.eq(port.rdata.data),
+                port.rdata.ready.eq(1),
+            ]
+            data = fifo.source
+        else:
+            self.reader = reader = WishboneDMAReader(port, endianness="big", fifo_depth=depth) # Bytes stay in place.
+            self.comb += [
+                reader.sink.valid.eq(sink.valid & ~self.flush),
+                reader.sink.address.eq(Mux(inside, sink.address, region.origin)),
+                sink.ready.eq(reader.sink.ready & ~self.flush),
+                self.beat.eq(reader.sink.valid & reader.sink.ready),
+            ]
+            data = reader.source
+        self.comb += [
+            source.valid.eq(data.valid & ~self.flush),
+            source.data.eq(data.data),
+            data.ready.eq(source.ready | self.flush),
+            leave.eq(data.valid & data.ready),
+        ]
+
+# DMA Writer ---------------------------------------------------------------------------------------
+
+class DMAWriter(LiteXModule):
+    """Writes a beat of data to each address, in order; ``done`` pulses when a beat marked ``last`` is in the memory.
+
+    ``idle`` says that nothing is under way. Parameters as for :class:`DMAReader`.
+    """
+    def __init__(self, port, region, depth=BLOCK_DEPTH):
+        check_width(port)
+        self.sink         = stream.Endpoint([("address", ADDRESS_BITS), ("data", 8*BEAT_BYTES)])
+        self.done         = Signal()
+        self.idle         = Signal()
+        self.beat         = Signal() # Pulse: a beat was written.
+        self.retired      = Signal() # Pulse: a beat was written, or dropped.
+        self.out_of_range = Signal()
+
+        # # #
+
+        # A beat, and whether it lies inside, from registers.
+        self.buffer = buffer = stream.Buffer([("address", ADDRESS_BITS), ("data", 8*BEAT_BYTES), ("inside", 1)])
+        sink   = buffer.source
+        inside = sink.inside
+        self.comb += [
+            self.sink.connect(buffer.sink),
+            buffer.sink.inside.eq(region.contains(self.sink.address)),
+            self.out_of_range.eq(sink.valid & ~inside),
+        ]
+
+        if isinstance(port, LiteDRAMNativePort):
+            # The data waits here until the memory asks for it, three cycles after the command at the earliest. A beat outside
+            # goes the same way, to be dropped in order. Whether there is room comes from a register, a cycle late.
+            self.fifo = fifo = stream.SyncFIFO([("data", 8*BEAT_BYTES), ("drop", 1)], depth, buffered=depth >= BLOCK_DEPTH)
+            room = Signal()
+            self.sync += room.eq(fifo.level < depth - 1)
+            self.comb += [
+                port.cmd.we.eq(1),
+                port.cmd.addr.eq(sink.address[:region.bits]),
+                port.cmd.valid.eq(sink.valid & inside & room),
+                sink.ready.eq((port.cmd.ready | ~inside) & room),
+                fifo.sink.valid.eq(sink.valid & sink.ready),
+                fifo.sink.last.eq(sink.last),
+                fifo.sink.data.eq(sink.data),
+                fifo.sink.drop.eq(~inside),
+
+                port.wdata.valid.eq(fifo.source.valid & ~fifo.source.drop),
+                port.wdata.data.eq(fifo.source.data),
+                port.wdata.we.eq(2**BEAT_BYTES - 1),
+                fifo.source.ready.eq(port.wdata.ready | fifo.source.drop),
+                self.beat.eq(port.wdata.valid & port.wdata.ready),
+                self.retired.eq(fifo.source.valid & fifo.source.ready),
+                self.done.eq(self.retired & fifo.source.last),
+                self.idle.eq(~sink.valid & (fifo.level == 0)),
+            ]
+        else:
+            self.comb += [
+                port.cyc.eq(sink.valid & inside),
+                port.stb.eq(sink.valid & inside),
+                port.we.eq(1),
+                port.sel.eq(2**BEAT_BYTES - 1),
+                port.adr.eq(sink.address),
+                port.dat_w.eq(sink.data),
+                sink.ready.eq(port.ack | ~inside),
+                self.beat.eq(port.cyc & port.ack),
+                self.retired.eq(sink.valid & sink.ready),
+                self.done.eq(self.retired & sink.last),
+                self.idle.eq(~sink.valid),
+            ]

@@ -1,0 +1,74 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""``stream.py bench``: how fast a device's link and its DRAM are."""
+
+import argparse
+import statistics
+import time
+
+import numpy as np
+
+from host.connect import open_device
+from host.device.verified import Checksum
+from host.progress import Progress
+
+from operations.config import BEAT_BYTES
+from operations.protocol import TABLE_OFFSET
+
+from tools.files import save_json
+
+# Constants ----------------------------------------------------------------------------------------
+
+SEED        = 7
+BENCH_BYTES = {True: 128*1024, False: 16*1024*1024} # In the simulation, and on a board.
+ROUND_TRIPS = 32
+
+# Benchmark ----------------------------------------------------------------------------------------
+
+def bench(args):
+    """Measure link and DRAM."""
+    with open_device(args, args.log) as device, Progress() as progress:
+        size    = args.size or BENCH_BYTES[args.transport == "sim"]
+        data    = np.random.default_rng(SEED).bytes(size)
+        address = device.allocate(size, "the benchmark")
+        summary = {"transport": device.transport.name, "bytes": size, "clock_hz": device.info.clock_hz}
+        for what, move in (
+            ("write", lambda: device.upload(address, data, progress.meter("write", size), resume=False)),
+            ("read",  lambda: device.download(address, size, progress.meter("read", size)))):
+            start   = time.perf_counter(), device.cycles()
+            move()
+            seconds, cycles = time.perf_counter() - start[0], device.cycles() - start[1]
+            summary |= {f"{what}_bytes_per_second": size/seconds, f"{what}_cycles": cycles}
+        trips = []
+        for _ in range(ROUND_TRIPS):
+            start = time.perf_counter()
+            device.read(address, 4)
+            trips.append(time.perf_counter() - start)
+        region = size//BEAT_BYTES*BEAT_BYTES
+        cycles = device.run(Checksum(address, region, region, device.ram + TABLE_OFFSET)).cycles
+        summary |= {"round_trip_seconds": statistics.median(trips), "dram_read_cycles": cycles,
+            "dram_read_share": region/BEAT_BYTES/cycles}
+    save_json(args.json, summary)
+    print(f"{size} bytes by {summary['transport']}, checked by CRCs that the device computes")
+    for what in ("write", "read"):
+        cycles = summary[f"{what}_cycles"]
+        print(f"  {what:<10} {summary[f'{what}_bytes_per_second']/1e6:.3f} MB/s by the clock on the wall; {cycles} of the "
+            f"device's cycles, {size/cycles*summary['clock_hz']/1e6:.2f} MB/s at {summary['clock_hz']/1e6:g} MHz")
+    print(f"  round trip {1e3*summary['round_trip_seconds']:.2f} ms, median of {ROUND_TRIPS}")
+    print(f"  DRAM       {region} bytes read by the device in {summary['dram_read_cycles']} cycles, "
+        f"{summary['dram_read_share']:.0%} of a beat of {BEAT_BYTES} bytes a cycle")
+
+
+def add_bench_arguments(parser):
+    parser.add_argument("--size", type=size_argument, metavar="BYTES",
+        help=f"Bytes to move (default: {BENCH_BYTES[True]} in the simulation, {BENCH_BYTES[False]} on a board).")
+
+
+def size_argument(text):
+    """A number of bytes, for argparse."""
+    if not text.isdecimal() or not 4096 <= int(text) <= 2**27 or int(text) % BEAT_BYTES:
+        raise argparse.ArgumentTypeError(f"must be a multiple of {BEAT_BYTES} from 4096 to {2**27}, is {text!r}.")
+    return int(text)

@@ -1,0 +1,53 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""The command generate of stream.py: a model writes text, its SSM blocks on the device."""
+
+from tools.arguments import number, token_list, utf8
+
+# Constants ----------------------------------------------------------------------------------------
+
+BLOCKS = ("device", "model", "float16", "float32") # What runs the SSM blocks.
+
+# Command Line -------------------------------------------------------------------------------------
+
+def add_generate_arguments(parser):
+    """Add the options of generate; those of the device come on top."""
+    parser.add_argument("--model",  default="tiny", metavar="DIR",
+        help="Folder of a checkpoint, or tiny: the model in this repository (default: %(default)s).")
+    parser.add_argument("--tokenizer", metavar="FILE",
+        help="A tokenizer.json, of a checkpoint that comes without one (default: the folder's).")
+    prompt = parser.add_mutually_exclusive_group()
+    prompt.add_argument("--prompt", type=utf8, default="", metavar="TEXT", help="What the text begins with.")
+    prompt.add_argument("--prompt-tokens", type=token_list, metavar="1,2,3",
+        help="What it begins with, as tokens; without a tokenizer, the text is shown as numbers too.")
+    parser.add_argument("--tokens", type=number(int, "an integer", 0), default=100, metavar="N",
+        help="How many to generate at most (default: %(default)s).")
+    parser.add_argument("--temperature", type=number(float, "a finite number", 0), default=0.0, metavar="T",
+        help="Above 0: tokens are drawn, the more freely the higher it is. 0: always the likeliest (default: %(default)s).")
+    parser.add_argument("--top-k",  type=number(int, "an integer", 0), default=0, metavar="K",
+        help="Draw from the K likeliest tokens only; 0: from all (default: %(default)s).")
+    parser.add_argument("--top-p",  type=number(float, "a number", 0, 1), default=1.0, metavar="P",
+        help="Draw from the likeliest tokens only that together have probability P (default: %(default)s).")
+    parser.add_argument("--seed",   type=number(int, "an integer", 0, 2**32 - 1), default=0,
+        help="Of the draws, and of stochastic rounding (default: %(default)s).")
+    parser.add_argument("--repetition-penalty", type=number(float, "a number", 0.01, 100), default=1.0, metavar="R",
+        help="Above 1: tokens that were there before become less likely (default: %(default)s).")
+    parser.add_argument("--stop",   action="append", type=utf8, default=[], metavar="TEXT",
+        help="End before this text; may be given several times.")
+    parser.add_argument("--stop-token", action="append", type=number(int, "an integer", 0), default=[], metavar="ID",
+        help="End before this token, as before those that the checkpoint names; may be given several times.")
+    parser.add_argument("--blocks", choices=BLOCKS, default=BLOCKS[0],
+        help="What runs the SSM blocks: the device, or on the host its bit-accurate model or PyTorch "
+             "(default: %(default)s).")
+    parser.add_argument("--load-session", metavar="FILE", help="Go on from a saved session; the prompt continues its text.")
+    parser.add_argument("--save-session", metavar="FILE", help="Save the session at the end, with the state of all layers.")
+
+# Command ------------------------------------------------------------------------------------------
+
+def generate(args):
+    """Let a model write text."""
+    from host.generate import write # PyTorch takes seconds to load: for this command only.
+    write(args)

@@ -1,0 +1,452 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""The device: its memory, its firmware, its jobs. The same calls whether a board or the simulation answers.
+
+    with Etherbone("192.168.1.50") as transport:
+        device = Device(transport, CSRMap.from_csv("csr.csv"))
+        device.boot("firmware.bin")
+        index  = device.submit(Job(Opcode.SELFTEST))
+        result = device.wait(index)
+"""
+
+import hashlib
+import time
+
+from collections import namedtuple
+from dataclasses import astuple, dataclass
+
+import numpy as np
+
+from host.device import verified
+from host.errors import AllocationError, DeviceError, DeviceTimeout, VersionMismatch
+
+from operations.config import BEAT_BYTES, GATEWARE_VERSION, SSMConfig, ceil_multiple
+from operations.protocol import (FIRMWARE_OFFSET, FIRMWARE_SIZE, INFO_MAGIC, INFO_OFFSET, INFO_WORDS, JOB_BYTES,
+    JOB_REQUEST_WORDS, JOB_WORDS, PROTOCOL_VERSION, RING_ENTRIES, STAMP_OFFSET, Capability, Error, Opcode, Status)
+
+from tools.errors import UsageError
+
+# Constants ----------------------------------------------------------------------------------------
+
+COUNTERS  = ("cycles", "lane_busy", "wait_state", "wait_input", "wait_output", "wait_descriptor", "read_beats",
+    "write_beats", "port_cycles")
+
+GATEWARE  = (GATEWARE_VERSION >> 16, GATEWARE_VERSION >> 8 & 0xff) # Major and minor version that this host knows.
+REBOOT    = 0xffff_ffff # In mailbox_boot: back to the boot ROM, which clears it.
+PATIENCE  = 10.0 # Seconds the host waits for anything, besides the time the device needs by its own clock, which is
+BOOT_TIME = 1.0  # at most so many seconds from reset to the boot ROM, or from there to a ready firmware.
+
+# Info ---------------------------------------------------------------------------------------------
+
+class Info(namedtuple("Info", INFO_WORDS)):
+    """The firmware's info block (see operations.protocol.INFO_WORDS)."""
+
+    @property
+    def config(self):
+        """What the gateware can run, as an SSMConfig."""
+        return SSMConfig(lanes=self.lanes, max_headdim=self.max_headdim, max_d_state=self.max_d_state,
+            max_heads=self.max_heads, max_groups=self.max_groups, max_tokens=self.max_tokens,
+            resident_tiles=self.resident_tiles, stochastic_rounding=bool(self.capabilities & Capability.STOCHASTIC_ROUNDING))
+
+    def check(self):
+        """Raise VersionMismatch unless this host can talk to that firmware."""
+        if self.protocol_version != PROTOCOL_VERSION:
+            raise VersionMismatch(f"The firmware speaks protocol version {self.protocol_version}, this host version "
+                f"{PROTOCOL_VERSION}: load the firmware that belongs to this host, or use the host that belongs to it.")
+        if (self.ring_entries, self.job_bytes) != (RING_ENTRIES, JOB_BYTES):
+            raise VersionMismatch(f"The firmware has a ring of {self.ring_entries} x {self.job_bytes} bytes, this host "
+                f"one of {RING_ENTRIES} x {JOB_BYTES}: load the firmware that belongs to this host.")
+        try:
+            self.config
+        except ValueError as error:
+            raise VersionMismatch(f"The firmware describes gateware this host does not know ({error}): use host, "
+                "firmware and gateware of one version.") from error
+
+
+def version_string(version):
+    """ "1.2.3" from 0x00010203."""
+    return f"{version >> 16}.{version >> 8 & 0xff}.{version & 0xff}"
+
+# Jobs ---------------------------------------------------------------------------------------------
+
+@dataclass
+class Job:
+    """What a job asks for (see operations.protocol.JOB_WORDS)."""
+    opcode      : int
+    flags       : int = 0
+    timeout     : int = 0
+    heads       : int = 0
+    headdim     : int = 0
+    d_state     : int = 0
+    groups      : int = 0
+    tokens      : int = 0
+    x_address   : int = 0
+    bc_address  : int = 0
+    y_address   : int = 0
+    state_in    : int = 0
+    state_out   : int = 0
+    first_token : int = 0
+    tile        : int = 0
+    seed        : int = 0
+
+    def words(self, sequence):
+        """The request as the firmware reads it."""
+        return np.array([PROTOCOL_VERSION, sequence, *astuple(self)], np.uint32)
+
+    def cycles(self, lanes):
+        """The cycles the firmware gives it, or a generous estimate of those it takes."""
+        if self.timeout:
+            return self.timeout
+        updates = self.tokens*self.heads*self.headdim*self.d_state
+        tiles   = self.heads*self.headdim*self.d_state
+        return 16*updates//lanes + 16*tiles + 20_000*self.heads + 5_000_000*(self.opcode == Opcode.SELFTEST)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a completed job reports."""
+    index       : int
+    cycles      : int
+    lane_busy   : int
+    read_beats  : int
+    write_beats : int
+    tiles       : int
+
+# Device -------------------------------------------------------------------------------------------
+
+class Device:
+    """Device
+
+    Parameters
+    ----------
+    transport     : :class:`~host.link.transport.Transport`.
+    csr           : :class:`~host.device.csr.CSRMap` of the gateware.
+    timeout_scale : How many times slower than a board the device's clock runs; multiplies the device's share of every
+                    time-out.
+    patience      : Seconds to wait for anything besides that share.
+
+    Attributes
+    ----------
+    info : :class:`Info` of the running firmware, checked; None before :meth:`boot`.
+    """
+    def __init__(self, transport, csr, timeout_scale=1.0, patience=PATIENCE):
+        self.transport     = transport
+        self.csr           = csr
+        self.timeout_scale = timeout_scale
+        self.patience      = patience
+        self.ram           = csr.memories["main_ram"][0]
+        self.info          = None
+        self._next         = 0  # The next address to allocate,
+        self._reserved     = 0  # and the lowest one.
+        self._rung         = 0  # Jobs rung for, modulo 2**32 as all job indices.
+        self._collected    = 0  # Jobs whose results were read.
+        self._jobs         = {} # Jobs not yet collected, by index.
+        self._results      = {} # Collected, not yet asked for: a Result, or the error to raise.
+
+    # Memory ---------------------------------------------------------------------------------------
+
+    def read(self, address, size, progress=None):
+        """`size` bytes from bus address `address` on."""
+        return self.transport.read_bytes(address, size, progress)
+
+    def write(self, address, data, verify=True, progress=None):
+        """Write bytes from bus address `address` on, and read them back unless `verify` is False."""
+        self.transport.write_bytes(address, data, verify, progress)
+
+    def read_csr(self, name):
+        """The value of a CSR of any width."""
+        address, count = self.csr.registers[name]
+        value = 0
+        for word in self.transport.read_words(address, count): # High word first.
+            value = value << 32 | int(word)
+        return value
+
+    def write_csr(self, name, value):
+        """Write a CSR of 32 bits. It need not read as it was written, so nothing is verified."""
+        address, _ = self.csr.registers[name]
+        self.transport.write_words(address, [value], readback=False)
+
+    def cycles(self):
+        """Clock cycles since the device's reset."""
+        self.write_csr("mailbox_latch", 1)
+        return self.read_csr("mailbox_cycles")
+
+    def counters(self):
+        """The accelerator's counters, of one moment: {name: value}. See cores/ssm/ssm.py for what they count."""
+        self.write_csr("ssm_counters_latch", 1)
+        return {name: self.read_csr(f"ssm_counters_{name}") for name in COUNTERS}
+
+    def allocate(self, size, what="memory"):
+        """Bus address of `size` bytes of the data region, aligned to a beat. :meth:`free` gives all back.
+
+        Raises
+        ------
+        AllocationError : names `what`, its size and what is left.
+        """
+        address, end = self._next, self.info.data_base + self.info.data_size
+        size = ceil_multiple(size, BEAT_BYTES)
+        if size > end - address:
+            raise AllocationError(f"{what} of {size} bytes does not fit: {end - address} of {self.info.data_size} "
+                "bytes of the device's data region are free; use fewer tokens.")
+        self._next = address + size
+        return address
+
+    def reserve(self, size):
+        """Keep the first `size` bytes of the data region, which hold what was loaded; gives back all that was allocated."""
+        self._reserved = size
+        self.free()
+
+    def free(self):
+        """Give back all that was allocated."""
+        self._next = ceil_multiple(self.info.data_base + self._reserved, BEAT_BYTES)
+
+    def checksums(self, address, size, block=verified.BLOCK_BYTES):
+        """CRC-32 of each block of the data region; see :func:`host.device.verified.checksums`."""
+        return verified.checksums(self, address, size, block)
+
+    def upload(self, address, data, progress=None, resume=True):
+        """Write to the data region, verified by the device's CRCs; see :func:`host.device.verified.upload`."""
+        return verified.upload(self, address, data, progress, resume)
+
+    def download(self, address, size, progress=None):
+        """Read from the data region, verified likewise; see :func:`host.device.verified.download`."""
+        return verified.download(self, address, size, progress)
+
+    # Firmware -------------------------------------------------------------------------------------
+
+    def boot(self, firmware=None, reload=False):
+        """Have `firmware` running, its info block checked, no job pending.
+
+        Parameters
+        ----------
+        firmware : Path of firmware.bin. None: whatever runs.
+        reload   : Load it even where it is running already.
+
+        Returns
+        -------
+        bool : whether it was loaded.
+
+        Raises
+        ------
+        VersionMismatch : the firmware, or the gateware below it, is of another version than this host, or of another build
+                          than the map of its registers; nothing was written.
+        DeviceTimeout   : the CPU does not reach the boot ROM, or the firmware does not start.
+        UsageError      : `firmware` cannot be read or is too large; or is None, and none runs.
+        """
+        image = None if firmware is None else _read_image(firmware)
+        self.check_gateware()
+        if not reload and self._adopt(image):
+            return False
+        if image is None:
+            raise UsageError("No firmware answers on the device: name one to load (--firmware firmware.bin).")
+        self._enter_boot_rom()
+        self._load(image)
+        self.info = self._read_info()
+        self.info.check()
+        self._start_ring()
+        self.write(self.ram + STAMP_OFFSET, _stamp(image))
+        return True
+
+    def check_gateware(self):
+        """Raise VersionMismatch unless the gateware is what csr.csv describes, and of a version that this host knows.
+
+        It only reads. By the addresses of another gateware, whatever is written next would go to wrong registers.
+        """
+        advice   = "give csr.csv from the folder that the running gateware was built in (--csr-csv), or load that gateware."
+        expected = self.csr.constants.get("config_identifier") or ""
+        if expected and "identifier_mem" in self.csr.bases:
+            words = self.transport.read_words(self.csr.bases["identifier_mem"], len(expected))
+            found = bytes(words.astype(np.uint8)).split(b"\0")[0].decode("ascii", "replace")
+            if found.lower() != expected.lower(): # csr.csv has it in lower case.
+                raise VersionMismatch(f"The gateware's identifier must be {expected!r}, as csr.csv has it, is {found!r}: {advice}")
+        version = self.read_csr("ssm_version")
+        if (version >> 16, version >> 8 & 0xff) != GATEWARE:
+            raise VersionMismatch(f"The gateware's version must be {GATEWARE[0]}.{GATEWARE[1]}.x, reads "
+                f"{version_string(version)} (0x{version:08x}): {advice}")
+        built = self.read_csr("ssm_capabilities")
+        for name, shift, width in (("lanes", 0, 8), ("max_headdim", 8, 10), ("max_d_state", 18, 10)):
+            expected, found = self.csr.constants.get(f"ssm_{name}"), built >> shift & (1 << width) - 1
+            if expected not in (None, found):
+                raise VersionMismatch(f"The gateware's {name} must be {expected}, as csr.csv has it, is {found}: {advice}")
+
+    def _read_info(self):
+        return Info(*map(int, self.transport.read_words(self.ram + INFO_OFFSET, len(INFO_WORDS))))
+
+    def _adopt(self, image):
+        """Use the firmware that runs, if there is one, and if it is `image`."""
+        info = self._read_info()
+        if info.magic != INFO_MAGIC:
+            return False
+        if image is not None and self.read(self.ram + STAMP_OFFSET, len(_stamp(image))) != _stamp(image):
+            return False
+        info.check()
+        self.info = info
+        try: # The block may be left over from before a reset, and jobs from an interrupted host.
+            self._wait_for("the firmware to finish the jobs of an earlier host", self._is_quiet, BOOT_TIME)
+            self._start_ring()
+            self.wait(self.submit(Job(Opcode.NOP)))
+        except (DeviceTimeout, DeviceError):
+            self.info = None
+            return False
+        return True
+
+    def _is_quiet(self):
+        """Whether the firmware has no jobs. A doorbell behind `completed` is a late copy of an earlier one, and asks for none."""
+        return 0 <= (self.read_csr("mailbox_completed") - self.read_csr("mailbox_doorbell")) % 2**32 < 2**31
+
+    def _start_ring(self):
+        """Begin with the job after the last one completed: the firmware counts so, whatever the doorbell reads."""
+        self._rung = self._collected = self.read_csr("mailbox_completed")
+        self._jobs.clear()
+        self._results.clear()
+        self.free()
+
+    def _enter_boot_rom(self):
+        """Bring the CPU to the boot ROM, wherever it is. Only there is the request cleared."""
+        for _ in range(3): # Three times: a request that got lost looks like one that was taken.
+            self.write_csr("mailbox_boot", REBOOT)
+            self._wait_for("the CPU to reach the boot ROM; if it never does, reset the device",
+                lambda: self.read_csr("mailbox_boot") == 0, BOOT_TIME)
+
+    def _load(self, image):
+        if self._read_info().magic == INFO_MAGIC: # Left over from before a reset.
+            self.write(self.ram + INFO_OFFSET, bytes(4))
+        self.write(self.ram + STAMP_OFFSET, bytes(len(_stamp(image))))
+        self.write(self.ram + FIRMWARE_OFFSET, image)
+        for attempt in range(3):
+            self.write_csr("mailbox_boot", self.ram + FIRMWARE_OFFSET)
+            try:
+                self._wait_for("the firmware to start; if it never does, it was built for other gateware",
+                    lambda: self._read_info().magic == INFO_MAGIC, BOOT_TIME)
+                return
+            except DeviceTimeout:
+                if attempt == 2:
+                    raise
+
+    # Jobs -----------------------------------------------------------------------------------------
+
+    def submit(self, job):
+        """Hand a :class:`Job` to the firmware. Waits only while the ring is full. Returns the job's index."""
+        return self.submit_all([job])[0]
+
+    def submit_all(self, jobs):
+        """Hand over several jobs, ringing once for as many as the ring has room for. Returns their indices."""
+        indices = []
+        while len(indices) < len(jobs):
+            while (self._rung - self._collected) % 2**32 >= RING_ENTRIES:
+                self._collect()
+            room = RING_ENTRIES - (self._rung - self._collected) % 2**32
+            for job in jobs[len(indices):len(indices) + room]:
+                index = self._rung
+                # Words are written more than once where the link loses answers, so never those the firmware writes.
+                self.transport.write_words(self._slot(index), job.words(index))
+                self._jobs[index] = job
+                self._rung        = (index + 1) % 2**32
+                indices.append(index)
+            self._ring()
+        return indices
+
+    def wait(self, index, timeout=None):
+        """The :class:`Result` of a submitted job; it can be asked for once.
+
+        Parameters
+        ----------
+        timeout : Seconds by the device's clock; None: what the size of each job waited for suggests.
+
+        Raises
+        ------
+        DeviceError   : the job failed.
+        DeviceTimeout : it did not complete in time.
+        """
+        while index not in self._results:
+            if index not in self._jobs:
+                raise ValueError(f"index must be that of a submitted job not yet waited for, is {index}.")
+            self._collect(timeout)
+        result = self._results.pop(index)
+        if isinstance(result, DeviceError):
+            raise result
+        return result
+
+    def run(self, job, timeout=None):
+        """Submit a job and wait for it."""
+        return self.wait(self.submit(job), timeout)
+
+    def drain(self):
+        """Wait for all submitted jobs and forget their results, so that the memory they use is free again."""
+        while self._collected != self._rung:
+            self._collect()
+        self._results.clear()
+
+    def _slot(self, index):
+        return self.info.ring_base + index % RING_ENTRIES*JOB_BYTES
+
+    def _ring(self):
+        self.write_csr("mailbox_doorbell", self._rung)
+
+    def _collect(self, timeout=None):
+        """Wait for the oldest job that is not collected, and read its result."""
+        index = self._collected
+        job   = self._jobs[index]
+        if timeout is None:
+            timeout = job.cycles(self.info.lanes)/self.info.clock_hz
+        self._wait_for(f"job {index} (opcode {job.opcode})", lambda: self._is_completed(index), timeout)
+        words = dict(zip(JOB_WORDS[JOB_REQUEST_WORDS:], map(int, self.transport.read_words(
+            self._slot(index) + 4*JOB_REQUEST_WORDS, len(JOB_WORDS) - JOB_REQUEST_WORDS))))
+        self._collected = (index + 1) % 2**32
+        del self._jobs[index]
+        self._results[index] = _result(index, words)
+
+    def _is_completed(self, index):
+        completed = self.read_csr("mailbox_completed")
+        if (completed - index - 1) % 2**32 < 2**31:
+            return True
+        if self.read_csr("mailbox_doorbell") != self._rung:
+            self._ring() # It got lost, or a late copy of an earlier one came after it.
+        return False
+
+    def _wait_for(self, what, condition, timeout):
+        """Poll `condition` until it holds; DeviceTimeout after `timeout` seconds by the device's clock."""
+        limit    = self.patience + timeout*self.timeout_scale
+        deadline = time.monotonic() + limit
+        pause    = 0.0005
+        while not condition():
+            if time.monotonic() > deadline:
+                raise DeviceTimeout(f"Waited {limit:.1f} s for {what}.")
+            time.sleep(pause)
+            pause = min(2*pause, 0.02)
+
+# Helpers ------------------------------------------------------------------------------------------
+
+def _read_image(path):
+    try:
+        with open(path, "rb") as file:
+            image = file.read()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot read the firmware ({error.strerror}).") from error
+    if not 0 < len(image) <= FIRMWARE_SIZE:
+        raise UsageError(f"{path}: a firmware must be of 1 to {FIRMWARE_SIZE} bytes, is of {len(image)}.")
+    return image.ljust(ceil_multiple(len(image), 4), b"\0")
+
+
+def _stamp(image):
+    return hashlib.sha256(image).digest()
+
+
+def _result(index, words):
+    """The Result of a job from its result words, or the DeviceError to raise."""
+    if words["result_sequence"] != index or words["status"] not in (Status.DONE, Status.FAILED):
+        return DeviceError(f"Job {index} counts as completed, but its ring entry reports job "
+            f"{words['result_sequence']}, status {words['status']}: another host may be using the device; reset it.",
+            index, None, 0)
+    if words["status"] == Status.FAILED:
+        error = words["error"]
+        if error in Error._value2member_map_:
+            error = Error(error)
+        name = getattr(error, "name", "unknown")
+        return DeviceError(f"Job {index} failed: {name} (error {int(error)}, detail 0x{words['error_detail']:x}).",
+            index, error, words["error_detail"])
+    wide = lambda name: words[f"{name}_high"] << 32 | words[f"{name}_low"]
+    return Result(index, wide("cycles"), wide("lane_busy"), wide("read_beats"), wide("write_beats"), words["tiles"])

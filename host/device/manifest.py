@@ -1,0 +1,263 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""The manifest of what is loaded on a device: named regions of its data region, their hashes, and whose format they have.
+
+As a file it is JSON. On the device it lies at its place in the DRAM map (operations/protocol.py): a header of four words (magic,
+format version, bytes of JSON that follow, their CRC-32), then the same JSON. It is written before the regions, marked as
+incomplete, and once more when they are there; so another host, or the same one after an interruption, knows what the
+device holds, and :func:`load` sends only what is missing.
+"""
+
+import dataclasses
+import hashlib
+import json
+import struct
+import zlib
+
+from dataclasses import dataclass, field
+
+from host.device.maxima import build_advice
+from host.device.verified import Transfer
+from host.errors import AllocationError, IntegrityError, VersionMismatch
+
+from operations.config import BEAT_BYTES, ceil_multiple
+from operations.protocol import MANIFEST_OFFSET, MANIFEST_SIZE, PROTOCOL_VERSION
+from operations.ssm import Geometry
+
+from tools.errors import UsageError
+from tools.files import write_atomically
+
+# Constants ----------------------------------------------------------------------------------------
+
+FORMAT_VERSION = 1
+MAGIC          = 0x4d4d5353 # "SSMM".
+HEADER         = struct.Struct("<4I")
+
+# Region -------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Region:
+    """A part of the data region. Sizes in bytes."""
+    name   : str
+    offset : int # From the start of the data region, a multiple of 16.
+    size   : int
+    sha256 : str
+    crc32  : int # Of its bytes and the zeros that fill the last 16: what the device computes.
+
+# Manifest -----------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is, or is to be, loaded.
+
+    Attributes
+    ----------
+    geometry : {"heads", "headdim", "d_state", "groups", "lanes": int} of the gateware and block that tiles and records were
+               packed for, and whatever else tells models apart.
+    regions  : tuple of :class:`Region`, one behind the other.
+    complete : on the device: all regions were sent and verified.
+    """
+    geometry         : dict
+    regions          : tuple = ()
+    complete         : bool  = False
+    format_version   : int   = FORMAT_VERSION
+    protocol_version : int   = field(default=PROTOCOL_VERSION)
+
+    @classmethod
+    def of(cls, geometry, data):
+        """The manifest of {name: bytes}, placed one behind the other, each at a multiple of 16."""
+        regions, offset = [], 0
+        for name, content in data.items():
+            crc = zlib.crc32(bytes(-len(content) % BEAT_BYTES), zlib.crc32(content))
+            regions.append(Region(name, offset, len(content), hashlib.sha256(content).hexdigest(), crc))
+            offset += ceil_multiple(len(content), BEAT_BYTES)
+        return cls(dict(geometry), tuple(regions))
+
+    @property
+    def size(self):
+        """Bytes of the data region that it takes, from its start."""
+        return max((region.offset + ceil_multiple(region.size, BEAT_BYTES) for region in self.regions), default=0)
+
+    def region(self, name):
+        """The :class:`Region` of a name; UsageError if there is none."""
+        for region in self.regions:
+            if region.name == name:
+                return region
+        raise UsageError(f"The manifest has no region {name}: it has {', '.join(r.name for r in self.regions) or 'none'}.")
+
+    def same_content(self, other):
+        """Whether other says the same, complete or not."""
+        return other is not None and dataclasses.replace(self, complete=other.complete) == other
+
+    # Text -----------------------------------------------------------------------------------------
+
+    def to_json(self):
+        return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text, source):
+        """Parse what :meth:`to_json` wrote; `source` is named in errors.
+
+        Raises
+        ------
+        VersionMismatch : it is of another format or protocol version.
+        UsageError      : it is no manifest.
+        """
+        try:
+            words    = json.loads(text)
+            versions = words["format_version"], words["protocol_version"]
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise UsageError(f"{source}: not a manifest ({error}).") from error
+        for name, version, own in zip(("format", "protocol"), versions, (FORMAT_VERSION, PROTOCOL_VERSION)):
+            if version != own:
+                raise VersionMismatch(f"{source}: {name} version {version}, this host has {own}: load the model again with "
+                    "this host, or use the host that wrote it.")
+        try:
+            regions = tuple(Region(**region) for region in words.pop("regions"))
+            result  = cls(regions=regions, **words)
+            result._check()
+        except (TypeError, ValueError, KeyError) as error:
+            raise UsageError(f"{source}: not a manifest ({error}).") from error
+        return result
+
+    def _check(self):
+        if not isinstance(self.geometry, dict) or not isinstance(self.complete, bool):
+            raise ValueError("geometry or complete is of another type")
+        end = 0
+        for region in self.regions:
+            if not isinstance(region.name, str) or not all(isinstance(value, int) and value >= 0
+                    for value in (region.offset, region.size, region.crc32)):
+                raise ValueError(f"region {region.name!r} has values of another type")
+            if region.offset % BEAT_BYTES or region.offset < end:
+                raise ValueError(f"region {region.name} at offset {region.offset} is misaligned or overlaps the one before")
+            end = region.offset + region.size
+        if len({region.name for region in self.regions}) != len(self.regions):
+            raise ValueError("two regions have the same name")
+
+    # File -----------------------------------------------------------------------------------------
+
+    def save(self, path):
+        """Write the file, whole or not at all."""
+        write_atomically(path, lambda file: file.write(self.to_json().encode() + b"\n"))
+
+    @classmethod
+    def open(cls, path):
+        """Read the file."""
+        try:
+            with open(path) as file:
+                return cls.from_json(file.read(), path)
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{path}: cannot read the manifest ({error}).") from error
+
+    # Device ---------------------------------------------------------------------------------------
+
+    def store(self, device):
+        """Write it to its place in the device's DRAM."""
+        text = self.to_json().encode()
+        if HEADER.size + len(text) > MANIFEST_SIZE:
+            raise UsageError(f"A manifest must be of at most {MANIFEST_SIZE - HEADER.size} bytes, is of {len(text)}: name fewer "
+                "regions.")
+        header = HEADER.pack(MAGIC, FORMAT_VERSION, len(text), zlib.crc32(text))
+        device.write(device.ram + MANIFEST_OFFSET, header + text.ljust(ceil_multiple(len(text), 4), b"\0"))
+
+    @classmethod
+    def fetch(cls, device):
+        """The manifest on the device; None if none was ever written whole. VersionMismatch as :meth:`from_json`."""
+        base = device.ram + MANIFEST_OFFSET
+        magic, version, size, crc = HEADER.unpack(device.read(base, HEADER.size))
+        if magic != MAGIC or size > MANIFEST_SIZE - HEADER.size:
+            return None
+        if version != FORMAT_VERSION:
+            raise VersionMismatch(f"The manifest on the device: format version {version}, this host has {FORMAT_VERSION}: "
+                "load the model again with this host, or use the host that loaded it.")
+        text = device.read(base + HEADER.size, ceil_multiple(size, 4))[:size]
+        return cls.from_json(text, "The manifest on the device") if zlib.crc32(text) == crc else None
+
+    def check(self, info):
+        """Raise unless a device with this :class:`~host.device.device.Info` can hold and run it.
+
+        Raises
+        ------
+        VersionMismatch : the tiles were packed for other lanes, or the geometry is beyond the gateware's maxima.
+        AllocationError : the data region is too small.
+        """
+        lanes = self.geometry.get("lanes", info.lanes)
+        if lanes != info.lanes:
+            raise VersionMismatch(f"The manifest is of a model packed for {lanes} lanes, the gateware has {info.lanes}: "
+                "pack it again for this device.")
+        sizes = {name: self.geometry[name] for name in ("heads", "headdim", "d_state", "groups") if name in self.geometry}
+        if len(sizes) == 4:
+            try:
+                Geometry(info.config, **sizes)
+            except ValueError as error:
+                raise VersionMismatch(f"The gateware cannot run the model of the manifest ({str(error).removesuffix('.')})"
+                    f"{build_advice(info.config, **sizes)}.") from error
+        if self.size > info.data_size:
+            raise AllocationError(f"The regions of the manifest take {self.size} bytes, the device's data region has "
+                f"{info.data_size}: use a smaller model.")
+
+    def verify(self, device):
+        """Names of the regions that are not on the device as they should be: it computes a CRC-32 of each."""
+        wrong = []
+        for region in self.regions:
+            size = ceil_multiple(region.size, BEAT_BYTES)
+            if size and int(device.checksums(device.info.data_base + region.offset, size, size)[0]) != region.crc32:
+                wrong.append(region.name)
+        return wrong
+
+# Load ---------------------------------------------------------------------------------------------
+
+def load(device, manifest, data, progress=None):
+    """Bring what the manifest names to the device, and keep it from being allocated. May be interrupted and called again.
+
+    Parameters
+    ----------
+    data     : {name: bytes} of all regions.
+    progress : called with a number of bytes as they are sent, or found on the device.
+
+    Returns
+    -------
+    :class:`~host.device.verified.Transfer` of all regions: ``moved`` is 0 where all was there.
+
+    Raises
+    ------
+    UsageError     : `data` is not what the manifest says.
+    IntegrityError : the device does not hold what was sent.
+    """
+    manifest.check(device.info)
+    for region in manifest.regions:
+        if hashlib.sha256(data.get(region.name, b"")).hexdigest() != region.sha256:
+            raise UsageError(f"The data of region {region.name} is not what the manifest says: its SHA-256 differs.")
+    try:
+        loaded = Manifest.fetch(device)
+    except (UsageError, VersionMismatch): # Of another host; it is about to be replaced.
+        loaded = None
+    total = Transfer()
+    if not (manifest.same_content(loaded) and loaded.complete):
+        dataclasses.replace(manifest, complete=False).store(device)
+    for region in manifest.regions:
+        total += device.upload(device.info.data_base + region.offset, data[region.name], progress)
+    if wrong := manifest.verify(device):
+        raise IntegrityError(f"After loading, the device's CRC of region {', '.join(wrong)} is not the manifest's: load "
+            "again.")
+    dataclasses.replace(manifest, complete=True).store(device)
+    device.reserve(manifest.size)
+    return total
+
+
+def adopt(device):
+    """The manifest of what an earlier host has loaded, its regions verified and kept from being allocated.
+
+    None if nothing is there, not all of it, or not as it should be: then :func:`load` it.
+    """
+    manifest = Manifest.fetch(device)
+    if manifest is None or not manifest.complete:
+        return None
+    manifest.check(device.info)
+    if manifest.verify(device):
+        return None
+    device.reserve(manifest.size)
+    return manifest

@@ -1,0 +1,259 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Transfers that are verified end to end: the device computes the CRC-32 of each block where it lies in its DRAM.
+
+    upload    which blocks differ? --> send them --> which still differ? --> send those again ...
+    download  read; meanwhile the device computes the CRCs; read again the blocks that differ
+
+The link only has to bring most of the blocks. While a segment is under way, the device checks the one before.
+"""
+
+import zlib
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from host.errors import IntegrityError, VersionMismatch
+
+from operations.config import BEAT_BYTES, ceil_multiple
+from operations.protocol import JOB_REQUEST_WORDS, PROTOCOL_VERSION, TABLE_OFFSET, TABLE_SIZE, Capability, Opcode
+
+# Constants ----------------------------------------------------------------------------------------
+
+BLOCK_BYTES    = 4096 # What is sent again where a bit is wrong. Its CRC costs 0.1 % of the link's bytes.
+SEGMENT_BLOCKS = 256  # Blocks that are sent, or read, in one go.
+ATTEMPTS       = 5    # Times that a block is sent, or read, before the link is given up.
+TABLES         = 2    # Tables on the device: one is read while the next is written.
+TABLE_BLOCKS   = TABLE_SIZE//TABLES//BEAT_BYTES*BEAT_BYTES//4
+
+# Transfer -----------------------------------------------------------------------------------------
+
+@dataclass
+class Transfer:
+    """What a transfer took, in bytes."""
+    size  : int = 0 # Asked for.
+    moved : int = 0 # Sent or read the first time; of an upload, what is not here was right on the device before.
+    again : int = 0 # Sent or read again.
+
+    def __add__(self, other):
+        return Transfer(self.size + other.size, self.moved + other.moved, self.again + other.again)
+
+# Checksums ----------------------------------------------------------------------------------------
+
+@dataclass
+class Checksum:
+    """Job that has the device write the CRC-32 of each block of a region to a table (see operations.protocol.OPERANDS)."""
+    region       : int
+    region_bytes : int
+    block_bytes  : int
+    table        : int
+    timeout      : int = 0
+    opcode       = Opcode.CHECKSUM
+
+    def words(self, sequence):
+        """The request as the firmware reads it."""
+        words = np.zeros(JOB_REQUEST_WORDS, np.uint32)
+        words[:9] = (PROTOCOL_VERSION, sequence, self.opcode, 0, self.timeout, self.region, self.region_bytes,
+            self.block_bytes, self.table)
+        return words
+
+    def cycles(self, lanes):
+        """A generous estimate of the cycles it takes."""
+        return self.timeout or 16*self.region_bytes//BEAT_BYTES + 10_000*(self.region_bytes//self.block_bytes + 1)
+
+
+class _Checks:
+    """Checksums under way, in order: :meth:`start` some blocks, :meth:`result` of the oldest ones."""
+    def __init__(self, device, address, size, block):
+        self.device, self.address, self.size, self.block = device, address, size, block
+        self.started   = 0
+        self.under_way = []
+
+    @property
+    def full(self):
+        return len(self.under_way) == TABLES
+
+    def start(self, first, count):
+        """Have the device compute the CRCs of `count` blocks, TABLE_BLOCKS at most."""
+        table  = self.device.ram + TABLE_OFFSET + self.started%TABLES*TABLE_SIZE//TABLES
+        offset = first*self.block
+        index  = self.device.submit(Checksum(self.address + offset, min(count*self.block, self.size - offset),
+            self.block, table))
+        self.under_way.append((index, first, count, table))
+        self.started += 1
+
+    def result(self):
+        """(first block, CRCs) of the blocks started first."""
+        index, first, count, table = self.under_way.pop(0)
+        self.device.wait(index)
+        return first, self.device.transport.read_words(table, count)
+
+
+def _check(device, address, size, block):
+    if not device.info.capabilities & Capability.CHECKSUM:
+        raise VersionMismatch("The firmware computes no checksums: load the one that belongs to this host.")
+    if block <= 0 or block % BEAT_BYTES:
+        raise ValueError(f"block must be a multiple of {BEAT_BYTES} above 0, is {block}.")
+    base, end = device.info.data_base, device.info.data_base + device.info.data_size
+    if address % BEAT_BYTES or not base <= address <= end - ceil_multiple(size, BEAT_BYTES):
+        raise ValueError(f"address must be a multiple of {BEAT_BYTES}, all bytes in the data region 0x{base:x} to 0x{end:x}, is "
+            f"0x{address:x} with {size} bytes.")
+
+
+def checksums(device, address, size, block=BLOCK_BYTES):
+    """CRC-32 (zlib's) of each block of a part of the data region, as the device computes it: a numpy.uint32 array.
+
+    Parameters
+    ----------
+    address, size : in bytes, multiples of 16.
+    block         : bytes of a block, likewise; the last one may be shorter.
+    """
+    if size % BEAT_BYTES:
+        raise ValueError(f"size must be a multiple of {BEAT_BYTES}, is {size}.")
+    _check(device, address, size, block)
+    blocks = -(-size//block)
+    result = np.zeros(blocks, np.uint32)
+    checks = _Checks(device, address, size, block)
+    for first in range(0, blocks, TABLE_BLOCKS):
+        if checks.full:
+            _store(result, checks)
+        checks.start(first, min(TABLE_BLOCKS, blocks - first))
+    while checks.under_way:
+        _store(result, checks)
+    return result
+
+
+def _store(result, checks):
+    first, crcs = checks.result()
+    result[first:first + len(crcs)] = crcs
+
+
+def block_checksums(data, block=BLOCK_BYTES):
+    """The same of bytes that the host has."""
+    return np.array([zlib.crc32(data[n:n + block]) for n in range(0, len(data), block)], np.uint32)
+
+
+def _runs(mask, limit=SEGMENT_BLOCKS):
+    """(first, count) of the runs of True, cut into pieces of `limit`."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], mask.astype(np.int8), [0]))))
+    for start, end in zip(edges[::2].tolist(), edges[1::2].tolist()):
+        for first in range(start, end, limit):
+            yield first, min(limit, end - first)
+
+
+def _move(checks, wrong, good, move):
+    """Call `move(first, count)` for the blocks that are `wrong`, and mark those whose CRCs are then as `good` says."""
+    def settle():
+        first, crcs = checks.result()
+        wrong[first:first + len(crcs)] = crcs != good(first, len(crcs))
+
+    for first, count in list(_runs(wrong)):
+        move(first, count)
+        if checks.full:
+            settle()
+        checks.start(first, count)
+    while checks.under_way:
+        settle()
+
+
+def _finish(address, wrong, what):
+    if wrong.any():
+        block = address + int(np.flatnonzero(wrong)[0])*BLOCK_BYTES
+        raise IntegrityError(f"{what} {ATTEMPTS} times, {int(wrong.sum())} blocks of {BLOCK_BYTES} bytes still differ, the "
+            f"first at 0x{block:08x}: check the cable, the network and the device's memory.")
+
+def _troubles(device):
+    """Changes when something on the link went wrong."""
+    statistics = device.transport.statistics
+    return statistics.timeouts, statistics.rewrites
+
+# Upload -------------------------------------------------------------------------------------------
+
+def upload(device, address, data, progress=None, resume=True):
+    """Write `data` to the data region, verified by CRCs that the device computes, without reading it back.
+
+    Parameters
+    ----------
+    address  : a multiple of 16.
+    data     : bytes; what is missing of the last 16 is written as zeros.
+    progress : called with a number of bytes as they are sent, or found on the device; they add up to len(data), padded.
+    resume   : ask first which blocks are there and right, as after an interrupted upload, and do not send those.
+
+    Returns
+    -------
+    :class:`Transfer`.
+
+    Raises
+    ------
+    IntegrityError : some blocks are still wrong after ATTEMPTS.
+    """
+    progress = progress or (lambda size: None)
+    data     = bytes(data).ljust(ceil_multiple(len(data), BEAT_BYTES), b"\0")
+    _check(device, address, len(data), BLOCK_BYTES)
+    result = Transfer(len(data))
+    if not data:
+        return result
+    crcs   = block_checksums(data)
+    wrong  = np.ones(len(crcs), bool)
+    if resume:
+        wrong = checksums(device, address, len(data)) != crcs
+        sizes = np.full(len(crcs), BLOCK_BYTES)
+        sizes[-1] = len(data) - (len(crcs) - 1)*BLOCK_BYTES
+        if there := int(sizes[~wrong].sum()):
+            progress(there)
+
+    def send(first, count):
+        part = data[first*BLOCK_BYTES:(first + count)*BLOCK_BYTES]
+        device.transport.load_bytes(address + first*BLOCK_BYTES, part, None if attempt else progress)
+        if attempt:
+            result.again += len(part)
+        else:
+            result.moved += len(part)
+
+    checks   = _Checks(device, address, len(data), BLOCK_BYTES)
+    troubles = _troubles(device)
+    for attempt in range(ATTEMPTS):
+        _move(checks, wrong, lambda first, count: crcs[first:first + count], send)
+        if result.again or _troubles(device) != troubles: # What was damaged in its address has written somewhere else.
+            troubles = _troubles(device)
+            wrong    = checksums(device, address, len(data)) != crcs
+        if not wrong.any():
+            break
+    _finish(address, wrong, "Sent")
+    return result
+
+# Download -----------------------------------------------------------------------------------------
+
+def download(device, address, size, progress=None):
+    """`size` bytes of the data region from `address` on, a multiple of 16, verified by CRCs that the device computes.
+
+    Raises
+    ------
+    IntegrityError : some blocks still differ after ATTEMPTS; also when the device writes them meanwhile.
+    """
+    padded = ceil_multiple(size, BEAT_BYTES)
+    _check(device, address, padded, BLOCK_BYTES)
+    if not size:
+        return b""
+    data   = bytearray(padded)
+    wrong  = np.ones(-(-padded//BLOCK_BYTES), bool)
+    checks = _Checks(device, address, padded, BLOCK_BYTES)
+
+    def receive(first, count):
+        start = first*BLOCK_BYTES
+        end   = min(start + count*BLOCK_BYTES, padded)
+        data[start:end] = device.read(address + start, end - start, None if attempt else progress)
+
+    def crcs(first, count):
+        return block_checksums(data[first*BLOCK_BYTES:(first + count)*BLOCK_BYTES])
+
+    for attempt in range(ATTEMPTS):
+        if not wrong.any():
+            break
+        _move(checks, wrong, crcs, receive)
+    _finish(address, wrong, "Read")
+    return bytes(data[:size])

@@ -1,0 +1,124 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""The SSM block in memory: the sizes of a block, its records, and how tensors are packed into them.
+
+Tensors are ``numpy.float16``; records are ``bytes``.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from operations.config import BEAT_BYTES, BEAT_ELEMENTS, ELEMENT_BYTES, SSMConfig, ceil_multiple, check_range
+
+# Geometry -----------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Geometry:
+    """What a job sets at run time: the sizes of a block and, from them, of its records in DRAM.
+
+    All records start on a beat (16 bytes) and are contiguous. Elements are binary16, little endian.
+
+    ============ =========== ================================================================
+    record       how many    content, in order
+    ============ =========== ================================================================
+    head tile    H           state of a head: word k*P + p holds h[p][k*L .. k*L + L - 1]
+    x record     T*H         dt, dA, D, 5 zeros; then x[0 .. P-1] padded with zeros
+    BC record    T*G         B[0 .. N-1] padded with zeros; then C likewise
+    y record     T*H         y[0 .. P-1] padded with zeros
+    ============ =========== ================================================================
+
+    Raises
+    ------
+    ValueError : names the size, its value and what is allowed.
+    """
+    config  : SSMConfig
+    heads   : int
+    headdim : int
+    d_state : int
+    groups  : int = 1
+
+    def __post_init__(self):
+        check_range("heads",   self.heads,   1, self.config.max_heads)
+        check_range("headdim", self.headdim, 1, self.config.max_headdim)
+        check_range("d_state", self.d_state, 1, self.config.max_d_state)
+        check_range("groups",  self.groups,  1, self.config.max_groups)
+        if self.heads % self.groups:
+            raise ValueError(f"groups must be a divisor of heads = {self.heads}, is {self.groups}.")
+
+    @property
+    def headdim_padded(self):
+        return ceil_multiple(self.headdim, BEAT_ELEMENTS)
+
+    @property
+    def d_state_padded(self):
+        return ceil_multiple(self.d_state, self.config.d_state_multiple)
+
+    @property
+    def tile_words(self):
+        return self.headdim*self.d_state_padded//self.config.lanes
+
+    @property
+    def tile_bytes(self):
+        return self.headdim*self.d_state_padded*ELEMENT_BYTES
+
+    @property
+    def x_record_bytes(self):
+        return BEAT_BYTES + self.headdim_padded*ELEMENT_BYTES
+
+    @property
+    def bc_record_bytes(self):
+        return 2*self.d_state_padded*ELEMENT_BYTES
+
+    @property
+    def y_record_bytes(self):
+        return self.headdim_padded*ELEMENT_BYTES
+
+# Inputs -------------------------------------------------------------------------------------------
+
+def pack_x(geometry, x, dt, dA, D):
+    """x records of T tokens. x: (T, H, P), dt and dA: (T, H), D: (H,)."""
+    tokens  = x.shape[0]
+    records = np.zeros((tokens, geometry.heads, BEAT_ELEMENTS + geometry.headdim_padded), "<f2")
+    records[:, :, 0] = dt
+    records[:, :, 1] = dA
+    records[:, :, 2] = D
+    records[:, :, BEAT_ELEMENTS:BEAT_ELEMENTS + geometry.headdim] = x
+    return records.tobytes()
+
+
+def pack_bc(geometry, B, C):
+    """BC records of T tokens. B and C: (T, G, N)."""
+    tokens  = B.shape[0]
+    records = np.zeros((tokens, geometry.groups, 2, geometry.d_state_padded), "<f2")
+    records[:, :, 0, :geometry.d_state] = B
+    records[:, :, 1, :geometry.d_state] = C
+    return records.tobytes()
+
+# State --------------------------------------------------------------------------------------------
+
+def pack_state(geometry, h):
+    """Head tiles. h: (H, P, N)."""
+    lanes  = geometry.config.lanes
+    padded = np.zeros((geometry.heads, geometry.headdim, geometry.d_state_padded), "<f2")
+    padded[:, :, :geometry.d_state] = h
+    words  = padded.reshape(geometry.heads, geometry.headdim, -1, lanes)
+    return words.transpose(0, 2, 1, 3).tobytes()
+
+
+def unpack_state(geometry, data):
+    """The inverse of :func:`pack_state`: (H, P, N)."""
+    lanes = geometry.config.lanes
+    words = np.frombuffer(data, "<f2").reshape(geometry.heads, -1, geometry.headdim, lanes)
+    rows  = words.transpose(0, 2, 1, 3).reshape(geometry.heads, geometry.headdim, geometry.d_state_padded)
+    return rows[:, :, :geometry.d_state].copy()
+
+# Outputs ------------------------------------------------------------------------------------------
+
+def unpack_y(geometry, data):
+    """y of T tokens from their records: (T, H, P)."""
+    records = np.frombuffer(data, "<f2").reshape(-1, geometry.heads, geometry.headdim_padded)
+    return records[:, :, :geometry.headdim].copy()

@@ -1,0 +1,526 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Generation, with a fake device that computes as the bit-accurate model does; and sessions in files."""
+
+import json
+import os
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+
+from safetensors.numpy import load, save
+from safetensors.torch import load_file, save_file
+
+from checkpoints import KINDS, make_transformers, train_tokenizer
+from fake_device import EtherboneServer, FakeDevice, UARTBoneServer, fake_firmware
+from stream_harness import STREAM, StreamHarness, assert_one_line
+
+from host.device.blocks import DeviceBlocks
+from host.device.csr import CSRMap
+from host.device.device import Device
+from host.errors import AllocationError
+from host.generate import generate_tokens
+from host.link.etherbone import Etherbone
+from host.stream import main
+
+from model.checkpoint import TINY, CheckpointError, load_checkpoint
+from model.decoder import CHUNK, BitExactBlocks, Decoder, TorchBlocks
+from model.logits import main as write_logits
+from model.network import NetworkConfig
+from model.reference import Mamba2Config
+from model.sampling import Sampler
+from model.session import load_session, session_bytes, signed
+from model.tokenizer import load_tokenizer
+
+from operations.config import SSMConfig
+
+from tools.errors import UsageError
+
+# Fixtures -----------------------------------------------------------------------------------------
+
+PROMPT = list(b"And it came to pass in the days when the judges ruled, that there was a famine in the land. ")
+
+assert CHUNK < len(PROMPT) < 2*CHUNK
+
+
+@pytest.fixture(scope="module")
+def network():
+    return load_checkpoint("tiny")
+
+
+@pytest.fixture(params=[False, True], ids=["nearest", "stochastic"])
+def device(request, tmp_path):
+    """A booted device."""
+    (tmp_path/"firmware.bin").write_bytes(fake_firmware())
+    with FakeDevice(config=SSMConfig(lanes=16, stochastic_rounding=request.param)) as fake:
+        (tmp_path/"csr.csv").write_text(fake.csr_csv())
+        with EtherboneServer(fake) as server, Etherbone(server.ip, server.port, timeout=0.2) as transport:
+            device = Device(transport, CSRMap.from_csv(tmp_path/"csr.csv"), patience=5, timeout_scale=0.1)
+            device.boot(str(tmp_path/"firmware.bin"))
+            yield device
+
+
+@pytest.fixture
+def bench(tmp_path):
+    with FakeDevice() as fake, EtherboneServer(fake) as etherbone, UARTBoneServer(fake) as uart:
+        yield StreamHarness(tmp_path, fake, etherbone, uart)
+
+
+def decode(decoder, tokens, **options):
+    return list(generate_tokens(decoder, Sampler(**options), tokens))
+
+
+def started(network, blocks, prompt=PROMPT):
+    decoder = Decoder(network, blocks)
+    decoder.prefill(prompt)
+    return decoder
+
+
+def assert_same_state(decoder, expected):
+    """Tokens, logits and the state of all layers, bit for bit."""
+    assert decoder.tokens == expected.tokens
+    assert decoder.logits.numpy().tobytes() == expected.logits.numpy().tobytes()
+    for layer, (conv, other) in enumerate(zip(decoder.conv, expected.conv)):
+        assert conv.numpy().tobytes() == other.numpy().tobytes()
+        state = expected.blocks.state(layer)
+        assert np.any(state)
+        assert decoder.blocks.state(layer).tobytes() == state.tobytes()
+
+# Decoder ------------------------------------------------------------------------------------------
+
+def test_float32_blocks_are_the_reference(network):
+    """In float32 the decoder computes what the network does."""
+    decoder        = started(network, TorchBlocks(network.config))
+    logits, states = network.prefill(PROMPT)
+    for _ in range(5):
+        assert (decoder.logits - logits[-1]).abs().max() < 1e-4*logits.abs().max()
+        token          = decoder.logits.argmax().item()
+        logits, states = network.prefill([token], states)
+        decoder.take([token])
+    for layer, state in enumerate(states):
+        assert np.allclose(decoder.blocks.state(layer), state.ssm, rtol=1e-3, atol=1e-4)
+
+
+def test_device_equals_model(network, device):
+    """Tokens, logits and states, bit for bit; with stochastic rounding too."""
+    seed     = 5 if device.info.config.stochastic_rounding else None
+    expected = started(network, BitExactBlocks(network.config, seed))
+    decoder  = started(network, DeviceBlocks(device, network.config, seed or 0))
+    assert decode(decoder, 10) == decode(expected, 10)
+    assert_same_state(decoder, expected)
+    assert decoder.blocks.jobs == 3*12 # Two chunks and ten tokens, each in three layers.
+    assert decoder.blocks.cycles > 0 and decoder.blocks.seconds > 0
+    for text in (decoder, expected):
+        text.reset()
+        text.take(PROMPT[:3])
+    assert_same_state(decoder, expected)
+
+
+def test_groups(device, tmp_path):
+    make_transformers(tmp_path, n_groups=4)
+    network  = load_checkpoint(tmp_path)
+    seed     = 0 if device.info.config.stochastic_rounding else None
+    decoder  = started(network, DeviceBlocks(device, network.config), [1, 2, 3])
+    expected = started(network, BitExactBlocks(network.config, seed), [1, 2, 3])
+    assert decode(decoder, 4) == decode(expected, 4)
+    assert_same_state(decoder, expected)
+
+
+def test_model_that_does_not_fit(device, tmp_path):
+    make_transformers(tmp_path, head_dim=96, num_heads=1, n_groups=1)
+    with pytest.raises(UsageError, match="headdim must be an integer from 1 to 64, is 96; build the gateware with "
+            "--max-headdim 96."):
+        DeviceBlocks(device, load_checkpoint(tmp_path).config)
+    config = NetworkConfig(vocab_size=8, n_layer=2000, layer=Mamba2Config(d_model=2048))
+    with pytest.raises(AllocationError, match="the state of layer"):
+        DeviceBlocks(device, config)
+
+
+def test_command_with_a_model_that_does_not_fit(capsys, tmp_path):
+    """Said before a simulation is built, with all that is to be built otherwise."""
+    make_transformers(tmp_path, hidden_size=96, head_dim=96, num_heads=2, state_size=130)
+    capsys.readouterr()
+    assert main(["generate", "--model", str(tmp_path), "--prompt-tokens", "1", "--lanes", "32"]) == 2
+    assert_one_line(capsys.readouterr().err, "the model's headdim must be an integer from 1 to 64, is 96; build the gateware "
+        "with --max-headdim 96 and --max-d-state 160.")
+
+
+def test_input_that_float16_does_not_hold(network):
+    layer = network.layers[1].mixer
+    weight, layer.D = layer.D, torch.nn.Parameter(torch.full_like(layer.D, 1e6), requires_grad=False)
+    try:
+        with pytest.raises(ValueError, match=r"layer 1, tokens 0 to 63: D\[0\] must be a number from -65504 to 65504, is 1000000.0"):
+            started(network, BitExactBlocks(network.config))
+    finally:
+        layer.D = weight
+
+# Overflow -----------------------------------------------------------------------------------------
+
+OVERFLOWS = { # Weights, by what they make overflow in float16: {name: value}; and who says so.
+    "y"      : ({"backbone.layers.1.mixer.D": 6e4}, "layer 1: state and y of token"),
+    "state"  : ({"backbone.layers.2.mixer.conv1d.bias": 3e4, "backbone.layers.2.mixer.D": 0.0}, "layer 2: state and y of token 0 "),
+    "inputs" : ({"backbone.layers.0.mixer.conv1d.bias": 1e5}, "layer 0, tokens 0 to 5: x[0, 0, 0] must be a number from -65504"),
+    "logits" : ({"backbone.norm_f.weight": 3e38}, "the logits of token 5 must be finite, are not."),
+}
+
+
+@pytest.fixture(params=OVERFLOWS)
+def overflowing(request, tmp_path):
+    """(folder of the tiny model with other weights, what is said)."""
+    values, message = OVERFLOWS[request.param]
+    weights = load_file(TINY/"model.safetensors")
+    for name, value in values.items():
+        weights[name] = torch.full_like(weights[name], value, dtype=torch.float32)
+    save_file(weights, tmp_path/"model.safetensors")
+    (tmp_path/"config.json").write_text((TINY/"config.json").read_text())
+    return tmp_path, message
+
+
+@pytest.mark.parametrize("options", [(), ("--temperature", 1)])
+def test_what_is_not_finite_is_an_error(capsys, overflowing, options):
+    """Not an empty text and exit 0, and when sampling no error of PyTorch's."""
+    code, _, stderr = run_main(capsys, "--model", overflowing[0], "--prompt", "And it", "--tokens", 5, *options)
+    assert code == 2
+    assert_one_line(stderr, overflowing[1])
+
+
+def test_the_token_that_is_not_finite(network):
+    """By its place in the text, in a chunk of a prompt and where tokens come one by one."""
+    class Overflow(TorchBlocks):
+        def run(self, layer, token, inputs):
+            y = super().run(layer, token, inputs)
+            if layer == 2 and token <= self.at < token + len(y):
+                y[self.at - token, 0, 0] = np.nan
+            return y
+
+    for at in (3, CHUNK + 7, CHUNK + 10):
+        decoder = Decoder(network, Overflow(network.config))
+        decoder.blocks.at = at
+        with pytest.raises(ValueError, match=f"layer 2: state and y of token {at} must be finite, are not."):
+            decoder.prefill(PROMPT[:CHUNK + 9])
+            decode(decoder, 3)
+
+
+def test_logits_that_are_not_finite_are_not_written(tmp_path, capsys):
+    weights = load_file(TINY/"model.safetensors")
+    save_file(weights | {"backbone.norm_f.weight": torch.full((160,), 3e38)}, tmp_path/"model.safetensors")
+    (tmp_path/"config.json").write_text((TINY/"config.json").read_text())
+    assert write_logits(["--model", str(tmp_path), "--tokens", "1,2", "--output", str(tmp_path/"out.npy")]) == 2
+    assert_one_line(capsys.readouterr().err, "the logits of token 0 must be finite, are not.")
+    assert not (tmp_path/"out.npy").exists()
+
+# Sessions -----------------------------------------------------------------------------------------
+
+def test_session(network, device, tmp_path):
+    """Saved from the device, it goes on there, and in the model, as if nothing had been; forks do not disturb each other."""
+    seed    = 5 if device.info.config.stochastic_rounding else None
+    decoder = started(network, DeviceBlocks(device, network.config, seed or 0))
+    decode(decoder, 3)
+    path = tmp_path/"session.safetensors"
+    path.write_bytes(session_bytes(decoder))
+    tokens = decode(decoder, 8)
+
+    model = Decoder(network, BitExactBlocks(network.config, seed))
+    load_session(model, path)
+    assert decode(model, 8) == tokens
+    assert_same_state(model, decoder)
+
+    load_session(decoder, path)
+    fork = decode(decoder, 8, temperature=1.0, seed=1)
+    assert fork != tokens
+    load_session(decoder, path)
+    assert decode(decoder, 8) == tokens
+    assert_same_state(decoder, model)
+
+
+def test_sessions_that_do_not_fit(network, tmp_path):
+    path    = tmp_path/"session"
+    decoder = Decoder(network, TorchBlocks(network.config))
+    with pytest.raises(ValueError, match="a session must have a token, has none"):
+        session_bytes(decoder)
+    decoder.take(PROMPT[:2])
+    path.write_bytes(session_bytes(decoder))
+    with pytest.raises(CheckpointError, match=r"ssm.0 must be float16 of \(5, 64, 32\), is float32 of"):
+        load_session(Decoder(network, BitExactBlocks(network.config)), path)
+    other = load_checkpoint("tiny")
+    other.norm_f.weight = torch.nn.Parameter(2*other.norm_f.weight, requires_grad=False)
+    with pytest.raises(CheckpointError, match="a model with other weights"):
+        load_session(Decoder(other, TorchBlocks(network.config)), path)
+    fewer = Decoder(network, TorchBlocks(network.config))
+    fewer.network = types.SimpleNamespace(config=network.config, initial_state=lambda: network.initial_state()[:2])
+    with pytest.raises(CheckpointError, match="must be a session of this model, conv.2 is too many"):
+        load_session(fewer, path)
+
+
+@pytest.fixture(scope="module")
+def saved(network):
+    """(a decoder, its session's arrays, and the content of the file)."""
+    decoder = Decoder(network, BitExactBlocks(network.config))
+    decoder.take(PROMPT[:2])
+    content = session_bytes(decoder)
+    arrays  = load(content)
+    del arrays["sha256"]
+    return decoder, arrays, content
+
+
+def test_changed_sessions(saved, tmp_path):
+    """Any flipped bit, in the header or in an array, and any missing end."""
+    decoder, _, content = saved
+    path   = tmp_path/"session"
+    random = np.random.default_rng(1)
+    header = 8 + int.from_bytes(content[:8], "little")
+    places = [*range(0, 8*header, 13), *random.integers(8*header, 8*len(content), 300)]
+    for place in map(int, places):
+        changed = bytearray(content)
+        changed[place//8] ^= 1 << place % 8
+        path.write_bytes(changed)
+        with pytest.raises(CheckpointError, match=f"{path}: must be a session( as it was saved)?, is "):
+            load_session(decoder, path)
+    for size in (0, 7, header, len(content) - 1):
+        path.write_bytes(content[:size])
+        with pytest.raises(CheckpointError, match="must be a session, is damaged or of another kind"):
+            load_session(decoder, path)
+    path.write_bytes(content)
+    load_session(decoder, path)
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"tokens": np.array([1, 256])},                   "token must be a number from 0 to 255, is 256"),
+    ({"tokens": np.array([-1])},                       "token must be a number from 0 to 255, is -1"),
+    ({"tokens": np.zeros(0, np.int64)},                r"tokens must be int64 of \(None,\), is int64 of \(0,\)"),
+    ({"tokens": np.zeros((1, 2), np.int64)},           r"tokens must be int64 of \(None,\), is int64 of \(1, 2\)"),
+    ({"logits": np.full(256, np.nan, np.float32)},     "logits must be finite, is not"),
+    ({"logits": np.zeros(255, np.float32)},            r"logits must be float32 of \(256,\), is float32 of \(255,\)"),
+    ({"ssm.1": np.full((5, 64, 32), np.inf, np.float16)}, "ssm.1 must be finite, is not"),
+    ({"network": np.zeros(32, np.uint8)},              "is one of a model with other weights"),
+    ({"more": np.zeros(1)},                            "must be a session of this model, more is too many"),
+])
+def test_sessions_that_are_whole_and_wrong(saved, tmp_path, changes, message):
+    """Their digest is right: somebody made them so."""
+    decoder, arrays, _ = saved
+    (tmp_path/"session").write_bytes(signed(arrays | changes))
+    with pytest.raises(ValueError, match=message):
+        load_session(decoder, tmp_path/"session")
+
+
+def test_session_without_a_digest(saved, tmp_path):
+    (tmp_path/"session").write_bytes(save(saved[1]))
+    with pytest.raises(CheckpointError, match="must be a session as it was saved, is without a digest"):
+        load_session(saved[0], tmp_path/"session")
+
+# Command ------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("link", ["etherbone", "uart"])
+def test_command(bench, link):
+    code, stdout, stderr = bench.run("generate", "--prompt", "In the", "--tokens", 6, "--json", bench.folder/"out.json",
+        link=link)
+    assert code == 0, stderr
+    summary = json.loads((bench.folder/"out.json").read_text())
+    assert (summary["transport"], summary["blocks"], summary["layers"]) == (link, "device", 3)
+    assert len(summary["generated"]) == summary["decode"]["tokens"] == 6 and summary["prefill"]["tokens"] == 6
+    assert stdout == "In the" + summary["text"] + "\n" and bytes(summary["generated"]).decode() == summary["text"]
+    assert summary["decode"]["cycles_per_token"] == 3000 # Of the fake device, 1000 a job.
+    assert summary["decode"]["block_tokens_per_second"] == pytest.approx(1e8/3000)
+    assert 0 < summary["decode"]["share_in_block"] <= 1
+    assert "text: 6 tokens, " in stderr and "; 3000 cycles a token, " in stderr
+    assert "the blocks alone, at 100 MHz: 33333.3 token/s" in stderr
+
+
+def run_main(capsys, *arguments):
+    """(exit code, stdout, stderr), with the blocks in the model."""
+    code = main(["generate", "--blocks", "model", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_command_with_sessions(capsys, tmp_path):
+    _, whole, _  = run_main(capsys, "--prompt", "And he", "--tokens", 30)
+    _, first, _  = run_main(capsys, "--prompt", "And he", "--tokens", 10, "--save-session", tmp_path/"session")
+    _, second, _ = run_main(capsys, "--load-session", tmp_path/"session", "--tokens", 20)
+    assert first[:-1] + second == whole
+    content = bytearray((tmp_path/"session").read_bytes())
+    content[len(content)//2] ^= 1
+    (tmp_path/"changed").write_bytes(content)
+    code, stdout, stderr = run_main(capsys, "--load-session", tmp_path/"changed")
+    assert (code, stdout) == (2, "")
+    assert_one_line(stderr, "changed: must be a session as it was saved, is changed.")
+    _, fork, _   = run_main(capsys, "--load-session", tmp_path/"session", "--prompt", " not", "--tokens", 20)
+    assert fork.startswith(" not") and fork[-20:] != second[-20:]
+
+
+def test_stop(capsys):
+    _, whole, _ = run_main(capsys, "--prompt", "And it", "--tokens", 40)
+    code, text, _ = run_main(capsys, "--prompt", "And it", "--tokens", 40, "--stop", "zzz", "--stop", whole[20:24])
+    assert (code, text) == (0, whole[:whole.index(whole[20:24], len("And it"))] + "\n")
+
+
+def test_sampling_options(capsys):
+    options = ("--prompt", "And it", "--tokens", 30, "--temperature", 1.5)
+    texts   = [run_main(capsys, *options, *more)[1] for more in ((), ("--seed", 0), ("--seed", 1),
+        ("--seed", 1, "--top-k", 2), ("--seed", 1, "--top-p", 0.3), ("--seed", 1, "--repetition-penalty", 2))]
+    assert texts[0] == texts[1]
+    assert len(set(texts[1:])) == 5
+
+
+def test_stochastic_rounding(capsys, tmp_path):
+    """--seed is of the model's rounding too: same text in short, other bits."""
+    sessions = []
+    for seed in (1, 1, 2):
+        assert run_main(capsys, "--prompt", "And it", "--tokens", 5, "--rounding", "stochastic", "--seed", seed,
+            "--save-session", tmp_path/"session")[0] == 0
+        sessions.append((tmp_path/"session").read_bytes())
+    assert sessions[0] == sessions[1] != sessions[2]
+
+
+# Tokens -------------------------------------------------------------------------------------------
+
+def run_json(capsys, path, *arguments):
+    """(stdout, the summary) of a command that does not fail."""
+    code, stdout, stderr = run_main(capsys, *arguments, "--json", path)
+    assert code == 0, stderr
+    return stdout, json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("options", [(), ("--temperature", 1, "--seed", 3)], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_text_in_parts(capsys, tmp_path, kind, options):
+    """Four tokens and four more are eight, and what is shown is the decoding of all tokens, whatever the tokenizer adds."""
+    make_transformers(tmp_path, vocab_size=420)
+    train_tokenizer(tmp_path, kind)
+    tokenizer = load_tokenizer(tmp_path, 420)
+    options   = ("--model", tmp_path, *options)
+    more      = (*options, "--load-session", tmp_path/"session", "--tokens", 4)
+    stdout, whole = run_json(capsys, tmp_path/"out", *options, "--prompt", "den Deich", "--tokens", 8)
+    assert whole["prompt_tokens"] == tokenizer.encode("den Deich") and len(whole["generated_tokens"]) == 8
+    assert stdout == tokenizer.decode(whole["prompt_tokens"] + whole["generated_tokens"]) + "\n"
+    assert stdout.endswith(whole["text"] + "\n")
+
+    _, first = run_json(capsys, tmp_path/"out", *options, "--prompt", "den Deich", "--tokens", 4, "--save-session",
+        tmp_path/"session")
+    _, rest  = run_json(capsys, tmp_path/"out", *more)
+    assert first["generated_tokens"] + rest["generated_tokens"] == whole["generated_tokens"]
+    assert (rest["prompt_tokens"], rest["prefill"]["tokens"]) == ([], 0)
+
+    _, rest = run_json(capsys, tmp_path/"out", *more, "--prompt", " den")
+    assert rest["prompt_tokens"] == tokenizer.encode(" den", continuing=True) and 1 not in rest["prompt_tokens"]
+
+
+def test_numbers(capsys, tmp_path):
+    """Without a tokenizer, and without a vocabulary of bytes, as state-spaces' checkpoints come."""
+    make_transformers(tmp_path)
+    capsys.readouterr()
+    code, stdout, stderr = run_main(capsys, "--model", tmp_path, "--prompt", "In the")
+    assert (code, stdout) == (2, "")
+    assert_one_line(stderr, f"{tmp_path}/tokenizer.json: must be there to read a text, is missing, and a vocabulary of 96 tokens "
+        "is not one of bytes: give --tokenizer FILE, or tokens as numbers (--prompt-tokens 1,2,3).")
+    stdout, summary = run_json(capsys, tmp_path/"out", "--model", tmp_path, "--prompt-tokens", "5,6", "--tokens", 3)
+    assert stdout == "5 6 " + " ".join(map(str, summary["generated_tokens"])) + "\n"
+    train_tokenizer(tmp_path, "words")
+    (tmp_path/"tokenizer.json").rename(tmp_path/"elsewhere.json")
+    stdout, summary = run_json(capsys, tmp_path/"out", "--model", tmp_path, "--prompt", "den", "--tokenizer",
+        tmp_path/"elsewhere.json", "--tokens", 3)
+    assert stdout.startswith("den") and summary["prompt_tokens"][0] == 1
+
+
+def test_text_begins_after_the_prompt(capsys, tmp_path):
+    """Also where the prompt ends with what looks like half a character."""
+    stdout, summary = run_json(capsys, tmp_path/"out", "--prompt", "a\N{REPLACEMENT CHARACTER}", "--tokens", 0)
+    assert (stdout, summary["text"]) == ("a\N{REPLACEMENT CHARACTER}\n", "")
+    stdout, summary = run_json(capsys, tmp_path/"out", "--prompt", "a\N{REPLACEMENT CHARACTER}", "--tokens", 4)
+    assert stdout == f"a\N{REPLACEMENT CHARACTER}{summary['text']}\n"
+    assert bytes(summary["generated_tokens"]).decode(errors="replace") == summary["text"]
+
+
+def test_tokenizer_that_leads_nowhere(capsys, tmp_path):
+    """As in an incomplete cache of a hub: an error, not a model of bytes."""
+    make_transformers(tmp_path)
+    (tmp_path/"tokenizer.json").symlink_to(tmp_path/"blobs"/"none")
+    capsys.readouterr()
+    code, stdout, stderr = run_main(capsys, "--model", tmp_path, "--prompt", "In the")
+    assert (code, stdout) == (2, "")
+    assert_one_line(stderr, f"{tmp_path}/tokenizer.json: ")
+
+
+def test_end_of_text(capsys, tmp_path):
+    """By --stop-token, generation_config.json, and the tokenizer: before the token, which is not taken."""
+    make_transformers(tmp_path)
+    options = ("--model", tmp_path, "--prompt-tokens", "5,6", "--tokens", 12)
+    tokens  = run_json(capsys, tmp_path/"out", *options)[1]["generated_tokens"]
+    stop    = tokens[6]
+    assert len(tokens) == 12 and tokens.index(stop) > 1
+    until   = tokens[:tokens.index(stop)]
+    assert run_json(capsys, tmp_path/"out", *options, "--stop-token", 95, "--stop-token", stop)[1]["generated_tokens"] == until
+    (tmp_path/"generation_config.json").write_text(json.dumps({"eos_token_id": [stop]}))
+    assert run_json(capsys, tmp_path/"out", *options)[1]["generated_tokens"] == until
+    (tmp_path/"generation_config.json").unlink()
+    train_tokenizer(tmp_path, "bytes")
+    token = load_tokenizer(tmp_path, 96).tokenizer.id_to_token(stop)
+    (tmp_path/"tokenizer_config.json").write_text(json.dumps({"eos_token": token}))
+    assert run_json(capsys, tmp_path/"out", *options)[1]["generated_tokens"] == until
+
+
+def test_the_end_inside_a_character(capsys, tmp_path):
+    """The tail is U+FFFD, and not lost."""
+    stdout, summary = run_json(capsys, tmp_path/"out", "--prompt-tokens", "97,195", "--tokens", 0)
+    assert (stdout, summary["text"]) == ("a\N{REPLACEMENT CHARACTER}\n", "\N{REPLACEMENT CHARACTER}")
+
+# Shell --------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("arguments", [
+    (STREAM, "--help"),
+    (STREAM, "generate", "--blocks", "model", "--prompt", "a", "--tokens", "3"),
+    ("-m", "model.logits", "--help"),
+], ids=["help", "generate", "model"])
+def test_nobody_reads(arguments):
+    """As with | head: no message, and the exit code of a program that SIGPIPE ends."""
+    process = subprocess.Popen([sys.executable, *arguments], cwd=TINY.parent.parent, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, env=os.environ | {"PYTHONUNBUFFERED": ""})
+    process.stdout.close()
+    stderr = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(timeout=60), stderr) == (141, "")
+
+
+def test_prompt_that_is_not_utf8():
+    done = subprocess.run([sys.executable, STREAM, "generate", "--prompt", b"a\xff"], text=True, capture_output=True)
+    assert done.returncode == 2
+    assert_one_line(done.stderr, r"argument --prompt: must be UTF-8, is 'a\udcff'.")
+
+# Options ------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("arguments, message", [
+    ([],                                            "--prompt must be a text to begin with, is missing"),
+    (["--prompt", "a", "--tokens", "-1"],           "argument --tokens: must be an integer of at least 0, is '-1'"),
+    (["--prompt", "a", "--temperature", "hot"],     "argument --temperature: must be a finite number of at least 0, is 'hot'"),
+    (["--prompt", "a", "--temperature", "nan"],     "argument --temperature: must be a finite number of at least 0, is 'nan'"),
+    (["--prompt", "a", "--top-p", "0"],             "--top-p must be a number above 0, up to 1, is 0"),
+    (["--prompt", "a", "--top-p", "2"],             "argument --top-p: must be a number from 0 to 1, is '2'"),
+    (["--prompt", "a", "--stop", ""],               "stop must be a text, is empty"),
+    (["--prompt", "a", "--model", "/none"],         "is /none, which is no folder"),
+    (["--prompt", "a", "--load-session", "/none"],  "/none: must be a session, there is none."),
+    (["--prompt", "a", "--temperature", "inf"],     "argument --temperature: must be a finite number of at least 0, is 'inf'."),
+    (["--prompt-tokens", "1,256"],                  "token must be a number from 0 to 255, is 256"),
+    (["--prompt-tokens", "1,x"],                    "must be integers from 0 to 16777215, separated by commas, is '1,x'"),
+    (["--prompt-tokens", str(10**30)],              "must be integers from 0 to 16777215"),
+    (["--prompt-tokens", "1", "--prompt", "a"],     "argument --prompt: not allowed with argument --prompt-tokens"),
+    (["--prompt", "a\udcff"],                       r"argument --prompt: must be UTF-8, is 'a\udcff'."),
+    (["--prompt", "a", "--stop", "\udcff"],         "argument --stop: must be UTF-8"),
+    (["--prompt", "a", "--stop-token", "256"],      "token must be a number from 0 to 255, is 256"),
+    (["--prompt", "a", "--stop-token", "-1"],       "argument --stop-token: must be an integer of at least 0, is '-1'"),
+    (["--prompt", "a", "--tokenizer", "/none"],     "/none: must be a file that can be read, cannot"),
+    (["--prompt", "a", "--save-session", "/none/s"], "/none/s: cannot be written"),
+])
+def test_bad_options(capsys, arguments, message):
+    try:
+        code, _, stderr = run_main(capsys, *arguments)
+    except SystemExit as error: # Of argparse.
+        code, stderr = error.code, capsys.readouterr().err
+    assert code == 2
+    assert_one_line(stderr, message)

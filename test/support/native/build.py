@@ -1,0 +1,49 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Compiles the firmware for the host, against the fake SoC of this directory."""
+
+import os
+import subprocess
+
+from cores.ssm.ssm import COUNTER_BITS
+
+from tools.firmware import build as firmware_build
+
+# Constants ----------------------------------------------------------------------------------------
+
+DIRECTORY = os.path.dirname(os.path.abspath(__file__))
+FIRMWARE  = ("block.c", "checksum.c", "info.c", "request.c", "ring.c", "scheduler.c", "selftest.c", "ssm.c")
+FLAGS     = ("-std=gnu99", "-g", "-Wall", "-Wextra", "-Werror", "-fno-sanitize-recover=all")
+SANITIZE  = "-fsanitize=address,undefined"
+
+# Build --------------------------------------------------------------------------------------------
+
+def defines(config):
+    """The constants of LiteX's soc.h, as options of the compiler."""
+    names = ("max_heads", "max_groups", "max_tokens", "resident_tiles", "stochastic_rounding")
+    return [f"-DSSM_COUNTER_BITS={COUNTER_BITS}", *(f"-DSSM_{name.upper()}={int(getattr(config, name))}" for name in names)]
+
+
+def build(directory, config, main="driver.c", compiler=("gcc", "-O0", SANITIZE)):
+    """Build `main` and the firmware with the headers of an SSMConfig; returns the program's path."""
+    firmware_build.write_headers(directory, config)
+    path = os.path.join(directory, os.path.splitext(main)[0])
+    subprocess.run([*compiler, *FLAGS, "-o", path,
+        f"-I{directory}", f"-I{DIRECTORY}", f"-I{firmware_build.DIRECTORY}",
+        *defines(config),
+        *(os.path.join(firmware_build.DIRECTORY, name) for name in FIRMWARE),
+        *(os.path.join(DIRECTORY, name) for name in (main, "fake.c")), "-lz"], check=True)
+    return path
+
+
+def build_fuzzer(directory, config):
+    """Build the fuzzer of the ring with libFuzzer; returns its path."""
+    return build(directory, config, "fuzz.c", ("clang", "-O1", SANITIZE + ",fuzzer"))
+
+
+def build_seeded_fuzzer(directory, config):
+    """Build it so that it makes its inputs itself, which needs no clang; returns its path."""
+    return build(directory, config, "fuzz.c", ("gcc", "-O1", SANITIZE, "-DFUZZ_SEEDED"))

@@ -1,0 +1,144 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""The natively compiled firmware as a device: CSRs, DRAM, jobs, and what reaches the fake core."""
+
+import struct
+import subprocess
+
+from dataclasses import dataclass
+
+from operations.protocol import (DATA_OFFSET, INFO_OFFSET, INFO_WORDS, JOB_BYTES, JOB_OPERANDS, JOB_WORDS, OPERANDS,
+    PROTOCOL_VERSION, RING_ENTRIES, RING_OFFSET, Opcode)
+
+# Constants ----------------------------------------------------------------------------------------
+
+RAM_BASE  = 0x4000_0000
+RAM_BYTES = 0x0200_0000
+DATA_BASE = RAM_BASE + DATA_OFFSET
+RAM_END   = RAM_BASE + RAM_BYTES
+
+# Tile ---------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Tile:
+    """A descriptor as the fake core got it."""
+    x         : int
+    bc        : int
+    y         : int
+    state_in  : int
+    state_out : int
+    tokens    : int # The register: tokens, and the first token that is written from bit 16 on.
+    flags     : int
+    headdim   : int
+    d_state   : int
+    x_stride  : int
+    bc_stride : int
+    y_stride  : int
+    seed      : int # The register; 0 where the core rounds to nearest.
+
+# Device -------------------------------------------------------------------------------------------
+
+class Device:
+    """Runs the driver. ``on_push(tile)`` and ``on_done(tile)`` are called when their hooks are set by ``set()``."""
+
+    def __init__(self, driver):
+        self.process = subprocess.Popen([driver], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.stdout.close()
+        return self.process.wait()
+
+    def command(self, line):
+        """Send a command; returns its answer."""
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        while True:
+            answer = self.process.stdout.readline()
+            if not answer:
+                raise RuntimeError(f"The native firmware died of {line[:80]!r} with {self.process.wait()}.")
+            event, *values = answer.split()
+            if event not in ("push", "done"):
+                return answer.strip()
+            tile = Tile(*map(int, values))
+            if event == "push":
+                self.tiles.append(tile)
+            handler = self.handlers.get(event)
+            if handler is not None:
+                handler(tile)
+                self.process.stdin.write("continue\n")
+                self.process.stdin.flush()
+
+    # Power and CSRs -------------------------------------------------------------------------------
+
+    def power_up(self, **knobs):
+        """Power-up, set knobs, start the firmware."""
+        self.tiles    = []
+        self.handlers = {}
+        self.rung     = 0
+        self.command("power_up")
+        self.set(**knobs)
+        self.command("start")
+
+    def set(self, **knobs):
+        for name, value in knobs.items():
+            self.command(f"set {name} {value}")
+
+    def on(self, event, handler):
+        """Call `handler(tile)` at each "push" or "done"."""
+        self.handlers[event] = handler
+        self.set(**{f"hook_{event}": 1})
+
+    def csr(self, name, value=None):
+        return int(self.command(f"csr {name}")) if value is None else self.command(f"csr {name} {value}")
+
+    # DRAM -----------------------------------------------------------------------------------------
+
+    def read(self, address, size):
+        return bytes.fromhex(self.command(f"read {address} {size}"))
+
+    def write(self, address, data):
+        if data:
+            self.command(f"write {address} {data.hex()}")
+
+    def info(self):
+        words = struct.unpack(f"<{len(INFO_WORDS)}I", self.read(RAM_BASE + INFO_OFFSET, 4*len(INFO_WORDS)))
+        return dict(zip(INFO_WORDS, words))
+
+    # Jobs -----------------------------------------------------------------------------------------
+
+    def slot(self, index):
+        return RAM_BASE + RING_OFFSET + index%RING_ENTRIES*JOB_BYTES
+
+    def post(self, index, **words):
+        """Write a job to the ring."""
+        job = dict.fromkeys(JOB_WORDS, 0) | dict(version=PROTOCOL_VERSION, opcode=Opcode.SSM, sequence=index) | words
+        job["sequence"] %= 2**32
+        names = OPERANDS.get(job["opcode"], ())
+        job  |= {word: job.pop(name) for word, name in zip(JOB_WORDS[JOB_OPERANDS:], names) if name in job}
+        self.write(self.slot(index), struct.pack(f"<{len(JOB_WORDS)}I", *(job[word] for word in JOB_WORDS)))
+
+    def result(self, index):
+        words = struct.unpack(f"<{len(JOB_WORDS)}I", self.read(self.slot(index), JOB_BYTES))
+        return dict(zip(JOB_WORDS, words))
+
+    def ring(self, count):
+        self.rung = count % 2**32
+        self.csr("mailbox_doorbell", self.rung)
+
+    def poll(self):
+        self.command("poll")
+        return self.csr("mailbox_completed")
+
+    def run(self, **words):
+        """Post, ring, poll once; returns the job with its result."""
+        index = self.rung
+        self.tiles = []
+        self.post(index, **words)
+        self.ring(index + 1)
+        completed = self.poll()
+        assert completed == self.rung
+        return self.result(index)

@@ -1,0 +1,82 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Commands started by a Python that lacks the packages, and from a checkout that is not what they expect."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from operations.config import SSMConfig
+
+from tools.paths import ROOT
+from tools.simulation.build import build
+
+# Helpers ------------------------------------------------------------------------------------------
+
+READ_ONLY = "mount --bind . . && mount -o remount,ro,bind . && cd \"$PWD\" && "
+
+
+def run(command, **options):
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120, **options)
+
+
+def mounts_permitted():
+    """Whether this process may mount in a namespace of its own."""
+    command = ["unshare", "--mount", "sh", "-c", READ_ONLY + "true"]
+    return shutil.which("unshare") is not None and run(command, cwd=ROOT).returncode == 0
+
+# Python -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", (["-S"], ["-I"], ["-IS"], ["-S", "-E"]), ids="".join)
+def test_python_without_packages(options):
+    """The command starts again by the Python of .venv, or ends with a line that says what is missing; it does not loop."""
+    done = run([sys._base_executable, *options, ROOT/"host"/"stream.py", "--help"])
+    if done.returncode:
+        assert done.stderr.startswith("stream.py: error: Python packages are missing: ") and done.stderr.count("\n") == 1
+    else:
+        assert done.stdout.startswith("usage: stream.py")
+
+
+def test_module_without_packages():
+    done = run([sys._base_executable, "-S", "-m", "cores.ssm.gen", "--help"], cwd=ROOT)
+    assert done.returncode == 0 and done.stdout.startswith("usage: ")
+
+
+def test_started_again_only_once():
+    done = run([sys.executable, "-S", ROOT/"host"/"stream.py"], env={**os.environ, "MAMBA2_STARTED_AGAIN": "1"})
+    assert done.returncode == 1 and "Run make setup." in done.stderr and done.stderr.count("\n") == 1
+
+# Checkout -----------------------------------------------------------------------------------------
+
+@pytest.mark.skipif(not mounts_permitted(), reason="mounts are not permitted here")
+def test_read_only_checkout():
+    """Where everything is built, all that needs nothing built works; the rest says what could not be written."""
+    folder  = build(SSMConfig())
+    command = lambda *words: run(["unshare", "--mount", "sh", "-c", READ_ONLY + 'exec "$@"', "sh", *words], cwd=ROOT)
+    assert command("touch", "file").returncode
+    done = command(sys.executable, "targets/sim.py", "--build-only")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{folder}\n", "")
+    done = command(sys.executable, "host/stream.py", "selftest")
+    assert (done.returncode, done.stderr) == (0, "")
+    done = command(sys.executable, "targets/sim.py", "--build-only", "--max-d-state", "112")
+    assert done.returncode == 1 and "Read-only file system" in done.stderr and done.stderr.count("\n") == 1
+    assert "make it writable, or name another (--build-dir)" in done.stderr
+
+
+def test_folder_with_a_space(tmp_path):
+    """Is refused before anything is installed."""
+    folder = tmp_path/"two words"
+    (folder/"scripts").mkdir(parents=True)
+    for name in ("Makefile", "pyproject.toml", "scripts/setup.sh"):
+        shutil.copy(ROOT/name, folder/name)
+    done = run(["make", "demo"], cwd=folder, env={name: value for name, value in os.environ.items() if "MAKE" not in name})
+    assert done.returncode and done.stdout == ""
+    assert done.stderr.startswith(f"setup.sh: error: the project's folder must be without spaces, is '{folder}'")
+    assert sorted(path.name for path in folder.rglob("*")) == ["Makefile", "pyproject.toml", "scripts", "setup.sh"]

@@ -1,0 +1,86 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Builds the firmware against a LiteX build directory (with its ``software/include/generated``)."""
+
+import os
+import re
+
+from operations import protocol
+from operations.config import FIRMWARE_CONSTANTS, SSMConfig
+
+from tools import processes
+from tools.firmware.vectors import vectors_header
+from tools.paths import ROOT
+
+# Constants ----------------------------------------------------------------------------------------
+
+DIRECTORY = str(ROOT/"firmware")
+
+# Helpers ------------------------------------------------------------------------------------------
+
+class BuildError(RuntimeError):
+    """The firmware can't be built; the message says why."""
+
+
+def check_path(path):
+    """Raise :class:`BuildError` where make could not build in a folder."""
+    if any(character.isspace() for character in path):
+        raise BuildError(f"the path of a folder to build in must be without spaces, is {path!r}: make takes a space for the end "
+            "of a name.")
+
+
+def built_config(build_dir):
+    """The :class:`~operations.config.SSMConfig` of a build, from the constants SSM_* of its ``soc.h``."""
+    header = os.path.join(build_dir, "software", "include", "generated", "soc.h")
+    try:
+        with open(header) as file:
+            constants = dict(re.findall(r"^#define (\w+) (\d+)$", file.read(), re.MULTILINE))
+    except FileNotFoundError:
+        raise BuildError(f"{header} does not exist: build the SoC's software first.") from None
+    missing = [name for name in FIRMWARE_CONSTANTS if name not in constants]
+    if missing:
+        raise BuildError(f"{header} does not define {', '.join(missing)}: the SoC was built without the accelerator.")
+    return SSMConfig(**{field.name: field.type(int(constants[name])) for name, field in FIRMWARE_CONSTANTS.items()})
+
+
+def write_headers(directory, config):
+    """Write the generated headers of a firmware for `config`."""
+    os.makedirs(directory, exist_ok=True)
+    for name, text in (("protocol.h", protocol.c_header()), ("vectors.h", vectors_header(config))):
+        with open(os.path.join(directory, name), "w") as file:
+            file.write(text)
+
+# Build --------------------------------------------------------------------------------------------
+
+def build(build_dir, defines=()):
+    """Build the firmware; returns the path of ``firmware.bin``.
+
+    Parameters
+    ----------
+    build_dir : LiteX build directory, with its software built.
+    defines   : Macros to define, for tests; each set of them is built in a directory of its own.
+
+    Raises
+    ------
+    BuildError : with what is missing, or the compiler's output.
+    """
+    build_dir = os.path.abspath(build_dir)
+    check_path(build_dir)
+    check_path(DIRECTORY)
+    directory = os.path.join(build_dir, "-".join(["firmware", *(define.lower() for define in defines)]))
+    write_headers(directory, built_config(build_dir))
+    command = [
+        "make", "--always-make", "--directory", directory, "--file", os.path.join(DIRECTORY, "Makefile"),
+        f"BUILD_DIR={build_dir}",
+        f"BUILDINC_DIRECTORY={build_dir}/software/include", # Where it is now: LiteX has written where it was built.
+        f"FIRMWARE_OFFSET={protocol.FIRMWARE_OFFSET:#x}",
+        f"FIRMWARE_SIZE={protocol.FIRMWARE_SIZE:#x}",
+        f"DEFINES={' '.join(defines)}",
+    ]
+    status, printed = processes.capture(command)
+    if status:
+        raise BuildError(f"The firmware does not build ({' '.join(command)}):\n{printed}")
+    return os.path.join(directory, "firmware.bin")
