@@ -17,10 +17,14 @@ VERSION          = "0.2.0" # Of the project: package, gateware and firmware.
 GATEWARE_VERSION = int("".join(f"{int(part):02x}" for part in VERSION.split(".")), 16) # 0xMMmmpp: major, minor, patch.
 
 ELEMENT_BYTES = 2   # IEEE-754 binary16.
-BEAT_BYTES    = 16  # A DMA beat: one 128-bit word of a LiteDRAM native port on DDR3-16 at 1:4.
-BEAT_ELEMENTS = BEAT_BYTES//ELEMENT_BYTES
+DATA_WIDTHS   = (128, 256, 512) # Bits of a memory port.
 
-LANES         = (4, 8, 16, 32)
+# Bytes: each record in memory begins at a multiple of this, whatever the port's width. So records begin with a beat at every
+# width, and the same bytes serve them all.
+ALIGNMENT = max(DATA_WIDTHS)//8
+
+LANES         = (4, 8, 16, 32, 64)
+SMALL_LANES   = 8   # As many at most are for a small FPGA, see SystemConfig.of.
 
 BC_SLOTS      = 4   # Tokens whose B and C the core holds, for the next tile of the group.
 
@@ -50,15 +54,49 @@ def check_choice(name, value, choices):
     if type(value) is not type(choices[0]) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, is {value!r}.")
 
-# SSMConfig ----------------------------------------------------------------------------------------
+def check_flag(name, value):
+    """Raise :class:`ValueError` unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, is {value!r}.")
+
+# Memory -------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
-class SSMConfig:
-    """What is fixed when the core is built.
+class MemoryConfig:
+    """The accelerator's ports to memory.
 
     Parameters
     ----------
-    lanes       : State elements updated in a cycle (4, 8, 16 or 32).
+    data_width        : Bits of a port, 128, 256 or 512. That of LiteDRAM's ports; narrower ones are converted to 128.
+    state_write_ports : Ports that write head tiles, in turn (1 or 2; two read them). The last one writes y as well.
+    input_port        : Whether the inputs have a port of their own; else they share the second that reads head tiles.
+
+    Raises
+    ------
+    ValueError : names the parameter, its value and what is allowed.
+    """
+    data_width        : int  = 128
+    state_write_ports : int  = 2
+    input_port        : bool = True
+
+    def __post_init__(self):
+        check_choice("data_width",        self.data_width,        DATA_WIDTHS)
+        check_choice("state_write_ports", self.state_write_ports, (1, 2))
+        check_flag("input_port", self.input_port)
+
+    @property
+    def beat_bytes(self):
+        return self.data_width//8
+
+# SSM ----------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class SSMConfig:
+    """What is fixed when the SSM core is built.
+
+    Parameters
+    ----------
+    lanes       : State elements updated in a cycle (4, 8, 16, 32 or 64).
     max_headdim : Largest P, the head dimension.
     max_d_state : Largest N, the state size (a multiple of the lanes and of 8).
     max_heads   : Largest H. Heads are tiles in DRAM; they cost no gateware.
@@ -68,8 +106,8 @@ class SSMConfig:
     pipelined   : False: the stages run one after the other, for comparison only; the bits are the same.
     resident_tiles : Head tiles kept on chip (2 to 256), for layers whose state stays there; 0: two, to work on in turn.
     dsp_bits    : Bits of the signed numbers that a DSP block of the FPGA multiplies: 25, or 18 (Lattice's ECP5).
-    gated_clock : True: the datapath has a clock of its own that stops while there is no vector. For simulators, which skip
-        what stands still, not for FPGAs.
+    dsp_shift   : Whether DSP blocks of 25 bits also shift, and multiply what all lanes share. It spares LUTs where there are more
+        DSP blocks than the lanes take.
     stochastic_rounding : How the state is rounded: False, to nearest even; True, stochastically, by a seed.
 
     Raises
@@ -86,7 +124,7 @@ class SSMConfig:
     pipelined   : bool = True
     resident_tiles : int = 0
     dsp_bits    : int = 25
-    gated_clock : bool = False
+    dsp_shift   : bool = False
     stochastic_rounding : bool = False
 
     def __post_init__(self):
@@ -102,14 +140,15 @@ class SSMConfig:
         check_choice("dsp_bits",    self.dsp_bits,    (18, 25))
         if type(self.resident_tiles) is not int or self.resident_tiles != 0:
             check_range("resident_tiles", self.resident_tiles, 2, 256)
-        for name in ("pipelined", "gated_clock", "stochastic_rounding"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} must be True or False, is {getattr(self, name)!r}.")
+        for name in ("pipelined", "dsp_shift", "stochastic_rounding"):
+            check_flag(name, getattr(self, name))
+        if self.dsp_shift and self.dsp_bits != 25:
+            raise ValueError(f"dsp_bits must be 25 with dsp_shift, is {self.dsp_bits}.")
 
     @property
     def d_state_multiple(self):
         """B, C and the rows of the state are padded to a multiple of this many elements."""
-        return max(self.lanes, BEAT_ELEMENTS)
+        return max(self.lanes, 8)
 
     @property
     def max_tile_words(self):
@@ -117,5 +156,40 @@ class SSMConfig:
         return self.max_headdim*self.max_d_state//self.lanes
 
 
-# Constants of a SoC from which the firmware is built: SSM_LANES and so on. It sees nothing of the datapath's clock.
-FIRMWARE_CONSTANTS = {f"SSM_{field.name.upper()}": field for field in fields(SSMConfig) if field.name != "gated_clock"}
+# Constants of a SoC from which the firmware is built: SSM_LANES and so on.
+FIRMWARE_CONSTANTS = {f"SSM_{field.name.upper()}": field for field in fields(SSMConfig)}
+
+# System -------------------------------------------------------------------------------------------
+
+CPU_VARIANTS = ("lite", "standard")
+
+@dataclass(frozen=True)
+class SystemConfig:
+    """An accelerated SoC: its memory ports, its engines (None: it has none of this kind), and the VexRiscv's variant.
+
+    Raises
+    ------
+    ValueError : names the parameter, its value and what is allowed.
+    """
+    memory      : MemoryConfig = MemoryConfig()
+    ssm         : SSMConfig    = SSMConfig()
+    cpu_variant : str          = "standard"
+
+    def __post_init__(self):
+        check_choice("cpu_variant", self.cpu_variant, CPU_VARIANTS)
+
+    @classmethod
+    def of(cls, lanes=SSMConfig.lanes, data_width=MemoryConfig.data_width, **options):
+        """The configuration for so many lanes: with SMALL_LANES or less everything is made for a small FPGA.
+
+        There the CPU has no data cache, there are fewer ports, and DSP blocks, of which the lanes leave some over, spare LUTs.
+
+        Parameters
+        ----------
+        options : of :class:`SSMConfig`.
+        """
+        small = lanes <= SMALL_LANES
+        return cls(
+            memory      = MemoryConfig(data_width, state_write_ports=1 if small else 2, input_port=not small),
+            ssm         = SSMConfig(lanes=lanes, dsp_shift=small and options.get("dsp_bits", 25) == 25, **options),
+            cpu_variant = "lite" if small else "standard")

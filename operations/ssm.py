@@ -12,7 +12,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from operations.config import BEAT_BYTES, BEAT_ELEMENTS, ELEMENT_BYTES, SSMConfig, ceil_multiple, check_range
+from operations.config import ALIGNMENT, ELEMENT_BYTES, SSMConfig, ceil_multiple, check_range
+
+# Constants ----------------------------------------------------------------------------------------
+
+ROW_ELEMENTS    = 8 # x and y are padded to a multiple of this many elements.
+SCALAR_ELEMENTS = 8 # In front of x: dt, dA, D and zeros.
+
+# Helpers ------------------------------------------------------------------------------------------
+
+def record_bytes(elements):
+    """Bytes of a record of so many elements, with what is not used at its end."""
+    return ceil_multiple(elements*ELEMENT_BYTES, ALIGNMENT)
+
+
+def empty_records(shape, size):
+    """Records of `size` bytes, as zeros: float16, the last axis being the elements."""
+    return np.zeros((*shape, size//ELEMENT_BYTES), "<f2")
 
 # Geometry -----------------------------------------------------------------------------------------
 
@@ -20,7 +36,8 @@ from operations.config import BEAT_BYTES, BEAT_ELEMENTS, ELEMENT_BYTES, SSMConfi
 class Geometry:
     """What a job sets at run time: the sizes of a block and, from them, of its records in DRAM.
 
-    All records start on a beat (16 bytes) and are contiguous. Elements are binary16, little endian.
+    All records begin at a multiple of ALIGNMENT bytes, and what is left of the last of these is not used. Elements are
+    binary16, little endian.
 
     ============ =========== ================================================================
     record       how many    content, in order
@@ -51,7 +68,7 @@ class Geometry:
 
     @property
     def headdim_padded(self):
-        return ceil_multiple(self.headdim, BEAT_ELEMENTS)
+        return ceil_multiple(self.headdim, ROW_ELEMENTS)
 
     @property
     def d_state_padded(self):
@@ -63,39 +80,37 @@ class Geometry:
 
     @property
     def tile_bytes(self):
-        return self.headdim*self.d_state_padded*ELEMENT_BYTES
+        return record_bytes(self.headdim*self.d_state_padded)
 
     @property
     def x_record_bytes(self):
-        return BEAT_BYTES + self.headdim_padded*ELEMENT_BYTES
+        return record_bytes(SCALAR_ELEMENTS + self.headdim_padded)
 
     @property
     def bc_record_bytes(self):
-        return 2*self.d_state_padded*ELEMENT_BYTES
+        return record_bytes(2*self.d_state_padded)
 
     @property
     def y_record_bytes(self):
-        return self.headdim_padded*ELEMENT_BYTES
+        return record_bytes(self.headdim_padded)
 
 # Inputs -------------------------------------------------------------------------------------------
 
 def pack_x(geometry, x, dt, dA, D):
     """x records of T tokens. x: (T, H, P), dt and dA: (T, H), D: (H,)."""
-    tokens  = x.shape[0]
-    records = np.zeros((tokens, geometry.heads, BEAT_ELEMENTS + geometry.headdim_padded), "<f2")
+    records = empty_records((x.shape[0], geometry.heads), geometry.x_record_bytes)
     records[:, :, 0] = dt
     records[:, :, 1] = dA
     records[:, :, 2] = D
-    records[:, :, BEAT_ELEMENTS:BEAT_ELEMENTS + geometry.headdim] = x
+    records[:, :, SCALAR_ELEMENTS:SCALAR_ELEMENTS + geometry.headdim] = x
     return records.tobytes()
 
 
 def pack_bc(geometry, B, C):
     """BC records of T tokens. B and C: (T, G, N)."""
-    tokens  = B.shape[0]
-    records = np.zeros((tokens, geometry.groups, 2, geometry.d_state_padded), "<f2")
-    records[:, :, 0, :geometry.d_state] = B
-    records[:, :, 1, :geometry.d_state] = C
+    records = empty_records((B.shape[0], geometry.groups), geometry.bc_record_bytes)
+    records[:, :, :geometry.d_state] = B
+    records[:, :, geometry.d_state_padded:geometry.d_state_padded + geometry.d_state] = C
     return records.tobytes()
 
 # State --------------------------------------------------------------------------------------------
@@ -105,20 +120,30 @@ def pack_state(geometry, h):
     lanes  = geometry.config.lanes
     padded = np.zeros((geometry.heads, geometry.headdim, geometry.d_state_padded), "<f2")
     padded[:, :, :geometry.d_state] = h
-    words  = padded.reshape(geometry.heads, geometry.headdim, -1, lanes)
-    return words.transpose(0, 2, 1, 3).tobytes()
+    words  = padded.reshape(geometry.heads, geometry.headdim, -1, lanes).transpose(0, 2, 1, 3)
+    tiles  = empty_records((geometry.heads,), geometry.tile_bytes)
+    tiles[:, :padded[0].size] = words.reshape(geometry.heads, -1)
+    return tiles.tobytes()
 
 
 def unpack_state(geometry, data):
     """The inverse of :func:`pack_state`: (H, P, N)."""
     lanes = geometry.config.lanes
-    words = np.frombuffer(data, "<f2").reshape(geometry.heads, -1, geometry.headdim, lanes)
+    tiles = np.frombuffer(data, "<f2").reshape(geometry.heads, -1)[:, :geometry.headdim*geometry.d_state_padded]
+    words = tiles.reshape(geometry.heads, -1, geometry.headdim, lanes)
     rows  = words.transpose(0, 2, 1, 3).reshape(geometry.heads, geometry.headdim, geometry.d_state_padded)
     return rows[:, :, :geometry.d_state].copy()
 
 # Outputs ------------------------------------------------------------------------------------------
 
+def pack_y(geometry, y):
+    """y records of T tokens. y: (T, H, P)."""
+    records = empty_records((y.shape[0], geometry.heads), geometry.y_record_bytes)
+    records[:, :, :geometry.headdim] = y
+    return records.tobytes()
+
+
 def unpack_y(geometry, data):
-    """y of T tokens from their records: (T, H, P)."""
-    records = np.frombuffer(data, "<f2").reshape(-1, geometry.heads, geometry.headdim_padded)
+    """The inverse of :func:`pack_y`: (T, H, P)."""
+    records = np.frombuffer(data, "<f2").reshape(-1, geometry.heads, geometry.y_record_bytes//ELEMENT_BYTES)
     return records[:, :, :geometry.headdim].copy()
