@@ -28,7 +28,7 @@ from matplotlib import pyplot
 
 from bench.area import resources
 
-from operations.config import SSMConfig
+from operations.config import SystemConfig
 
 from targets.arty import VARIANTS, ArtySoC
 from targets.board import write_gateware
@@ -113,7 +113,7 @@ def taken(counted):
 
 def fit(variant, lanes):
     """{"parts": {part: taken}, "total", "levels", "path"} of a variant."""
-    soc     = ArtySoC(SSMConfig(lanes=lanes), variant)
+    soc     = ArtySoC(SystemConfig.of(lanes), variant)
     builder = write_gateware(soc, str(BUILD/"fit"/variant), compile_gateware=False)
     netlist = synthesise(builder.gateware_dir, soc.get_build_name())
     owners  = netlist.owners(owner)

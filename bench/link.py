@@ -34,7 +34,7 @@ from host.device.device import Device
 from host.device.verified import block_checksums
 from host.link.etherbone import FRAME_OVERHEAD, HEADER, MAX_COUNT, decode_reply, encode_read, encode_write
 
-from operations.config import BEAT_BYTES, SSMConfig
+from operations.config import ALIGNMENT, SystemConfig
 
 from tools.simulation.runner import TAP, Simulation
 
@@ -126,7 +126,7 @@ def measure_ours(simulation, words=WORDS):
             return Traffic.now(simulation.process.pid) - before
 
         result = {"load": counted(lambda: link.load_words(base, values))}
-        whole  = words - words % (BEAT_BYTES//4)
+        whole  = words - words % (ALIGNMENT//4)
         result["wrong"] = int((device.checksums(base, 4*whole) != block_checksums(values[:whole].astype("<u4").tobytes())).sum())
         got    = []
         result["read"]   = counted(lambda: got.append(link.read_words(base, words)))
@@ -149,7 +149,7 @@ def measure_litex(simulation, words=LITEX_WORDS):
 
 def measure():
     """(pace, ours, LiteX's), on one simulated SoC."""
-    with Simulation(SSMConfig(), "etherbone") as simulation:
+    with Simulation(SystemConfig(), "etherbone") as simulation:
         return measure_pace(simulation), measure_ours(simulation), measure_litex(simulation)
 
 # Results ------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ from host.device.block import run_block
 from host.device.csr import CSRMap
 from host.device.device import Device
 
-from operations.config import SSMConfig
+from operations.config import SystemConfig
 
 from targets.common import builder_environment
 
@@ -142,7 +142,7 @@ def simulated_rates(config):
     return rates
 
 
-def measure_simulator(config=SSMConfig()):
+def measure_simulator(config=SystemConfig()):
     """Entries of results.json, and {what: cycles a second}."""
     before  = plain_rate()
     rates   = simulated_rates(config)

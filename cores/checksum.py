@@ -16,9 +16,9 @@ from liteeth.mac.crc import LiteEthMACCRC32, LiteEthMACCRCEngine
 
 from cores.memory.bursts import BurstGenerator
 from cores.memory.dma import DMAReader
-from cores.memory.region import ADDRESS_BITS, Region
+from cores.memory.region import beat_shift
 
-from operations.config import BEAT_BYTES
+from operations.config import ALIGNMENT
 
 # CRC-32 -------------------------------------------------------------------------------------------
 
@@ -60,7 +60,7 @@ class Checksum(LiteXModule):
     Reads a region of memory and computes its CRC-32, ``zlib.crc32`` of its bytes, at 4 bytes a cycle, more than any link
     brings.
 
-        CSRs --> BurstGenerator --> DMAReader --> 128 to 32 bits --> CRC32 --> crc
+        CSRs --> BurstGenerator --> DMAReader --> 32-bit words --> CRC32 --> crc
 
     To use it, write ``address`` and ``length``, then ``start`` to ``control``; wait until ``status.busy`` is 0; read ``crc``
     if no error is set. A region that is misaligned or empty is not read, one that leaves the memory no further than that: an
@@ -68,12 +68,12 @@ class Checksum(LiteXModule):
 
     Parameters
     ----------
-    port         : LiteDRAMNativePort or wishbone.Interface of 128 bits.
-    origin, size : the memory, in bytes.
+    port   : LiteDRAMNativePort or wishbone.Interface, of 128, 256 or 512 bits.
+    region : :class:`cores.memory.region.Region`: nothing outside it is read.
     """
-    def __init__(self, port, origin, size):
-        self._address = CSRStorage(32, description="Address of the first byte, a multiple of 16.")
-        self._length  = CSRStorage(32, description="Bytes, a multiple of 16 that is not 0.")
+    def __init__(self, port, region):
+        self._address = CSRStorage(32, description=f"Address of the first byte, a multiple of {ALIGNMENT}.")
+        self._length  = CSRStorage(32, description=f"Bytes, a multiple of {ALIGNMENT} that is not 0.")
         self._control = CSRStorage(description="Control.", fields=[
             CSRField("start", size=1, pulse=True, description="Write 1 while not busy: computes the CRC of the region."),
             CSRField("reset", size=1, pulse=True,
@@ -81,22 +81,21 @@ class Checksum(LiteXModule):
         ])
         self._status = CSRStatus(description="Status.", fields=[
             CSRField("busy",         size=1, offset=0, description="The region is being read, or a reset is under way."),
-            CSRField("misaligned",   size=1, offset=1, description="The last start: not multiples of 16, or of 0 bytes."),
+            CSRField("misaligned",   size=1, offset=1, description=f"The last start: not multiples of {ALIGNMENT}, or of 0 bytes."),
             CSRField("out_of_range", size=1, offset=2, description="The last start: not inside the memory region."),
         ])
         self._crc = CSRStatus(32, description="CRC-32 of the last region.")
 
         # # #
 
-        region = Region(origin, size)
-        self.burst  = burst  = ResetInserter()(BurstGenerator(ADDRESS_BITS))
+        shift  = beat_shift(port)
+        beats  = self._length.storage[shift:]
+        self.burst  = burst  = ResetInserter()(BurstGenerator(shift, len(beats)))
         self.reader = reader = DMAReader(port, region)
-        self.words  = words  = ResetInserter()(stream.Converter(8*BEAT_BYTES, 32))
+        self.words  = words  = ResetInserter()(stream.Converter(port.data_width, 32))
         self.crc32  = crc32  = CRC32()
 
-        shift      = log2_int(BEAT_BYTES)
-        beats      = self._length.storage[shift:]
-        last_beat  = Signal(ADDRESS_BITS)
+        fine       = log2_int(ALIGNMENT)
         misaligned = Signal()
         begin      = Signal()
         asking     = Signal() # Addresses of beats are still to come.
@@ -104,14 +103,14 @@ class Checksum(LiteXModule):
         busy       = Signal()
         status     = self._status.fields
         self.comb += [
-            misaligned.eq((Cat(self._address.storage[:shift], self._length.storage[:shift]) != 0) | (beats == 0)),
+            misaligned.eq((Cat(self._address.storage[:fine], self._length.storage[:fine]) != 0) | (beats == 0)),
             busy.eq(asking | resetting | ~reader.idle),
             begin.eq(self._control.fields.start & ~busy),
             status.busy.eq(busy),
             burst.reset.eq(resetting),
             burst.sink.valid.eq(asking),
-            burst.sink.address.eq(self._address.storage[shift:]),
-            burst.sink.last_beat.eq(last_beat),
+            burst.sink.record.eq(self._address.storage[fine:]),
+            burst.sink.length.eq(beats),
             burst.source.connect(reader.sink),
             reader.flush.eq(resetting),
             words.reset.eq(resetting),
@@ -125,7 +124,6 @@ class Checksum(LiteXModule):
             self._crc.status.eq(crc32.crc),
         ]
         self.sync += [
-            last_beat.eq(beats - 1),
             If(burst.sink.ready, asking.eq(0)),
             If(self._control.fields.reset | reader.out_of_range,
                 resetting.eq(1),

@@ -8,7 +8,7 @@ python examples/other_board.py radiona_ulx3s --build --no-compile-gateware    # 
 """
 import importlib, importlib.util, sys
 
-from operations.config import SSMConfig
+from operations.config import SystemConfig
 
 from soc.accelerator import add_accelerator
 from soc.dram import controller_settings
@@ -33,7 +33,7 @@ def main(name="--help", *options):
     if not name.isidentifier() or name.startswith("_") or not importlib.util.find_spec(f"litex_boards.targets.{name}"):
         raise ValueError(f"target must be the name of one of litex_boards.targets, is {name!r}.")
     target = importlib.import_module(f"litex_boards.targets.{name}")
-    target.BaseSoC, sys.argv[1:] = with_accelerator(target.BaseSoC, SSMConfig()), [*options, f"--output-dir=build/{name}"]
+    target.BaseSoC, sys.argv[1:] = with_accelerator(target.BaseSoC, SystemConfig()), [*options, f"--output-dir=build/{name}"]
     with builder_environment():
         target.main()
     build_firmware(f"build/{name}") # For host/stream.py, with build/NAME/csr.csv.

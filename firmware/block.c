@@ -31,10 +31,12 @@ void block_init(struct block *block, uint32_t heads, uint32_t headdim, uint32_t 
 	block->d_state     = d_state;
 	block->groups      = groups;
 	block->group_heads = heads/groups;
-	block->x_bytes     = BEAT_BYTES + headdim_padded*ELEMENT_BYTES;
-	block->bc_bytes    = 2*d_state_padded*ELEMENT_BYTES;
-	block->y_bytes     = headdim_padded*ELEMENT_BYTES;
-	block->tile_bytes  = headdim*d_state_padded*ELEMENT_BYTES;
+	block->x_bytes     = ceil_multiple(BEAT_BYTES + headdim_padded*ELEMENT_BYTES, 64);
+	block->bc_bytes    = ceil_multiple(2*d_state_padded*ELEMENT_BYTES, 64);
+	block->y_used      = headdim_padded*ELEMENT_BYTES;
+	block->tile_used   = headdim*d_state_padded*ELEMENT_BYTES;
+	block->y_bytes     = ceil_multiple(block->y_used, 64);
+	block->tile_bytes  = ceil_multiple(block->tile_used, 64);
 }
 
 int block_may_follow(const struct block *block, const struct block *before, uint32_t queue_depth)

@@ -36,6 +36,9 @@ struct block {
 	uint32_t bc_bytes;
 	uint32_t y_bytes;
 	uint32_t tile_bytes;
+	/* Of which these are used. */
+	uint32_t y_used;
+	uint32_t tile_used;
 	/* Addresses of the first record. */
 	uint32_t x;
 	uint32_t bc;

@@ -8,7 +8,7 @@
 #include "info.h"
 #include "request.h"
 
-#define ALIGNMENT 16
+#define ALIGNMENT 64
 
 #if SSM_RESIDENT_TILES
 #define SSM_FLAGS (JOB_ZERO_STATE | JOB_NO_STORE | JOB_RESIDENT)

@@ -13,7 +13,7 @@ from host.device.device import Device
 from host.link.etherbone import DEFAULT_PORT, Etherbone
 from host.link.uartbone import DEFAULT_BAUDRATE, GATEWARE_TIMEOUT, UARTBone
 
-from operations.config import LANES, SSMConfig
+from operations.config import DATA_WIDTHS, LANES, SSMConfig, SystemConfig
 
 from tools.arguments import baudrate, number, udp_port
 from tools.errors import CommandError, UsageError
@@ -46,6 +46,9 @@ def add_device_arguments(parser):
     group.add_argument("--lanes",     type=int, choices=LANES,
         help="State elements updated in a cycle; of a board, what it must have "
              f"(default: {SSMConfig().lanes} in the simulation, any on a board).")
+    group.add_argument("--data-width", type=int, choices=DATA_WIDTHS,
+        help="Bits of the accelerator's memory ports; of a board, what it must have (default: 128 in the simulation, any on a "
+             "board).")
     group.add_argument("--rounding",  choices=ROUNDINGS,
         help="How the state is rounded; of a board, what it must do (default: nearest in the simulation, any on a board).")
     group.add_argument("--resident-tiles", type=_resident_tiles, metavar="TILES",
@@ -67,11 +70,16 @@ def add_device_arguments(parser):
     return group
 
 
+def simulated_system(args):
+    """The SystemConfig of the simulation that the options ask for."""
+    return SystemConfig.of(args.lanes or SSMConfig.lanes, args.data_width, resident_tiles=args.resident_tiles or 0,
+        stochastic_rounding=args.rounding == "stochastic")
+
+
 def requested_config(args):
     """What is known of the gateware before it has been asked: of a simulation all, of a board the protocol's limits."""
     if args.transport == "sim":
-        return SSMConfig(lanes=args.lanes or SSMConfig().lanes, resident_tiles=args.resident_tiles or 0,
-            stochastic_rounding=args.rounding == "stochastic")
+        return simulated_system(args).ssm
     return SSMConfig(max_headdim=256, max_d_state=512, max_heads=65535, max_groups=65535)
 
 # Device -------------------------------------------------------------------------------------------
@@ -85,7 +93,7 @@ def open_device(args, log=lambda message: None):
     log : Called with a line for each step.
     """
     if args.transport == "sim":
-        context = _simulated_device(requested_config(args), args, log)
+        context = _simulated_device(simulated_system(args), args, log)
     else:
         context = _board_device(args, log)
     with context as device:
@@ -103,7 +111,7 @@ def open_device(args, log=lambda message: None):
 @contextmanager
 def _simulated_device(config, args, log):
     from tools.simulation.runner import Simulation
-    log(f"Starting a simulation with {config.lanes} lanes (the first time, it is built).")
+    log(f"Starting a simulation with {config.ssm.lanes} lanes (the first time, it is built).")
     simulation = Simulation(config, verbose=args.verbose)
     try:
         try:

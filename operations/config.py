@@ -23,6 +23,8 @@ DATA_WIDTHS   = (128, 256, 512) # Bits of a memory port.
 # width, and the same bytes serve them all.
 ALIGNMENT = max(DATA_WIDTHS)//8
 
+BEAT_BYTES = ALIGNMENT # TEMPORARY
+
 LANES         = (4, 8, 16, 32, 64)
 SMALL_LANES   = 8   # As many at most are for a small FPGA, see SystemConfig.of.
 
@@ -67,7 +69,7 @@ class MemoryConfig:
 
     Parameters
     ----------
-    data_width        : Bits of a port, 128, 256 or 512. That of LiteDRAM's ports; narrower ones are converted to 128.
+    data_width        : Bits of a port, 128, 256 or 512. None: as LiteDRAM's ports have it; narrower ones are converted to 128.
     state_write_ports : Ports that write head tiles, in turn (1 or 2; two read them). The last one writes y as well.
     input_port        : Whether the inputs have a port of their own; else they share the second that reads head tiles.
 
@@ -75,18 +77,15 @@ class MemoryConfig:
     ------
     ValueError : names the parameter, its value and what is allowed.
     """
-    data_width        : int  = 128
+    data_width        : int  = None
     state_write_ports : int  = 2
     input_port        : bool = True
 
     def __post_init__(self):
-        check_choice("data_width",        self.data_width,        DATA_WIDTHS)
+        if self.data_width is not None:
+            check_choice("data_width", self.data_width, DATA_WIDTHS)
         check_choice("state_write_ports", self.state_write_ports, (1, 2))
         check_flag("input_port", self.input_port)
-
-    @property
-    def beat_bytes(self):
-        return self.data_width//8
 
 # SSM ----------------------------------------------------------------------------------------------
 

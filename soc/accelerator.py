@@ -9,14 +9,16 @@ from litex.build.generic_platform import ConstraintError
 
 from litex.soc.interconnect import wishbone
 
+from cores.common.counters import COUNTER_BITS
 from cores.checksum import Checksum
 from cores.console import Console
 from cores.mailbox import Mailbox
 from cores.memory.arbiter import Arbiter
-from cores.ssm.ssm import COUNTER_BITS, SSM
+from cores.memory.region import Region
+from cores.ssm.ssm import SSM, SSMPorts
 from cores.unmapped import Unmapped, UnmappedRegion
 
-from operations.config import BEAT_BYTES, FIRMWARE_CONSTANTS
+from operations.config import DATA_WIDTHS, FIRMWARE_CONSTANTS
 from operations.protocol import DATA_OFFSET
 
 from soc.boot import add_boot
@@ -26,14 +28,16 @@ from soc.boot import add_boot
 # Of the VexRiscv. All have interrupts and a multiplier; where they have a data cache, it writes through.
 CPU_VARIANTS = ("lite", "standard", "imac", "full", "linux")
 
+STATE_READ_PORTS = 2
+
 LINKS = ("etherbone", "uartbone") # Names under which LiteX adds those that the host speaks.
 
 # Checks -------------------------------------------------------------------------------------------
 
-def page_beats(sdram):
-    """Beats in a row of a bank of a LiteDRAM core."""
+def page_beats(sdram, data_width):
+    """Beats of a port in a row of a bank of a LiteDRAM core."""
     settings = sdram.controller.settings
-    return 2**settings.geom.colbits*settings.phy.databits//8//BEAT_BYTES
+    return 2**settings.geom.colbits*settings.phy.databits//data_width
 
 
 def check_soc(soc):
@@ -60,19 +64,65 @@ def check_soc(soc):
         raise ValueError("a SoC must have the region main_ram, this one has none: add the memory before the accelerator.")
     if hasattr(soc, "sdram"):
         width = soc.sdram.crossbar.controller.data_width
-        if width > 8*BEAT_BYTES:
-            raise ValueError(f"data_width of LiteDRAM's ports must be at most {8*BEAT_BYTES}, is {width}.")
+        if width > max(DATA_WIDTHS):
+            raise ValueError(f"data_width of LiteDRAM's ports must be at most {max(DATA_WIDTHS)}, is {width}.")
+
+
+def memory_width(soc, memory):
+    """Bits of the accelerator's ports in a SoC: those of LiteDRAM's ports, which are converted where they are narrower.
+
+    Raises ValueError unless the :class:`operations.config.MemoryConfig` asks for just that, or leaves it open.
+    """
+    if not hasattr(soc, "sdram"):
+        return memory.data_width or min(DATA_WIDTHS)
+    width = max(soc.sdram.crossbar.controller.data_width, min(DATA_WIDTHS))
+    if memory.data_width not in (None, width):
+        raise ValueError(f"data_width must be {width}, as LiteDRAM's ports have it, or None, is {memory.data_width}.")
+    return width
+
+
+def memory_region(soc):
+    """The memory that the accelerator may touch."""
+    region = soc.bus.regions["main_ram"]
+    return Region(region.origin, region.origin + region.size)
 
 # SSM ----------------------------------------------------------------------------------------------
+
+def add_ports(soc, memory, width):
+    """The :class:`cores.ssm.ssm.SSMPorts` of a SoC, on its LiteDRAM or else on its bus.
+
+    Each port of LiteDRAM has an arbiter, by which others may use it: ``soc.state_read0_port.get_port()``.
+    """
+    if not hasattr(soc, "sdram"):
+        ports = [wishbone.Interface(data_width=width, address_width=32, addressing="word") for _ in range(4)]
+        for n, port in enumerate(ports):
+            soc.bus.add_master(name=f"ssm_master{n}", master=port)
+        state_read, inputs, state_write, y = ports
+        return SSMPorts([state_read], [state_write], inputs, y)
+
+    def arbiter(name, mode):
+        module = Arbiter(soc.sdram.crossbar.get_port(mode=mode, data_width=width))
+        soc.add_module(name=f"{name}_port", module=module)
+        return module
+
+    reads  = [arbiter(f"state_read{n}",  "read")  for n in range(STATE_READ_PORTS)]
+    inputs = arbiter("input", "read") if memory.input_port else reads[-1]
+    writes = [arbiter(f"state_write{n}", "write") for n in range(memory.state_write_ports)]
+    return SSMPorts(
+        state_reads  = [port.get_port() for port in reads],
+        state_writes = [port.get_port() for port in writes],
+        inputs       = inputs.get_port(),
+        y            = writes[-1].get_port(),
+        page_beats   = page_beats(soc.sdram, width))
+
 
 def add_ssm(soc, config):
     """Add the SSM core: its CSRs, its interrupt and its memory masters.
 
-    With LiteDRAM (``soc.add_sdram`` called before) the masters are on native ports of the controller, 128 bits wide: two to
-    read head tiles, one for inputs, and two to write head tiles, page by page in turn, the second of them also for y. Below 16
-    lanes, for small FPGAs, one writes, and inputs share the second that reads. The first that reads has room for others
-    (``soc.ssm_read_port0.get_port()``). Without LiteDRAM they are four Wishbone masters of the SoC's bus, and the memory is
-    the region ``main_ram``. A LiteDRAM that is to be near its limit takes :func:`soc.dram.controller_settings`.
+    With LiteDRAM (``soc.add_sdram`` called before) the masters are on native ports of the controller, of the ports' own width from
+    128 bits on: two to read head tiles, page by page in turn, and the others as the :class:`operations.config.MemoryConfig` says.
+    Without LiteDRAM they are four Wishbone masters of the SoC's bus, and the memory is the region ``main_ram``. A LiteDRAM that is
+    to be near its limit takes :func:`soc.dram.controller_settings`.
 
     Coherency: the native ports reach the DRAM behind the SoC's L2 cache, so the SoC must not have one
     (``l2_cache_size=0``); then host and CPU writes, which go through (the VexRiscv's data cache writes through), are in
@@ -82,40 +132,23 @@ def add_ssm(soc, config):
     Parameters
     ----------
     soc    : a LiteX SoC (``SoCCore``).
-    config : :class:`operations.config.SSMConfig`.
+    config : :class:`operations.config.SystemConfig`, with an SSM core.
 
     Raises
     ------
-    ValueError : as :func:`check_soc`, or the region main_ram is not a power of two.
+    ValueError : as :func:`check_soc`.
     """
     name = "ssm" # Host and firmware know it, and its CSRs, by this name.
     check_soc(soc)
-    region = soc.bus.regions["main_ram"]
-    page   = None
-    if hasattr(soc, "sdram"):
-        page = page_beats(soc.sdram)
-        reads, writes = [], []
-        large = config.lanes >= 16
-        for mode, ports, count, own in (("read", reads, 2, large), ("write", writes, 2 if large else 1, False)):
-            for n in range(count + own):
-                target = soc.sdram.crossbar.get_port(mode=mode, data_width=8*BEAT_BYTES)
-                shared = Arbiter(target)
-                soc.add_module(name=f"{name}_{mode}_port{n}", module=shared)
-                ports.append(shared.get_port())
-            if not own:
-                ports.append(shared.get_port())
-    else:
-        ports = [wishbone.Interface(data_width=8*BEAT_BYTES, address_width=32, addressing="word") for _ in range(4)]
-        for n, port in enumerate(ports):
-            soc.bus.add_master(name=f"{name}_master{n}", master=port)
-        reads, writes = ports[:2], ports[2:]
-
-    soc.add_module(name=name, module=SSM(config, reads, writes, region.origin, region.size, page))
+    width = memory_width(soc, config.memory)
+    ports = add_ports(soc, config.memory, width)
+    soc.add_module(name=name, module=SSM(config.ssm, ports, memory_region(soc)))
     if soc.irq.enabled:
         soc.irq.add(name, use_loc_if_exists=True)
     for constant, field in FIRMWARE_CONSTANTS.items():
-        soc.add_constant(constant, int(getattr(config, field.name)))
+        soc.add_constant(constant, int(getattr(config.ssm, field.name)))
     soc.add_constant("SSM_COUNTER_BITS", COUNTER_BITS)
+    soc.add_constant("MEMORY_DATA_WIDTH", width)
 
 # Parts --------------------------------------------------------------------------------------------
 
@@ -133,13 +166,12 @@ def add_checksum(soc, name="checksum"):
     The rules of coherency are those of :func:`soc.accelerator.add_ssm`, which is to be called before.
     """
     soc.check_if_exists(name)
-    region = soc.bus.regions["main_ram"]
     if hasattr(soc, "sdram"):
-        port = soc.ssm_read_port0.get_port()
+        port = soc.state_read0_port.get_port()
     else:
-        port = wishbone.Interface(data_width=8*BEAT_BYTES, address_width=32, addressing="word")
+        port = wishbone.Interface(data_width=soc.constants["MEMORY_DATA_WIDTH"], address_width=32, addressing="word")
         soc.bus.add_master(name=f"{name}_master", master=port)
-    soc.add_module(name=name, module=Checksum(port, region.origin, region.size))
+    soc.add_module(name=name, module=Checksum(port, memory_region(soc)))
 
 
 def add_console(soc, name="uart"):
@@ -165,7 +197,7 @@ def add_accelerator(soc, config):
     Parameters
     ----------
     soc    : a LiteX SoC with its memory, as for :func:`add_ssm`.
-    config : :class:`operations.config.SSMConfig`.
+    config : :class:`operations.config.SystemConfig`.
 
     Raises
     ------

@@ -27,7 +27,7 @@ from soc.etherbone import add_etherbone
 from soc.flash import add_flash_boot
 
 from targets.common import (BIOS_ROM_SIZE, add_config_arguments, add_protect_argument, builder_environment,
-    config_from_arguments, cpu_variant)
+    config_from_arguments)
 
 from tools import processes
 from tools.arguments import Parser, baudrate, udp_port
@@ -56,7 +56,7 @@ class BoardSoC(SoCCore):
         SoCCore.__init__(self, platform, sys_clk_freq,
             ident                = f"Mamba-2 SSM accelerator on {board}",
             cpu_type             = "vexriscv",
-            cpu_variant          = cpu_variant(config),
+            cpu_variant          = config.cpu_variant,
             integrated_rom_size  = BIOS_ROM_SIZE,
             integrated_sram_size = 0x2000,
             with_uart            = False)
@@ -76,7 +76,7 @@ class BoardSoC(SoCCore):
         udp_port        = 1234,
         protect         = False,
         with_flash_boot = False):
-        """Add UARTBone, the accelerator of an SSMConfig, and Etherbone if there is an `ethphy`.
+        """Add UARTBone, the accelerator of a SystemConfig, and Etherbone if there is an `ethphy`.
 
         `wide` and `protect` are :func:`soc.etherbone.add_etherbone`'s; `with_flash_boot` adds the flash (:mod:`soc.flash`).
         """
@@ -175,7 +175,7 @@ def run(parser, args, board, make_soc, build, output_dir):
     Parameters
     ----------
     board      : openFPGALoader's name of the board.
-    make_soc   : Called with the SSMConfig and the options of the group "board" by name, returns the SoC.
+    make_soc   : Called with the SystemConfig and the options of the group "board" by name, returns the SoC.
     build      : Called with the SoC, a folder, and whether the bitstream is wanted, builds all and returns LiteX's Builder.
     output_dir : The default folder.
     """

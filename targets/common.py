@@ -10,7 +10,7 @@ import sys
 
 from contextlib import contextmanager
 
-from operations.config import LANES, SSMConfig
+from operations.config import LANES, SSMConfig, SystemConfig
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -32,15 +32,10 @@ def builder_environment(tools_dir=None):
         os.environ["PATH"] = path
         os.chdir(folder)
 
-def cpu_variant(config):
-    """The VexRiscv's variant in a SoC with the accelerator of an SSMConfig: few lanes are for a small FPGA, where the CPU has
-    no data cache."""
-    return "lite" if config.lanes < 16 else "standard"
-
 # Command Line -------------------------------------------------------------------------------------
 
 def add_config_arguments(parser, lanes=SSMConfig.lanes, lanes_default=None):
-    """Add the options that choose an SSMConfig; `lanes_default` says what the default of --lanes depends on."""
+    """Add the options that choose a SystemConfig; `lanes_default` says what the default of --lanes depends on."""
     default = SSMConfig()
     group   = parser.add_argument_group("accelerator")
     group.add_argument("--lanes",       type=int, default=lanes, choices=LANES,
@@ -63,9 +58,9 @@ def add_protect_argument(parser):
 
 
 def config_from_arguments(parser, args, **defaults):
-    """The SSMConfig that the options choose; ends the program when it is not allowed."""
+    """The SystemConfig that the options choose; ends the program when it is not allowed."""
     try:
-        return SSMConfig(lanes=args.lanes, max_headdim=args.max_headdim, max_d_state=args.max_d_state,
+        return SystemConfig.of(args.lanes, max_headdim=args.max_headdim, max_d_state=args.max_d_state,
             resident_tiles=args.resident_tiles, stochastic_rounding=args.stochastic_rounding, **defaults)
     except ValueError as error:
         parser.error(str(error))

@@ -78,7 +78,7 @@ class ECPIX5SoC(BoardSoC):
                 clock_pads = platform.request("eth_clocks"),
                 pads       = platform.request("eth"),
                 rx_delay   = 0e-9)
-        self.add_links(replace(config, dsp_bits=18), wide=True, **links)
+        self.add_links(replace(config, ssm=replace(config.ssm, dsp_bits=18, dsp_shift=False)), wide=True, **links)
 
         # LEDs -------------------------------------------------------------------------------------
         leds = Record([("heartbeat", 1), ("running", 1), ("error", 1)])

@@ -14,6 +14,8 @@ import time
 
 from host.connect import SIM_TIMEOUT_SCALE
 
+from operations.config import DATA_WIDTHS
+
 from targets.common import add_config_arguments, add_protect_argument, config_from_arguments
 
 from tools.arguments import Parser
@@ -34,6 +36,8 @@ def _parser():
     group.add_argument("--transport", default="auto", choices=("auto", "etherbone", "uart"),
         help="Etherbone over a TAP device in a network namespace, UARTBone over TCP, or auto: Etherbone where that is "
         "permitted (default: %(default)s).")
+    group.add_argument("--data-width", type=int, choices=DATA_WIDTHS,
+        help="Bits of the accelerator's memory ports, eight words of the DRAM (default: 128).")
     group.add_argument("--with-flash-boot", action="store_true",
         help="The SoC has a flash that holds the firmware, which starts without a host (default: without).")
     group.add_argument("--trace-fst",  metavar="FILE", help="Write waves to FILE; simulates more slowly.")
@@ -100,7 +104,7 @@ def _run(config, args):
 def main():
     parser = _parser()
     args   = parser.parse_args()
-    config = config_from_arguments(parser, args)
+    config = config_from_arguments(parser, args, data_width=args.data_width)
     if not args.build_only:
         return _run(config, args)
     print(build(config, trace=args.trace_fst is not None, build_dir=args.build_dir, report=print, protect=args.protect,

@@ -5,7 +5,7 @@
 
 """AXI4 memory masters: beats to and from memory in bursts, for those without LiteDRAM.
 
-They take the place of the masters in :mod:`cores.memory.dma`. Addresses are in beats (bytes/16); nothing checks them. Each bears a
+They take the place of the masters in :mod:`cores.memory.dma`. Addresses are in bytes, of whole beats; nothing checks them. Each bears a
 tag, by which the one that asked learns what went wrong; one burst has one tag.
 """
 
@@ -16,14 +16,13 @@ from litex.gen import *
 from litex.soc.interconnect import stream
 from litex.soc.interconnect.axi import AXIInterface, BURST_INCR
 
-from cores.memory.region import ADDRESS_BITS
+from cores.memory.region import ADDRESS_BITS, beat_shift
 
-from operations.config import BEAT_BYTES
 
 # Constants ----------------------------------------------------------------------------------------
 
-BURST_BEATS = 16               # The most of any AXI version.
-PAGE_BEATS  = 4096//BEAT_BYTES # No burst may cross a page of 4 KiB.
+BURST_BEATS = 16   # The most of any AXI version.
+PAGE_BYTES  = 4096 # No burst may cross a page.
 
 # Burst Gatherer -----------------------------------------------------------------------------------
 
@@ -33,7 +32,7 @@ class BurstGatherer(LiteXModule):
     ``beats`` of the source is the number of beats less one. Its tag is that of the first address: ``last`` must come with the last
     one of a tag. Throughput: an address a cycle, a cycle lost at each burst.
     """
-    def __init__(self, tag_bits):
+    def __init__(self, shift, tag_bits):
         self.sink   = sink   = stream.Endpoint([("address", ADDRESS_BITS), ("tag", tag_bits)])
         self.source = source = stream.Endpoint([("address", ADDRESS_BITS), ("tag", tag_bits),
             ("beats", bits_for(BURST_BEATS - 1))])
@@ -46,7 +45,7 @@ class BurstGatherer(LiteXModule):
         grows   = Signal()
         self.comb += [
             grows.eq(~closed & (sink.address == follows) & (source.beats != BURST_BEATS - 1) &
-                (sink.address[:log2_int(PAGE_BEATS)] != 0)),
+                (sink.address[shift:log2_int(PAGE_BYTES)] != 0)),
             sink.ready.eq(~holds | grows),
             source.valid.eq(holds & (closed | (sink.valid & ~grows))),
             source.last.eq(closed),
@@ -56,7 +55,7 @@ class BurstGatherer(LiteXModule):
             If(sink.valid & sink.ready,
                 holds.eq(1),
                 closed.eq(sink.last),
-                follows.eq(sink.address + 1),
+                follows.eq(sink.address + 2**shift),
                 If(holds,
                     source.beats.eq(source.beats + 1),
                 ).Else(
@@ -69,17 +68,17 @@ class BurstGatherer(LiteXModule):
 
 # Helpers ------------------------------------------------------------------------------------------
 
-def memory_interface():
+def memory_interface(data_width=128):
     """An AXI4 interface that the masters here fit."""
-    return AXIInterface(data_width=8*BEAT_BYTES, address_width=32, id_width=1, bursting=True)
+    return AXIInterface(data_width=data_width, address_width=32, id_width=1, bursting=True)
 
 
-def connect_request(channel, burst):
+def connect_request(channel, burst, shift):
     """Statements: an address channel (ar or aw) carries the burst. Its handshake is the caller's."""
     return [
-        channel.addr.eq(burst.address << log2_int(BEAT_BYTES)),
+        channel.addr.eq(burst.address),
         channel.len.eq(burst.beats),
-        channel.size.eq(log2_int(BEAT_BYTES)),
+        channel.size.eq(shift),
         channel.burst.eq(BURST_INCR),
         channel.cache.eq(0b0011), # Normal, not cacheable, bufferable.
     ]
@@ -95,21 +94,22 @@ class AXIReader(LiteXModule):
 
     Parameters
     ----------
-    axi      : AXI4 interface of 128 bits, of which the read channels are used.
+    axi      : AXI4 interface of 128, 256 or 512 bits, of which the read channels are used.
     tag_bits : bits of a tag.
     depth    : beats that may be under way, a power of two.
     """
     def __init__(self, axi, tag_bits, depth=64):
+        shift, width = beat_shift(axi), axi.data_width
         self.sink   = sink   = stream.Endpoint([("address", ADDRESS_BITS), ("tag", tag_bits)])
-        self.source = source = stream.Endpoint([("data", 8*BEAT_BYTES)])
+        self.source = source = stream.Endpoint([("data", width)])
         self.beat   = Signal()
         self.error  = Signal()
         self.tag    = Signal(tag_bits)
 
         # # #
 
-        self.gatherer = gatherer = BurstGatherer(tag_bits)
-        self.fifo     = fifo     = stream.SyncFIFO([("data", 8*BEAT_BYTES)], depth)
+        self.gatherer = gatherer = BurstGatherer(shift, tag_bits)
+        self.fifo     = fifo     = stream.SyncFIFO([("data", width)], depth)
         self.tags     = tags     = stream.SyncFIFO([("tag", tag_bits)], depth) # Of bursts under way.
         burst = gatherer.source
         free  = Signal(max=depth + 1, reset=depth)
@@ -117,7 +117,7 @@ class AXIReader(LiteXModule):
         self.comb += [
             sink.connect(gatherer.sink),
             room.eq(free >= BURST_BEATS),
-            connect_request(axi.ar, burst),
+            connect_request(axi.ar, burst, shift),
             axi.ar.valid.eq(burst.valid & room),
             burst.ready.eq(axi.ar.ready & room),
             tags.sink.valid.eq(burst.valid & burst.ready),
@@ -143,7 +143,8 @@ class AXIWriter(LiteXModule):
     an error. Parameters as for :class:`AXIReader`; the write channels are used.
     """
     def __init__(self, axi, tag_bits, depth=64):
-        self.sink  = sink = stream.Endpoint([("address", ADDRESS_BITS), ("tag", tag_bits), ("data", 8*BEAT_BYTES)])
+        shift, width = beat_shift(axi), axi.data_width
+        self.sink  = sink = stream.Endpoint([("address", ADDRESS_BITS), ("tag", tag_bits), ("data", width)])
         self.done  = Signal()
         self.error = Signal()
         self.tag   = Signal(tag_bits)
@@ -151,10 +152,10 @@ class AXIWriter(LiteXModule):
 
         # # #
 
-        self.gatherer = gatherer = BurstGatherer(tag_bits)
-        self.fifo     = fifo     = stream.SyncFIFO([("data", 8*BEAT_BYTES)], depth)
+        self.gatherer = gatherer = BurstGatherer(shift, tag_bits)
+        self.fifo     = fifo     = stream.SyncFIFO([("data", width)], depth)
         self.answers  = answers  = stream.SyncFIFO([("final", 1), ("tag", tag_bits)], 16) # Of bursts that wait for theirs.
-        self.data     = data     = stream.Buffer([("data", 8*BEAT_BYTES), ("strb", BEAT_BYTES)]) # Once offered, it may not change.
+        self.data     = data     = stream.Buffer([("data", width), ("strb", width//8)]) # Once offered, it may not change.
         burst = gatherer.source
         self.comb += [
             gatherer.sink.valid.eq(sink.valid & fifo.sink.ready),
@@ -171,7 +172,7 @@ class AXIWriter(LiteXModule):
         beats   = Signal.like(burst.beats)
         tag     = Signal(tag_bits)
         self.comb += [
-            connect_request(axi.aw, burst),
+            connect_request(axi.aw, burst, shift),
             axi.aw.valid.eq(burst.valid & ~sending & answers.sink.ready),
             burst.ready.eq(axi.aw.ready & ~sending & answers.sink.ready),
             answers.sink.valid.eq(burst.valid & burst.ready),
@@ -179,7 +180,7 @@ class AXIWriter(LiteXModule):
             answers.sink.tag.eq(burst.tag),
             data.sink.valid.eq(sending),
             data.sink.data.eq(fifo.source.data),
-            data.sink.strb.eq(Replicate(~(self.hold_back >> tag)[0], BEAT_BYTES)),
+            data.sink.strb.eq(Replicate(~(self.hold_back >> tag)[0], width//8)),
             data.sink.last.eq(beats == 0),
             fifo.source.ready.eq(sending & data.sink.ready),
             data.source.connect(axi.w, keep={"valid", "ready", "last", "data", "strb"}),

@@ -5,8 +5,8 @@
 
 """Memory masters: beats to and from a LiteDRAM native port, or a Wishbone bus where there is no LiteDRAM.
 
-Addresses are those of the bus, in beats (bytes/16). Beats outside the memory region never reach the memory: reads are
-made at its start instead, writes are dropped, and ``out_of_range`` pulses.
+Addresses are byte addresses on the bus, of whole beats: the bits below are not looked at. Beats outside the memory region never
+reach the memory: reads are made at its start instead, writes are dropped, and ``out_of_range`` pulses.
 """
 
 from migen import *
@@ -18,9 +18,7 @@ from litex.soc.interconnect import stream
 
 from litedram.common import LiteDRAMNativePort
 
-from cores.memory.region import ADDRESS_BITS, BLOCK_DEPTH, check_width
-
-from operations.config import BEAT_BYTES
+from cores.memory.region import ADDRESS_BITS, BLOCK_DEPTH, beat_shift
 
 # DMA Reader ---------------------------------------------------------------------------------------
 
@@ -31,14 +29,14 @@ class DMAReader(LiteXModule):
 
     Parameters
     ----------
-    port   : LiteDRAMNativePort or wishbone.Interface of 128 bits.
-    region : :class:`Region`.
+    port   : LiteDRAMNativePort or wishbone.Interface, of 128, 256 or 512 bits.
+    region : :class:`cores.memory.region.Region`.
     depth  : beats that may be under way; from BLOCK_DEPTH on they lie in block RAM.
     """
     def __init__(self, port, region, depth=BLOCK_DEPTH):
-        check_width(port)
+        shift = beat_shift(port)
         self.sink         = sink   = stream.Endpoint([("address", ADDRESS_BITS)])
-        self.source       = source = stream.Endpoint([("data", 8*BEAT_BYTES)])
+        self.source       = source = stream.Endpoint([("data", port.data_width)])
         self.flush        = Signal()
         self.idle         = Signal()
         self.beat         = Signal() # Pulse: a beat was asked for.
@@ -59,7 +57,7 @@ class DMAReader(LiteXModule):
         if isinstance(port, LiteDRAMNativePort):
             self.fifo = fifo = stream.SyncFIFO(source.description, depth, buffered=depth >= BLOCK_DEPTH)
             room  = Signal()
-            local = sink.address[:region.bits] # LiteDRAM's addresses start at 0.
+            local = region.offset(sink.address)[shift:] # LiteDRAM's addresses start at 0, and count beats.
             self.comb += [
                 room.eq(pending < depth),
                 port.cmd.valid.eq(sink.valid & ~self.flush & room),
@@ -75,7 +73,7 @@ class DMAReader(LiteXModule):
             self.reader = reader = WishboneDMAReader(port, endianness="big", fifo_depth=depth) # Bytes stay in place.
             self.comb += [
                 reader.sink.valid.eq(sink.valid & ~self.flush),
-                reader.sink.address.eq(Mux(inside, sink.address, region.origin)),
+                reader.sink.address.eq(Mux(inside, sink.address[shift:], region.base >> shift)),
                 sink.ready.eq(reader.sink.ready & ~self.flush),
                 self.beat.eq(reader.sink.valid & reader.sink.ready),
             ]
@@ -95,8 +93,9 @@ class DMAWriter(LiteXModule):
     ``idle`` says that nothing is under way. Parameters as for :class:`DMAReader`.
     """
     def __init__(self, port, region, depth=BLOCK_DEPTH):
-        check_width(port)
-        self.sink         = stream.Endpoint([("address", ADDRESS_BITS), ("data", 8*BEAT_BYTES)])
+        shift = beat_shift(port)
+        width = port.data_width
+        self.sink         = stream.Endpoint([("address", ADDRESS_BITS), ("data", width)])
         self.done         = Signal()
         self.idle         = Signal()
         self.beat         = Signal() # Pulse: a beat was written.
@@ -106,7 +105,7 @@ class DMAWriter(LiteXModule):
         # # #
 
         # A beat, and whether it lies inside, from registers.
-        self.buffer = buffer = stream.Buffer([("address", ADDRESS_BITS), ("data", 8*BEAT_BYTES), ("inside", 1)])
+        self.buffer = buffer = stream.Buffer([("address", ADDRESS_BITS), ("data", width), ("inside", 1)])
         sink   = buffer.source
         inside = sink.inside
         self.comb += [
@@ -118,12 +117,12 @@ class DMAWriter(LiteXModule):
         if isinstance(port, LiteDRAMNativePort):
             # The data waits here until the memory asks for it, three cycles after the command at the earliest. A beat outside
             # goes the same way, to be dropped in order. Whether there is room comes from a register, a cycle late.
-            self.fifo = fifo = stream.SyncFIFO([("data", 8*BEAT_BYTES), ("drop", 1)], depth, buffered=depth >= BLOCK_DEPTH)
+            self.fifo = fifo = stream.SyncFIFO([("data", width), ("drop", 1)], depth, buffered=depth >= BLOCK_DEPTH)
             room = Signal()
             self.sync += room.eq(fifo.level < depth - 1)
             self.comb += [
                 port.cmd.we.eq(1),
-                port.cmd.addr.eq(sink.address[:region.bits]),
+                port.cmd.addr.eq(region.offset(sink.address)[shift:]),
                 port.cmd.valid.eq(sink.valid & inside & room),
                 sink.ready.eq((port.cmd.ready | ~inside) & room),
                 fifo.sink.valid.eq(sink.valid & sink.ready),
@@ -133,7 +132,7 @@ class DMAWriter(LiteXModule):
 
                 port.wdata.valid.eq(fifo.source.valid & ~fifo.source.drop),
                 port.wdata.data.eq(fifo.source.data),
-                port.wdata.we.eq(2**BEAT_BYTES - 1),
+                port.wdata.we.eq(2**(width//8) - 1),
                 fifo.source.ready.eq(port.wdata.ready | fifo.source.drop),
                 self.beat.eq(port.wdata.valid & port.wdata.ready),
                 self.retired.eq(fifo.source.valid & fifo.source.ready),
@@ -145,8 +144,8 @@ class DMAWriter(LiteXModule):
                 port.cyc.eq(sink.valid & inside),
                 port.stb.eq(sink.valid & inside),
                 port.we.eq(1),
-                port.sel.eq(2**BEAT_BYTES - 1),
-                port.adr.eq(sink.address),
+                port.sel.eq(2**(width//8) - 1),
+                port.adr.eq(sink.address[shift:]),
                 port.dat_w.eq(sink.data),
                 sink.ready.eq(port.ack | ~inside),
                 self.beat.eq(port.cyc & port.ack),

@@ -17,15 +17,14 @@ from litex.gen import *
 from litex.soc.interconnect import stream
 
 from cores.memory.dma import DMAReader, DMAWriter
-from cores.memory.region import ADDRESS_BITS
+from cores.memory.region import ADDRESS_BITS, beat_shift
 
-from operations.config import BEAT_BYTES
 
 # Constants ----------------------------------------------------------------------------------------
 
 UNDER_WAY = 64 # Beats.
 
-# Paged Reader -------------------------------------------------------------------------------------
+# Interleaved Reader -------------------------------------------------------------------------------------
 
 class InterleavedReader(LiteXModule):
     """A :class:`cores.memory.dma.DMAReader` on several ports, page by page in turn.
@@ -40,12 +39,12 @@ class InterleavedReader(LiteXModule):
     Parameters
     ----------
     ports      : LiteDRAM native ports, a power of two of them.
-    region     : :class:`cores.memory.dma.Region`.
+    region     : :class:`cores.memory.region.Region`.
     page_beats : beats of a page (the row of a bank), a power of two.
     """
     def __init__(self, ports, region, page_beats):
         self.sink   = sink   = stream.Endpoint([("address", ADDRESS_BITS)])
-        self.source = source = stream.Endpoint([("data", 8*BEAT_BYTES)])
+        self.source = source = stream.Endpoint([("data", ports[0].data_width)])
         self.flush  = Signal()
         self.idle   = Signal()
         self.beat   = Signal(bits_for(len(ports)))
@@ -56,7 +55,7 @@ class InterleavedReader(LiteXModule):
         readers = [DMAReader(port, region) for port in ports]
         self.submodules += readers
         bits   = log2_int(len(ports))
-        page   = log2_int(page_beats)
+        page   = beat_shift(ports[0]) + log2_int(page_beats)
         choice = sink.address[page:page + bits]
         self.order = order = ResetInserter()(stream.SyncFIFO([("choice", bits)], UNDER_WAY))
         self.next  = next  = ResetInserter()(stream.Buffer([("choice", bits)]))
@@ -93,7 +92,7 @@ class InterleavedReader(LiteXModule):
             self.out_of_range.eq(stray),
         ]
 
-# Paged Writer -------------------------------------------------------------------------------------
+# Interleaved Writer -------------------------------------------------------------------------------------
 
 class InterleavedWriter(LiteXModule):
     """A :class:`cores.memory.dma.DMAWriter` on several ports, page by page in turn. Parameters as for InterleavedReader.
@@ -101,7 +100,7 @@ class InterleavedWriter(LiteXModule):
     ``done`` pulses when the beat marked ``last`` and all before it are in the memory.
     """
     def __init__(self, ports, region, page_beats):
-        self.sink = sink = stream.Endpoint([("address", ADDRESS_BITS), ("data", 8*BEAT_BYTES)])
+        self.sink = sink = stream.Endpoint([("address", ADDRESS_BITS), ("data", ports[0].data_width)])
         self.done = Signal()
         self.idle = Signal()
         self.beat = Signal(bits_for(len(ports)))
@@ -112,7 +111,7 @@ class InterleavedWriter(LiteXModule):
         writers = [DMAWriter(port, region) for port in ports]
         self.submodules += writers
         bits   = log2_int(len(ports))
-        page   = log2_int(page_beats)
+        page   = beat_shift(ports[0]) + log2_int(page_beats)
         choice = sink.address[page:page + bits]
         self.order = order = stream.SyncFIFO([("choice", bits)], UNDER_WAY)
         room = Signal() # A cycle late.

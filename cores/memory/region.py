@@ -3,35 +3,52 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""Which memory a master may touch, and how it is addressed: in beats, on the bus."""
+"""Which memory a master may touch, and of what width its port is. Addresses are byte addresses on the bus."""
 
 from migen import *
 
-from operations.config import BEAT_BYTES
+from operations.config import ALIGNMENT, DATA_WIDTHS
 
 # Constants ----------------------------------------------------------------------------------------
 
-ADDRESS_BITS = 32 - log2_int(BEAT_BYTES)
-
-BLOCK_DEPTH = 128 # Beats from which on block RAM takes less than LUT RAM, as synthesis reckons.
+ADDRESS_BITS = 32
+BLOCK_DEPTH  = 128 # Beats from which on block RAM takes less than LUT RAM, as synthesis reckons.
 
 # Region -------------------------------------------------------------------------------------------
 
 class Region:
-    """Where the memory is: `origin` and `size` in bytes. Raises ValueError unless both are powers of two that align."""
-    def __init__(self, origin, size):
-        if size < BEAT_BYTES or size & (size - 1) or origin % size:
-            raise ValueError(f"memory region must have a size that is a power of two and an origin that is a multiple of it, is "
-                f"0x{size:x} bytes at 0x{origin:x}.")
-        self.origin = origin//BEAT_BYTES
-        self.bits   = log2_int(size//BEAT_BYTES)
+    """The bytes from `base` to before `limit`.
+
+    Raises
+    ------
+    ValueError : one is not a multiple of ALIGNMENT, or nothing lies between them.
+    """
+    def __init__(self, base, limit):
+        if base % ALIGNMENT or limit % ALIGNMENT or not 0 <= base < limit <= 2**ADDRESS_BITS:
+            raise ValueError(f"a memory region must lie between multiples of {ALIGNMENT}, the lower one first, is from "
+                f"0x{base:x} to 0x{limit:x}.")
+        self.base  = base
+        self.limit = limit
+
+    @property
+    def size(self):
+        return self.limit - self.base
 
     def contains(self, address):
-        return address[self.bits:] == (self.origin >> self.bits)
+        """Whether it contains the byte at an address."""
+        if self.size & (self.size - 1) == 0 and self.base % self.size == 0: # Comparators take more.
+            return address[log2_int(self.size):] == self.base//self.size
+        return (address >= self.base) & (address < self.limit)
 
+    def offset(self, address):
+        """An address in the region, from its base on."""
+        bits = bits_for(self.size - 1)
+        return address[:bits] if self.base % 2**bits == 0 else (address - self.base)[:bits]
 
-def check_width(port):
-    """Raise ValueError unless the port moves a whole beat."""
-    width = port.data_width
-    if width != 8*BEAT_BYTES:
-        raise ValueError(f"data_width of a port must be {8*BEAT_BYTES}, is {width}.")
+# Width --------------------------------------------------------------------------------------------
+
+def beat_shift(port):
+    """log2 of the bytes of a port's beat. Raises ValueError unless the port's width is one of DATA_WIDTHS."""
+    if port.data_width not in DATA_WIDTHS:
+        raise ValueError(f"data_width of a port must be one of {', '.join(map(str, DATA_WIDTHS))}, is {port.data_width}.")
+    return log2_int(port.data_width//8)

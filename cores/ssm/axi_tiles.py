@@ -18,7 +18,7 @@ from cores.memory.axi import AXIReader, AXIWriter, memory_interface
 from cores.ssm.core import command_layout
 from cores.ssm.dma import TileDMA
 
-from operations.config import BC_SLOTS, BEAT_BYTES
+from operations.config import ALIGNMENT, BC_SLOTS
 
 # Layouts ------------------------------------------------------------------------------------------
 
@@ -26,7 +26,7 @@ ADDRESSES = ("x", "bc", "y", "state_in", "state_out")
 
 
 def descriptor_layout(config):
-    """Of a head tile's descriptor: byte addresses, multiples of 16, then its command."""
+    """Of a head tile's descriptor: byte addresses, multiples of ALIGNMENT, then its command."""
     return [(name, 32) for name in ADDRESSES] + command_layout(config)
 
 # AXI Tiles ----------------------------------------------------------------------------------------
@@ -57,8 +57,8 @@ class AXITiles(LiteXModule):
         self.x_stride   = Signal(32)
         self.bc_stride  = Signal(32)
         self.y_stride   = Signal(32)
-        self.state_axi  = state_axi = memory_interface()
-        self.token_axi  = token_axi = memory_interface()
+        self.state_axi  = state_axi = memory_interface(core.data_width)
+        self.token_axi  = token_axi = memory_interface(core.data_width)
         self.done       = Signal()
         self.refused    = Signal()
         self.failed     = Signal()
@@ -70,18 +70,10 @@ class AXITiles(LiteXModule):
         masters = [master(axi, tag_bits + 2) for axi in (state_axi, token_axi) for master in (AXIReader, AXIWriter)]
         self.state_reader, self.state_writer, self.input_reader, self.y_writer = masters
         state_reader, state_writer, input_reader, y_writer = masters
-        self.dma = dma = TileDMA(config, state_reader, input_reader, state_writer, y_writer, config.queue_depth, tag_bits + 2)
-        shift = log2_int(BEAT_BYTES)
+        self.dma = dma = TileDMA(core, {"state_reader": state_reader, "input_reader": input_reader, "state_writer": state_writer,
+            "y_writer": y_writer}, config.queue_depth, tag_bits + 2)
+        shift = log2_int(ALIGNMENT)
         self.comb += [
-            dma.state_source.connect(core.state_sink),
-            dma.input_source.connect(core.input_sink),
-            core.state_source.connect(dma.state_sink),
-            core.y_source.connect(dma.y_sink),
-            dma.stored.eq(core.stored),
-            dma.tile_beats.eq(core.tile_beats),
-            dma.x_beats.eq(core.row_beats + 1),
-            dma.bc_beats.eq(core.bc_beats << 1),
-            dma.y_beats.eq(core.row_beats),
             dma.x_stride.eq(self.x_stride[shift:]),
             dma.bc_stride.eq(self.bc_stride[shift:]),
             dma.y_stride.eq(self.y_stride[shift:]),
@@ -163,7 +155,7 @@ class AXITiles(LiteXModule):
         """Whether sizes and strides are, and all of the descriptor that is used: its addresses, tokens and place on chip; with
         same_bc there must have been a tile before, that was not refused, of as many tokens, BC_SLOTS at most."""
         descriptor = self.descriptor
-        shift      = log2_int(BEAT_BYTES)
+        shift      = log2_int(ALIGNMENT)
         aligned    = [self.x_stride, self.bc_stride, self.y_stride, descriptor.x]
         used       = [
             (descriptor.bc,        ~descriptor.same_bc),

@@ -20,9 +20,10 @@ from cores.ssm.datapath import Datapath
 from cores.ssm.inputs import InputBuffer
 from cores.ssm.resident import ResidentTiles
 from cores.ssm.sequencer import Sequencer
+from cores.ssm.sizes import RecordSizes
 from cores.ssm.tile import TileBanks
 
-from operations.config import BEAT_ELEMENTS
+from operations.ssm import ROW_ELEMENTS
 
 # Layouts ------------------------------------------------------------------------------------------
 
@@ -44,29 +45,100 @@ def command_layout(config):
         layout += [("seed", 32)] # Of the tile's random bits: token t has those of seed + t.
     return layout
 
-# Row Gatherer -------------------------------------------------------------------------------------
+# Commands -----------------------------------------------------------------------------------------
+
+class CommandQueues(LiteXModule):
+    """A tile's command to all who work on it, each of which takes it when it comes to that tile."""
+    def __init__(self, config, run_layout, load_layout):
+        self.sink   = sink = stream.Endpoint(command_layout(config))
+        self.run    = stream.Endpoint(run_layout)                            # To the sequencer,
+        self.load   = stream.Endpoint(load_layout)                           # to the tiles,
+        self.store  = stream.Endpoint([("skip", 1)])
+        self.inputs = stream.Endpoint([("tokens", 16), ("same_bc", 1)])      # and to the inputs.
+
+        # # #
+
+        names  = {"zero": "zero_state", "skip": "no_store"} # In the command, where they differ.
+        queues = []
+        for source, buffered in ((self.run, True), (self.load, True), (self.store, False), (self.inputs, False)):
+            layout = source.description.payload_layout
+            queue  = stream.SyncFIFO(layout, 4)
+            self.submodules += queue
+            self.comb += [getattr(queue.sink, name).eq(getattr(sink, names.get(name, name))) for name, _ in layout]
+            queues.append(queue)
+            end = queue.source
+            if buffered:
+                buffer = stream.Buffer(layout)
+                self.submodules += buffer
+                self.comb += end.connect(buffer.sink)
+                end = buffer.source
+            self.comb += end.connect(source)
+        self.comb += [
+            sink.ready.eq(reduce(and_, (queue.sink.ready for queue in queues))),
+            [queue.sink.valid.eq(sink.valid & sink.ready) for queue in queues],
+        ]
+
+# Packer -------------------------------------------------------------------------------------------
 
 class Packer(LiteXModule):
-    """y elements to beats of 8, the last one of a token padded with zeros. Never stalls; one element a cycle."""
+    """y elements to rows of ROW_ELEMENTS, the last one of a token padded with zeros. Never stalls; one element a cycle."""
     def __init__(self):
         self.valid  = Signal()
         self.last   = Signal()
         self.data   = Signal(16)
         self.source_valid = Signal()
         self.source_last  = Signal()
-        self.source_data  = Signal(16*BEAT_ELEMENTS, reset_less=True)
+        self.source_data  = Signal(16*ROW_ELEMENTS, reset_less=True)
 
         # # #
 
-        count = Signal(max=BEAT_ELEMENTS)
+        count = Signal(max=ROW_ELEMENTS)
         self.sync += [
-            self.source_valid.eq(self.valid & (self.last | (count == BEAT_ELEMENTS - 1))),
+            self.source_valid.eq(self.valid & (self.last | (count == ROW_ELEMENTS - 1))),
             self.source_last.eq(self.last),
             If(self.valid,
                 count.eq(Mux(self.last, 0, count + 1)),
                 If(count == 0, self.source_data.eq(0)),
-                Case(count, {n: self.source_data[16*n:16*(n + 1)].eq(self.data) for n in range(BEAT_ELEMENTS)}),
+                Case(count, {n: self.source_data[16*n:16*(n + 1)].eq(self.data) for n in range(ROW_ELEMENTS)}),
             )
+        ]
+
+# Output -------------------------------------------------------------------------------------------
+
+class OutputBuffer(LiteXModule):
+    """y elements to a stream of rows. Elements cannot wait, so room for a whole token is reserved before it starts (``room``)."""
+    def __init__(self, config):
+        self.rows   = Signal(max=-(-config.max_headdim//ROW_ELEMENTS) + 1) # Of a token.
+        self.valid  = Signal()
+        self.last   = Signal() # Of a token.
+        self.data   = Signal(16)
+        self.start  = Signal() # Pulse: a token starts whose y comes.
+        self.room   = Signal()
+        self.source = source = stream.Endpoint([("data", 16*ROW_ELEMENTS)])
+
+        # # #
+
+        rows  = -(-config.max_headdim//ROW_ELEMENTS)
+        depth = max(4*rows, BLOCK_DEPTH)
+        self.packer = packer = Packer()
+        self.fifo   = fifo   = stream.SyncFIFO([("data", 16*ROW_ELEMENTS)], depth, buffered=True)
+        reserved    = Signal(max=depth + 1)
+        start       = Signal() # A cycle late, which is early enough for the next token.
+        leave       = Signal()
+        self.comb += [
+            packer.valid.eq(self.valid),
+            packer.last.eq(self.last),
+            packer.data.eq(self.data),
+            fifo.sink.valid.eq(packer.source_valid),
+            fifo.sink.last.eq(packer.source_last),
+            fifo.sink.data.eq(packer.source_data),
+            fifo.source.connect(source),
+            self.room.eq(reserved <= depth - rows),
+        ]
+        self.sync += [
+            start.eq(self.start),
+            leave.eq(source.valid & source.ready),
+            reserved.eq(reserved + Mux(start, self.rows, 0) - leave),
         ]
 
 # SSM Core -----------------------------------------------------------------------------------------
@@ -76,156 +148,104 @@ class SSMCore(LiteXModule):
 
     ::
 
-        command ----------+-> Sequencer ---------------------------------+
-                          |       | vectors                              |
-        state_sink ---> TileBanks -- state -> Datapath - new_state -> TileBanks ---> state_source
-        input_sink -> InputBuffer -- x, dt, dA, D, B, C -^    |
-                                                              +-- y -> Packer -> FIFO -> y_source
-
-    Streams of 128-bit beats; contents as in :class:`operations.ssm.Geometry`:
+        command -> CommandQueues -> Sequencer ---------------------------+
+                                       | vectors                         |
+        state_sink ------------> TileBanks -- state -> Datapath - new_state -> TileBanks ---> state_source
+        scalars_sink, x_sink, -> InputBuffer -- x, dt, dA, D, B, C -^ |
+        bc_sink                                                       +-- y -> OutputBuffer -> y_source
 
     ============ ====== ================================================================
     command      sink   one a tile, see command_layout
-    state_sink   sink   head tiles, except those that start from zeros
-    input_sink   sink   for each tile, for each token: its x record, then (without same_bc) its BC record
-    state_source source head tiles, except those not stored; last ends a tile
-    y_source     source y records, for tokens from first_token on; last ends a record
+    state_sink   sink   head tiles in beats, except those that start from zeros
+    scalars_sink sink   for each tile, for each token: dt, dA, D
+    x_sink       sink   likewise: x in words of 4 elements, padded to 8
+    bc_sink      sink   likewise, but for tiles with same_bc: B in words of 4 elements, padded; then C
+    state_source source head tiles in beats, except those not stored; last ends a tile
+    y_source     source y in rows of 8 elements, for tokens from first_token on; last ends a token
     ============ ====== ================================================================
+
+    The three inputs may come from different places, and in any order within a token. A head tile is as in
+    :class:`operations.ssm.Geometry`.
 
     ``headdim`` and ``d_state`` are the geometry; they may change only while the core is idle, and the first command may
     follow four cycles later. ``stored`` pulses when a tile is done with: its state left for state_source, or was
-    skipped; its y left for y_source or waits there.
+    skipped; its y left for y_source or waits there. ``reset`` brings the core to idle; what is under way is lost.
 
     Throughput: a vector of L state elements a cycle; a token takes P*ceil(N/L) cycles (at least 12). Latency: see
     Datapath. Model: :func:`model.bitexact.ssm_block`.
+
+    Parameters
+    ----------
+    config     : :class:`operations.config.SSMConfig`.
+    data_width : bits of a beat of head tiles.
     """
-    def __init__(self, config):
-        lanes = config.lanes
-        self.config = config
+    def __init__(self, config, data_width=128):
+        self.config     = config
+        self.data_width = data_width
+        self.reset      = Signal()
 
-        self.headdim      = Signal(max=config.max_headdim + 1)
-        self.d_state      = Signal(max=config.max_d_state + 1)
-        self.command      = stream.Endpoint(command_layout(config))
-        self.state_sink   = stream.Endpoint([("data", 128)])
-        self.input_sink   = stream.Endpoint([("data", 128)])
-        self.state_source = stream.Endpoint([("data", 128)])
-        self.y_source     = stream.Endpoint([("data", 128)])
-        self.stored       = Signal()
+        x_cycle         = 2 # Of a vector: x is there; the datapath's cycle 0.
+        self.datapath   = datapath  = ResetInserter()(Datapath(config))
+        self.y_cycle    = y_cycle   = x_cycle + datapath.y_cycle
+        self.sizes      = sizes     = RecordSizes(config, data_width)
+        self.sequencer  = sequencer = Sequencer(config, interval=1 if config.pipelined else y_cycle)
+        self.tiles      = tiles     = (ResidentTiles if config.resident_tiles else TileBanks)(config, data_width)
+        self.inputs     = inputs    = InputBuffer(config)
+        self.outputs    = outputs   = OutputBuffer(config)
+        self.queues     = queues    = CommandQueues(config, sequencer.command.description.payload_layout,
+            tiles.load.description.payload_layout)
 
-        # Sizes of the records for this geometry, in beats, for whoever moves them.
-        self.tile_beats   = Signal(max=config.max_headdim*config.max_d_state//BEAT_ELEMENTS + 1)
-        self.row_beats    = Signal(max=config.max_headdim//BEAT_ELEMENTS + 2) # Of x without its first beat, and of y.
-        self.bc_beats     = Signal(max=config.max_d_state//BEAT_ELEMENTS + 1) # Of B, and of C.
+        self.headdim      = sizes.headdim
+        self.d_state      = sizes.d_state
+        self.command      = queues.sink
+        self.state_sink   = tiles.sink
+        self.scalars_sink = inputs.scalars_sink
+        self.x_sink       = inputs.x_sink
+        self.bc_sink      = inputs.bc_sink
+        self.state_source = tiles.source
+        self.y_source     = outputs.source
+        self.stored       = tiles.stored
 
         # # #
 
-        # Geometry: sizes derived from it, in registers. -------------------------------------------
-        multiple   = config.d_state_multiple
-        padded     = Signal(max=config.max_d_state + multiple)
-        columns    = Signal(max=max(config.max_d_state//lanes, 2) + 1)
-        tile_words = Signal(max=config.max_tile_words + 1)
-        self.comb += padded.eq((self.d_state + multiple - 1)[log2_int(multiple):] << log2_int(multiple))
-        self.sync += [
-            columns.eq(padded >> log2_int(lanes)),
-            self.bc_beats.eq(padded >> log2_int(BEAT_ELEMENTS)),
-            self.row_beats.eq((self.headdim + BEAT_ELEMENTS - 1)[log2_int(BEAT_ELEMENTS):]),
-            # headdim*columns, spelt out so that it takes no DSP.
-            tile_words.eq(sum((Mux(columns[n], self.headdim << n, 0) for n in range(len(columns))), Constant(0))),
-        ]
-
-        if lanes >= BEAT_ELEMENTS:
-            self.comb += self.tile_beats.eq(tile_words << log2_int(lanes//BEAT_ELEMENTS))
-        else:
-            self.comb += self.tile_beats.eq(tile_words >> log2_int(BEAT_ELEMENTS//lanes))
-
-        # Commands go to the sequencer, the loader and the storer. ---------------------------------
-        self.datapath  = datapath  = Datapath(config)
-        x_cycle        = 2                                   # x is there; the datapath's cycle 0.
-        y_cycle        = x_cycle + datapath.y_cycle
-        self.sequencer = sequencer = Sequencer(config, interval=1 if config.pipelined else y_cycle)
-        self.tiles     = tiles     = ResidentTiles(config) if config.resident_tiles else TileBanks(config)
-        self.run_fifo    = run_fifo    = stream.SyncFIFO(sequencer.command.description.payload_layout, 4)
-        self.run_buffer  = run_buffer  = stream.Buffer(sequencer.command.description.payload_layout)
-        self.load_fifo   = load_fifo   = stream.SyncFIFO(tiles.load.description.payload_layout, 4)
-        self.load_buffer = load_buffer = stream.Buffer(tiles.load.description.payload_layout)
-        self.store_fifo  = store_fifo  = stream.SyncFIFO([("skip", 1)], 4)
-        self.input_fifo  = input_fifo  = stream.SyncFIFO([("tokens", 16), ("same_bc", 1)], 4)
-        fifos = (run_fifo, load_fifo, store_fifo, input_fifo)
-        room  = reduce(and_, (fifo.sink.ready for fifo in fifos))
         self.comb += [
-            self.command.ready.eq(room),
-            [fifo.sink.valid.eq(self.command.valid & room) for fifo in fifos],
-            run_fifo.sink.tokens.eq(self.command.tokens),
-            run_fifo.sink.first_token.eq(self.command.first_token),
-            run_fifo.sink.seed.eq(self.command.seed) if config.stochastic_rounding else [],
-            input_fifo.sink.tokens.eq(self.command.tokens),
-            input_fifo.sink.same_bc.eq(self.command.same_bc),
-            load_fifo.sink.zero.eq(self.command.zero_state),
-            store_fifo.sink.skip.eq(self.command.no_store),
-            [
-                load_fifo.sink.resident.eq(self.command.resident),
-                load_fifo.sink.tile.eq(self.command.tile),
-                load_fifo.sink.skip.eq(self.command.no_store),
-            ] if config.resident_tiles else [],
-            run_fifo.source.connect(run_buffer.sink),
-            run_buffer.source.connect(sequencer.command),
-            load_fifo.source.connect(load_buffer.sink),
-            load_buffer.source.connect(tiles.load),
-            store_fifo.source.connect(tiles.store),
-        ]
+            queues.run.connect(sequencer.command),
+            queues.load.connect(tiles.load),
+            queues.store.connect(tiles.store),
+            queues.inputs.connect(inputs.tile),
 
-        # Tiles and inputs. ------------------------------------------------------------------------
-        self.inputs = inputs = InputBuffer(config)
-        self.comb += [
-            self.state_sink.connect(tiles.sink),
-            tiles.source.connect(self.state_source),
-            tiles.words.eq(tile_words),
-            self.stored.eq(tiles.stored),
-            self.input_sink.connect(inputs.sink),
-            input_fifo.source.connect(inputs.tile),
-            inputs.x_beats.eq(self.row_beats),
-            inputs.bc_beats.eq(self.bc_beats),
-            sequencer.headdim.eq(self.headdim),
-            sequencer.d_state.eq(self.d_state),
-            sequencer.columns.eq(columns),
+            tiles.words.eq(sizes.tile_words),
+            inputs.x_words.eq(sizes.x_words),
+            inputs.bc_words.eq(sizes.bc_words),
+            outputs.rows.eq(sizes.rows),
+            sequencer.headdim.eq(sizes.headdim),
+            sequencer.d_state.eq(sizes.d_state),
+            sequencer.columns.eq(sizes.columns),
             sequencer.loaded.eq(tiles.loaded),
             sequencer.finish.eq(tiles.finish),
             sequencer.finish_bank.eq(tiles.finish_bank),
             sequencer.full.eq(inputs.full),
+            sequencer.room.eq(outputs.room),
+        ]
+        self.connect_vectors(x_cycle)
+
+        # All of it resets itself; the datapath apart, for it may have a clock of its own.
+        ResetInserter(("sys",))(self)
+        self.comb += [
+            self.reset_sys.eq(self.reset),
+            datapath.reset.eq(self.reset),
         ]
 
-        # Vectors: x is read when a vector is issued, everything else follows from it. -------------
+    def connect_vectors(self, x_cycle):
+        """A vector's way: x is read when it is issued, everything else follows from it."""
+        config, datapath, tiles, inputs, outputs = self.config, self.datapath, self.tiles, self.inputs, self.outputs
+        vector      = self.sequencer
         state_read  = x_cycle + datapath.state_cycle - 1     # Address of state and B.
         state_write = x_cycle + datapath.new_state_cycle
         C_read      = state_write - 1
-        vector      = sequencer
         valid       = [vector.valid]
-        for _ in range(y_cycle):
+        for _ in range(self.y_cycle):
             valid.append(delay(self, valid[-1], 1, reset_less=False))
-
-        # Without a vector the datapath can stand still, and costs a simulation no time. After a reset it moves, to be reset too.
-        if config.gated_clock:
-            active = Signal(max=y_cycle + 2, reset=y_cycle + 1)
-            moving = Signal(reset=1)
-            self.sync += [
-                If(vector.valid,
-                    active.eq(y_cycle + 1),
-                ).Elif(active != 0,
-                    active.eq(active - 1),
-                ),
-                moving.eq(active != 0),
-            ]
-            ClockDomainsRenamer("datapath")(datapath)
-            self.cd_datapath = ClockDomain()
-            self.cd_falling  = ClockDomain(reset_less=True)
-            run = Signal() # Changes while the clock is low.
-            self.comb += [
-                self.cd_falling.clk.eq(~ClockSignal()),
-                self.cd_datapath.clk.eq(ClockSignal() & run),
-                self.cd_datapath.rst.eq(ResetSignal()),
-            ]
-            self.sync.falling += run.eq(moving)
-
         slot_C = delay(self, vector.slot, C_read)
         bank_w = delay(self, vector.bank, state_write)
         self.comb += [
@@ -261,34 +281,14 @@ class SSMCore(LiteXModule):
             tiles.new_state.eq(datapath.new_state),
             tiles.finish.eq(valid[state_write] & delay(self, vector.tile_last, state_write)),
             tiles.finish_bank.eq(bank_w),
-        ]
 
+            outputs.valid.eq(datapath.y_valid & delay(self, vector.emit, self.y_cycle)),
+            outputs.last.eq(delay(self, vector.row_last, self.y_cycle)),
+            outputs.data.eq(datapath.y),
+            outputs.start.eq(vector.valid & vector.token_start & vector.emit),
+        ]
         if config.stochastic_rounding:
             self.comb += [
                 datapath.key.eq(delay(self, vector.key, x_cycle)),
                 datapath.column.eq(delay(self, vector.column, x_cycle)),
             ]
-
-        # y: room for a whole token is reserved before it starts. ----------------------------------
-        beats = -(-config.max_headdim//BEAT_ELEMENTS)
-        depth = max(4*beats, BLOCK_DEPTH)
-        self.gatherer = gatherer = Packer()
-        self.y_fifo   = y_fifo   = stream.SyncFIFO([("data", 128)], depth, buffered=True)
-        reserved      = Signal(max=depth + 1)
-        start         = Signal()
-        leave         = Signal()
-        self.comb += [
-            gatherer.valid.eq(datapath.y_valid & delay(self, vector.emit, y_cycle)),
-            gatherer.last.eq(delay(self, vector.row_last, y_cycle)),
-            gatherer.data.eq(datapath.y),
-            y_fifo.sink.valid.eq(gatherer.source_valid),
-            y_fifo.sink.last.eq(gatherer.source_last),
-            y_fifo.sink.data.eq(gatherer.source_data),
-            y_fifo.source.connect(self.y_source),
-            sequencer.room.eq(reserved <= depth - beats),
-        ]
-        self.sync += [ # A cycle late, which is early enough for the next token.
-            start.eq(vector.valid & vector.token_start & vector.emit),
-            leave.eq(self.y_source.valid & self.y_source.ready),
-            reserved.eq(reserved + Mux(start, self.row_beats, 0) - leave),
-        ]

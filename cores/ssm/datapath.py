@@ -73,11 +73,8 @@ class Datapath(LiteXModule):
 
         # # #
 
-        # Few lanes leave DSP blocks over, if they are wide: for what all lanes share, and to shift factors.
-        dsp = lanes < 16 and config.dsp_bits == 25
-
         # Operands that all lanes share. -----------------------------------------------------------
-        self.scale      = scale      = ExactProduct(dsp)
+        self.scale      = scale      = ExactProduct(config.dsp_shift)
         self.normaliser = normaliser = Normaliser()
         self.comb += [
             scale.dt.eq(self.dt),
@@ -97,7 +94,7 @@ class Datapath(LiteXModule):
                 hash.column.eq(delay(self, self.column, wait)),
             ]
         for lane in range(lanes):
-            update = FusedDot2(config.stochastic_rounding, dsp_shift=dsp, dsp_bits=config.dsp_bits)
+            update = FusedDot2(config.stochastic_rounding, dsp_shift=config.dsp_shift, dsp_bits=config.dsp_bits)
             if config.stochastic_rounding:
                 self.comb += update.random.eq(hash.source[RANDOM_BITS*lane:RANDOM_BITS*(lane + 1)])
             self.add_module(name=f"update{lane}", module=update)
@@ -111,7 +108,7 @@ class Datapath(LiteXModule):
             ]
 
         # Reduction. -------------------------------------------------------------------------------
-        self.dot = dot = DotProduct(lanes, dsp_shift=dsp, dsp_bits=config.dsp_bits)
+        self.dot = dot = DotProduct(lanes, dsp_shift=config.dsp_shift, dsp_bits=config.dsp_bits)
         self.comb += dot.mask.eq(delay(self, mask, FusedDot2.latency))
         for lane in range(lanes):
             self.comb += [
@@ -120,7 +117,7 @@ class Datapath(LiteXModule):
             ]
 
         # Skip: D*x joins the row's first sum. -----------------------------------------------------
-        self.skip = skip = AlignedProduct(dsp=dsp, dsp_shift=dsp, dsp_bits=config.dsp_bits)
+        self.skip = skip = AlignedProduct(dsp=config.dsp_shift, dsp_shift=config.dsp_shift, dsp_bits=config.dsp_bits)
         wait = self.new_state_cycle + dot_cycles - skip.latency
         self.comb += [
             skip.a.eq(delay(self, self.x, wait)),

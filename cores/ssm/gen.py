@@ -8,7 +8,8 @@
 """Writes the SSM core as stand-alone Verilog, for systems without LiteX.
 
 The configuration is a YAML file, see examples/*.yml: `name` of the module and the file; `memory`, none for AXI4-Streams
-only, axi4 for a core that fetches and stores its tiles itself; and the parameters of operations.config.SSMConfig.
+only, axi4 for a core that fetches and stores its tiles itself; `data_width`, bits of head tiles' streams and of AXI4; and the
+parameters of operations.config.SSMConfig.
 """
 
 import re
@@ -27,8 +28,10 @@ from litex.gen.fhdl.verilog import _ieee_1800_2017_verilog_reserved_keywords as 
 
 from cores.ssm.axi_tiles import AXITiles, descriptor_layout
 from cores.ssm.core import SSMCore, command_layout
+from cores.ssm.inputs import SCALARS_LAYOUT, WORD_BITS
 
-from operations.config import BEAT_BYTES, GATEWARE_VERSION, SSMConfig, check_choice
+from operations.config import ALIGNMENT, DATA_WIDTHS, GATEWARE_VERSION, SSMConfig, check_choice
+from operations.ssm import ROW_ELEMENTS
 
 from tools.arguments import Parser
 from tools.errors import UsageError
@@ -39,7 +42,7 @@ from tools.files import check_writable, write_atomically
 MEMORIES   = ("none", "axi4")
 WITHOUT    = ("max_heads", "max_groups", "max_tokens") # They bound jobs in DRAM, not the core.
 PARAMETERS = tuple(field.name for field in fields(SSMConfig) if field.name not in WITHOUT)
-KEYS       = ("name", "memory", *PARAMETERS)
+KEYS       = ("name", "memory", "data_width", *PARAMETERS)
 
 # Configuration ------------------------------------------------------------------------------------
 
@@ -55,7 +58,7 @@ class Loader(yaml.SafeLoader):
 
 
 def load_config(path):
-    """(name, memory, SSMConfig) of a YAML file. Raises ValueError that names the file, the key, its value and what it must be."""
+    """(name, memory, data width, SSMConfig) of a YAML file. Raises ValueError that names the file, the key, its value and what it must be."""
     try:
         values = yaml.load(Path(path).read_text(), Loader)
     except OSError as error:
@@ -71,7 +74,7 @@ def load_config(path):
 
 
 def check_config(values):
-    """(name, memory, SSMConfig) of {key: value}."""
+    """(name, memory, data width, SSMConfig) of {key: value}."""
     if not isinstance(values, dict):
         raise ValueError(f"a configuration must be lines of `key: value`, is {values!r}.")
     for key in values:
@@ -80,19 +83,21 @@ def check_config(values):
     parameters = dict(values)
     name       = parameters.pop("name", "ssm_core")
     memory     = parameters.pop("memory", MEMORIES[0])
+    width      = parameters.pop("data_width", DATA_WIDTHS[0])
     check_choice("memory", memory, MEMORIES)
+    check_choice("data_width", width, DATA_WIDTHS)
     config     = SSMConfig(**parameters)
     if not (isinstance(name, str) and name.isascii() and name.isidentifier()) or name in KEYWORDS:
         raise ValueError(f"name must be letters, digits and _, a letter first, and no keyword of Verilog, is {name!r}.")
-    if name in [signal.name_override for signal, _, _ in Top(config, memory).ports]:
+    if name in [signal.name_override for signal, _, _ in Top(config, memory, width).ports]:
         raise ValueError(f"name must not be that of a port, is {name!r}.")
-    return name, memory, config
+    return name, memory, width, config
 
 # Top ----------------------------------------------------------------------------------------------
 
 class Top(LiteXModule):
     """The module that is written; `ports` holds (signal, direction, description) of each of its ports, in order."""
-    def __init__(self, config, memory):
+    def __init__(self, config, memory, data_width):
         self.ports = []
         self.cd_sys = ClockDomain("sys")
         self.cd_sys.clk.name_override = "aclk"
@@ -100,7 +105,7 @@ class Top(LiteXModule):
         self.ports.insert(0, (self.cd_sys.clk, "in", "Clock of everything."))
         self.comb += self.cd_sys.rst.eq(~aresetn)
 
-        self.core = core = SSMCore(config)
+        self.core = core = SSMCore(config, data_width)
         self.comb += [
             core.headdim.eq(self.port("headdim", len(core.headdim), "in",
                 f"P, 1 to {config.max_headdim}. Change it, and those below, only while no tile is under way.")),
@@ -134,19 +139,22 @@ class Top(LiteXModule):
             ]
 
     def add_streams(self, config, core):
-        beat = [("data", 8*BEAT_BYTES)]
+        beat = [("data", core.data_width)]
+        word = [("data", WORD_BITS)]
         self.add_stream("s_axis_command", core.command,      command_layout(config), "One a tile, see below.")
         self.add_stream("s_axis_state",   core.state_sink,   beat, "Head tiles, but of commands with zero_state or resident.")
-        self.add_stream("s_axis_input",   core.input_sink,   beat, "For each tile, each token: its x, then, without same_bc, its BC record.")
+        self.add_stream("s_axis_scalars", core.scalars_sink, SCALARS_LAYOUT, "For each tile, each token: dt, dA, D.")
+        self.add_stream("s_axis_x",       core.x_sink,       word, "For each tile, each token: x, padded.")
+        self.add_stream("s_axis_bc",      core.bc_sink,      word, "For each tile without same_bc, each token: B, then C, padded.")
         self.add_stream("m_axis_state",   core.state_source, beat, "Head tiles, but of commands with no_store.")
-        self.add_stream("m_axis_y",       core.y_source,     beat, "y records, of tokens from first_token on.")
+        self.add_stream("m_axis_y",       core.y_source,     [("data", 16*ROW_ELEMENTS)], "y, padded, of tokens from first_token on.")
         self.comb += self.port("done", 1, "out", "A pulse a tile: its state has left, its y left or waits.").eq(core.stored)
 
     def add_memory(self, config, core):
         self.tiles = tiles = AXITiles(config, core)
         for name, title in (("x", "x"), ("bc", "BC"), ("y", "y")):
             self.comb += getattr(tiles, f"{name}_stride").eq(self.port(f"{name}_stride", 32, "in",
-                f"Bytes from a token's {title} record to the next one's, a multiple of 16."))
+                f"Bytes from a token's {title} record to the next one's, a multiple of {ALIGNMENT}."))
         self.add_stream("s_axis_descriptor", tiles.descriptor, descriptor_layout(config), "One a tile, see below.")
         self.add_axi("m_axi_state", tiles.state_axi, "Head tiles.")
         self.add_axi("m_axi_token", tiles.token_axi, "x and BC records, read; y records, written.")
@@ -180,6 +188,7 @@ def field_table(layout):
     lines, bit = [], 0
     notes = {
         "tokens"     : "T, 1 or more.",
+        "y"          : f"Byte address, a multiple of {ALIGNMENT}, of the record of token first_token.",
         "first_token": "y is emitted from this token on, 0 to T.",
         "zero_state" : "Start from a state of zeros.",
         "no_store"   : "Do not give the new state back.",
@@ -190,12 +199,39 @@ def field_table(layout):
     }
     for name, width in layout:
         bits = f"[{bit + width - 1}:{bit}]" if width > 1 else f"[{bit}]"
-        lines.append(f"  {bits:10} {name:12} {notes.get(name, 'Byte address, a multiple of 16.')}")
+        lines.append(f"  {bits:10} {name:12} {notes.get(name, f'Byte address, a multiple of {ALIGNMENT}.')}")
         bit += width
     return lines
 
 
-def header(name, memory, config, ports):
+def stream_records(config):
+    """Lines: what goes over the streams."""
+    return [
+        f"Contents, of binary16, little endian; L = {config.lanes}, P = headdim, N = d_state,",
+        f"NP = N padded to a multiple of {config.d_state_multiple}",
+        "  state       head tiles: word k*P + p of L elements holds h[p][k*L .. k*L + L - 1]; P*NP/L words",
+        "  scalars     dt, dA, D",
+        f"  x, y        of P elements, padded with zeros to a multiple of {ROW_ELEMENTS}",
+        "  bc          B[0 .. NP-1]; then C[0 .. NP-1]",
+    ]
+
+
+def memory_records(config):
+    """Lines: what lies in memory."""
+    return [
+        f"Records, of binary16, little endian, each from a multiple of {ALIGNMENT} bytes on; L = {config.lanes}, P = headdim,",
+        f"N = d_state, NP = N padded to a multiple of {config.d_state_multiple}",
+        "  head tile   word k*P + p of L elements holds h[p][k*L .. k*L + L - 1]; P*NP/L words",
+        "  x record    dt, dA, D, 5 zeros; then x[0 .. P-1]",
+        "  BC record   B[0 .. NP-1]; then C[0 .. NP-1]",
+        "  y record    y[0 .. P-1]",
+    ]
+
+
+RECORDS = {"none": stream_records, "axi4": memory_records}
+
+
+def header(name, memory, data_width, config, ports):
     """The comment that the file begins with."""
     stream_name, layout = {
         "none": ("s_axis_command",    command_layout(config)),
@@ -213,7 +249,7 @@ def header(name, memory, config, ports):
         "",
         "Parameters",
         *[f"  {key:12} {value}" for key, value in
-            {"memory": memory, **{key: getattr(config, key) for key in PARAMETERS}}.items()],
+            {"memory": memory, "data_width": data_width, **{key: getattr(config, key) for key in PARAMETERS}}.items()],
         "",
         "Ports",
         *[f"  {direction:4} {f'[{len(signal) - 1}:0]' if len(signal) > 1 else '':8} {signal.name_override:28} {text}".rstrip()
@@ -222,12 +258,7 @@ def header(name, memory, config, ports):
         f"Bits of {stream_name}_tdata; the rest is ignored",
         *field_table(layout),
         "",
-        f"Records, of binary16, little endian, in beats of 128 bits; L = {config.lanes}, P = headdim, N = d_state,",
-        f"NP = N padded to a multiple of {config.d_state_multiple}",
-        "  head tile   word k*P + p of L elements holds h[p][k*L .. k*L + L - 1]; P*NP/L words",
-        "  x record    dt, dA, D, 5 zeros; then x[0 .. P-1], padded with zeros to a beat",
-        "  BC record   B[0 .. NP-1]; then C[0 .. NP-1]",
-        "  y record    y[0 .. P-1], padded with zeros to a beat",
+        *RECORDS[memory](config),
     ]
     return "".join(f"// {line}".rstrip() + "\n" for line in lines)
 
@@ -256,16 +287,16 @@ def gather_initial_values(source):
     return source.replace("endmodule\n", f"initial begin\n{''.join(values)}end\n\nendmodule\n")
 
 
-def generate(name, memory, config):
+def generate(name, memory, data_width, config):
     """The Verilog of a configuration, as text."""
-    top    = Top(config, memory)
+    top    = Top(config, memory, data_width)
     ports  = top.ports
     # An always block a signal: in blocks of several, Icarus Verilog goes round and round.
     source = str(verilog.convert(top, ios={signal for signal, _, _ in ports}, name=name, regular_comb=False))
     source = gather_initial_values(sort_blocks(source))
     # LiteX's own header bears a date.
     body   = "\n".join(line for line in source.splitlines() if not line.startswith("//"))
-    return f"{header(name, memory, config, ports)}\n{body.strip()}\n"
+    return f"{header(name, memory, data_width, config, ports)}\n{body.strip()}\n"
 
 # Main ---------------------------------------------------------------------------------------------
 
@@ -275,14 +306,14 @@ def main(arguments=None):
     parser.add_argument("--output-dir", default="build/gen", help="Where NAME.v is written (default: %(default)s).")
     arguments = parser.parse_args(arguments)
     try:
-        name, memory, config = load_config(arguments.config)
+        name, memory, data_width, config = load_config(arguments.config)
         path = Path(arguments.output_dir)/f"{name}.v"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ValueError(f"--output-dir must be a folder, is {arguments.output_dir!r} ({error.strerror}).") from None
         check_writable(str(path))
-        text = generate(name, memory, config)
+        text = generate(name, memory, data_width, config)
         write_atomically(str(path), lambda file: file.write(text.encode()))
     except (ValueError, UsageError) as error:
         parser.error(error)

@@ -11,9 +11,8 @@ import numpy as np
 
 from cores.ssm.core import SSMCore, command_layout
 
-from operations import ssm as layout
-from operations.config import BEAT_BYTES, SEED_STRIDE
-from operations.ssm import Geometry
+from operations.config import ELEMENT_BYTES, SEED_STRIDE
+from operations.ssm import ROW_ELEMENTS, Geometry, pack_state, unpack_state
 
 from tools.verilated import VerilatedModule, stream_ports
 
@@ -51,19 +50,23 @@ class CoreHarness:
 
     Parameters
     ----------
-    config  : :class:`operations.config.SSMConfig`.
-    options : of :class:`tools.verilated.VerilatedModule`.
+    config     : :class:`operations.config.SSMConfig`.
+    data_width : of head tiles' beats.
+    options    : of :class:`tools.verilated.VerilatedModule`.
     """
     STREAMS = { # Name: payloads, whether the core drives it.
-        "state_sink"   : (("data",),        False),
-        "input_sink"   : (("data",),        False),
-        "state_source" : (("data", "last"), True),
-        "y_source"     : (("data", "last"), True),
+        "state_sink"   : (("data",),           False),
+        "scalars_sink" : (("dt", "dA", "D"),   False),
+        "x_sink"       : (("data",),           False),
+        "bc_sink"      : (("data",),           False),
+        "state_source" : (("data", "last"),    True),
+        "y_source"     : (("data", "last"),    True),
     }
 
-    def __init__(self, config, **options):
-        self.config = config
-        core    = SSMCore(config)
+    def __init__(self, config, data_width=128, **options):
+        self.config     = config
+        self.data_width = data_width
+        core    = SSMCore(config, data_width)
         inputs  = {"headdim": core.headdim, "d_state": core.d_state}
         outputs = {}
         command = (tuple(name for name, _ in command_layout(config)), False)
@@ -98,18 +101,18 @@ class CoreHarness:
         RuntimeError : The core breaks a rule of its streams.
         """
         geometry = Geometry(self.config, 1, headdim, d_state)
-        inputs, states = [], []
-        for tile in tiles:
-            x_records  = layout.pack_x(geometry, tile.x[:, None], tile.dt[:, None], tile.dA[:, None], tile.D[None])
-            bc_records = layout.pack_bc(geometry, tile.B[:, None], tile.C[:, None])
-            records    = [np.frombuffer(data, np.uint8).reshape(len(tile.x), -1) for data in (x_records, bc_records)]
-            inputs.append(np.concatenate(records[:1] if tile.same_bc else records, axis=1).tobytes())
-            if tile.h0 is not None and not tile.resident:
-                states.append(layout.pack_state(geometry, tile.h0[None]))
+        width    = self.data_width//8
+        padded   = geometry.headdim_padded
+        states   = [tile.h0 for tile in tiles if tile.h0 is not None and not tile.resident]
+        new_bc   = [tile for tile in tiles if not tile.same_bc]
+        B, C     = (np.concatenate([getattr(tile, name) for tile in new_bc]) if new_bc else np.zeros((0, d_state), np.float16)
+            for name in ("B", "C"))
+        scalars  = {name: np.concatenate([np.broadcast_to(getattr(tile, name), len(tile.x)) for tile in tiles]).view(np.uint16)
+            for name in ("dt", "dA", "D")}
         stored     = [tile for tile in tiles if not tile.no_store]
         y_counts   = [len(tile.x) - tile.first_token for tile in tiles]
-        y_beats    = geometry.y_record_bytes//BEAT_BYTES
-        tile_beats = geometry.tile_bytes//BEAT_BYTES
+        y_rows     = padded//ROW_ELEMENTS
+        tile_beats = -(-geometry.headdim*geometry.d_state_padded*ELEMENT_BYTES//width)
         work       = sum(len(tile.x) for tile in tiles)*(geometry.tile_words + 200) + len(tiles)*2*tile_beats + 1000
 
         self.compiled.poke(headdim=headdim, d_state=d_state)
@@ -126,22 +129,35 @@ class CoreHarness:
                     "same_bc"    : [tile.same_bc     for tile in tiles],
                     **{name: [getattr(tile, name) for tile in tiles] for name in options},
                 },
-                "state_sink": {"data": _beats(states)},
-                "input_sink": {"data": _beats(inputs)},
+                "state_sink"  : {"data": self._tile_beats(geometry, states, tile_beats)},
+                "scalars_sink": scalars,
+                "x_sink"      : {"data": _words([tile.x for tile in tiles], padded)},
+                "bc_sink"     : {"data": _words([np.concatenate([_padded(B, geometry.d_state_padded),
+                    _padded(C, geometry.d_state_padded)], axis=1)], 2*geometry.d_state_padded)},
             },
             sources = {
                 "state_source": (self.STREAMS["state_source"][0], len(stored)*tile_beats),
-                "y_source"    : (self.STREAMS["y_source"][0],     sum(y_counts)*y_beats),
+                "y_source"    : (self.STREAMS["y_source"][0],     sum(y_counts)*y_rows),
             },
             limit = 100*work, duty = duty, seed = seed)
-        for name, beats in (("state_source", tile_beats), ("y_source", y_beats)):
+        for name, beats in (("state_source", tile_beats), ("y_source", y_rows)):
             if not np.array_equal(out[name]["last"], np.arange(len(out[name]["last"])) % beats == beats - 1):
                 raise RuntimeError(f"{name} does not set last at every {beats}th beat, and only there.")
 
-        y = layout.unpack_y(geometry, out["y_source"]["data"].tobytes())[:, 0]
-        h = iter(out["state_source"]["data"].reshape(len(stored), 2*tile_beats))
+        y = out["y_source"]["data"].view(np.float16).reshape(-1, padded)[:, :headdim]
+        h = iter(out["state_source"]["data"].view(np.uint8).reshape(len(stored), tile_beats*width))
         return (np.split(y, np.cumsum(y_counts)[:-1]),
-            [None if tile.no_store else layout.unpack_state(geometry, next(h).tobytes())[0] for tile in tiles], cycles)
+            [None if tile.no_store else self._state(geometry, next(h)) for tile in tiles], cycles)
+
+    def _tile_beats(self, geometry, states, beats):
+        """Head tiles, one behind the other, each from a beat on."""
+        rows = [np.frombuffer(pack_state(geometry, h[None]), np.uint8) for h in states]
+        size = beats*self.data_width//8
+        data = b"".join(row[:size].tobytes().ljust(size, b"\0") for row in rows)
+        return np.frombuffer(data, np.uint64).reshape(-1, self.data_width//64)
+
+    def _state(self, geometry, data):
+        return unpack_state(geometry, data.tobytes().ljust(geometry.tile_bytes, b"\0")[:geometry.tile_bytes])[0]
 
     def play_case(self, x, dt, dA, B, C, D, h0=None, rounding_seed=0, **options):
         """Run a case, head by head: y (T, H, P), h (H, P, N) and cycles. Otherwise as :meth:`play`."""
@@ -151,5 +167,10 @@ class CoreHarness:
 
 # Helpers ------------------------------------------------------------------------------------------
 
-def _beats(records):
-    return np.frombuffer(b"".join(records), np.uint64).reshape(-1, BEAT_BYTES//8)
+def _padded(array, size):
+    return np.pad(array, ((0, 0), (0, size - array.shape[1])))
+
+
+def _words(arrays, size):
+    """Rows of each array, padded to `size` elements, in words of 64 bits."""
+    return np.concatenate([_padded(array, size) for array in arrays]).astype("<f2").view(np.uint64).ravel()

@@ -11,7 +11,7 @@ from litex.gen import *
 
 from litex.soc.interconnect import stream
 
-from cores.memory.region import ADDRESS_BITS
+from cores.memory.bursts import RECORD_BITS
 from cores.ssm.core import command_layout
 
 from operations.config import BC_SLOTS, SEED_STRIDE
@@ -22,10 +22,10 @@ ADDRESSES = ("x", "bc", "y", "state_in", "state_out")
 
 
 def tile_layout(config):
-    """Of a head tile's descriptor: where its records are, in beats, and its command."""
-    return [(name, ADDRESS_BITS) for name in ADDRESSES] + command_layout(config) + [("interrupt", 1)]
+    """Of a head tile's descriptor: where its records are, over ALIGNMENT, and its command."""
+    return [(name, RECORD_BITS) for name in ADDRESSES] + command_layout(config) + [("interrupt", 1)]
 
-# Head Repeater ------------------------------------------------------------------------------------
+# Head Expander ------------------------------------------------------------------------------------
 
 class HeadExpander(LiteXModule):
     """The tiles of all heads of a block, one a cycle as the queue has ``room``, so that no CPU has to.
@@ -51,10 +51,10 @@ class HeadExpander(LiteXModule):
         self.first       = first  = Record(tile_layout(config))
         self.heads       = Signal(16)
         self.group_heads = Signal(16)
-        self.x_step      = Signal(ADDRESS_BITS)
-        self.bc_step     = Signal(ADDRESS_BITS)
-        self.y_step      = Signal(ADDRESS_BITS)
-        self.state_step  = Signal(ADDRESS_BITS)
+        self.x_step      = Signal(RECORD_BITS)
+        self.bc_step     = Signal(RECORD_BITS)
+        self.y_step      = Signal(RECORD_BITS)
+        self.state_step  = Signal(RECORD_BITS)
         self.source      = source = stream.Endpoint(tile_layout(config))
 
         # # #

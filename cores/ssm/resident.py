@@ -20,7 +20,7 @@ class ResidentTiles(TileMemory):
 
                       write port             read port
         sink --> gather -->+-----------------------+--> gather --> source
-        (128, beats)       | tile 0, tile 1, ...   |               (128, beats; last ends a tile)
+        (128, beats)       | tile 0, tile 1, ...   |               (beats; last ends a tile)
         new_state -------->+-----------------------+--> state      (the lanes come first)
 
     Two tiles are under way at a time, one in the lanes' hands and the next one; their banks are numbers only. Where a tile
@@ -32,11 +32,11 @@ class ResidentTiles(TileMemory):
 
     Throughput: a word a cycle for the lanes, read and written. A read answers in the next cycle.
     """
-    def __init__(self, config):
+    def __init__(self, config, data_width):
         size  = config.max_tile_words
         tiles = config.resident_tiles
         depth = tiles*size
-        TileMemory.__init__(self, config, [("zero", 1), ("resident", 1), ("skip", 1), ("tile", bits_for(tiles - 1))])
+        TileMemory.__init__(self, config, data_width, [("zero", 1), ("resident", 1), ("skip", 1), ("tile", bits_for(tiles - 1))])
 
         # # #
 

@@ -5,15 +5,18 @@
 
 """The SSM accelerator as a LiteX peripheral: core, DMA, descriptor queue, counters, CSRs and interrupt."""
 
+from dataclasses import dataclass
+
 from migen import *
 
 from litex.gen import *
 
 from litex.soc.interconnect import stream
 from litex.soc.interconnect.csr import *
-from litex.soc.interconnect.csr_eventmanager import *
-from litex.soc.integration.doc import AutoDoc, ModuleDoc
+from litex.soc.integration.doc import ModuleDoc
 
+from cores.common.counters import Counters
+from cores.common.engine import Engine
 from cores.memory.dma import DMAReader, DMAWriter
 from cores.memory.interleaved import InterleavedReader, InterleavedWriter
 from cores.memory.region import Region
@@ -21,42 +24,33 @@ from cores.ssm.core import SSMCore, command_layout
 from cores.ssm.dma import TileDMA
 from cores.ssm.heads import ADDRESSES, HeadExpander
 
-from operations.config import BEAT_BYTES, GATEWARE_VERSION
+from operations.config import ALIGNMENT
 
 # Constants ----------------------------------------------------------------------------------------
 
-BEAT_SHIFT = log2_int(BEAT_BYTES)
+RECORD_SHIFT = log2_int(ALIGNMENT)
 
-COUNTER_BITS = 40 # 3 hours at 100 MHz.
+STEPS = ("x", "bc", "y", "state") # Of the addresses, from head to head.
 
-# Counters -----------------------------------------------------------------------------------------
+# Ports --------------------------------------------------------------------------------------------
 
-class Counters(LiteXModule):
-    """Event counters of COUNTER_BITS bits, which wrap, cleared together and read from one common snapshot.
+@dataclass(frozen=True)
+class SSMPorts:
+    """The memory ports of the accelerator: LiteDRAM native ports or Wishbone interfaces, all of one width.
 
-    events : {name: (Signal, description)}; a counter adds its signal each cycle.
+    state_reads, state_writes : lists, of those for head tiles; of several, the pages of the DRAM go to each in turn.
+    inputs, y                 : those for x and BC records, and for y records.
+    page_beats                : beats of a page of the DRAM, where there are several for head tiles.
     """
-    def __init__(self, events):
-        self.latch = CSRStorage(1, name="latch", description="A write copies all counters to their registers at once.")
-        self.clear = CSRStorage(1, name="clear", description="A write sets all counters to 0.")
-
-        # # #
-
-        for name, (event, description) in events.items():
-            step   = Signal(len(event), name=f"{name}_step") # Of all counters a cycle late.
-            count  = Signal(COUNTER_BITS, name=f"{name}_count")
-            status = CSRStatus(COUNTER_BITS, name=name, description=description)
-            setattr(self, name, status)
-            self.sync += [
-                step.eq(event),
-                count.eq(count + step),
-                If(self.clear.re, count.eq(0)),
-                If(self.latch.re, status.status.eq(count)),
-            ]
+    state_reads  : list
+    state_writes : list
+    inputs       : object
+    y            : object
+    page_beats   : int = None
 
 # SSM ----------------------------------------------------------------------------------------------
 
-class SSM(LiteXModule, AutoDoc):
+class SSM(Engine):
     """SSM accelerator.
 
     ::
@@ -64,19 +58,17 @@ class SSM(LiteXModule, AutoDoc):
                        +---------------------------------------------+
         CSRs --------->| descriptor queue                            |
                        |    |                                         |
-        memory <------>| TileDMA <-- 128-bit streams --> SSMCore     |
+        memory <------>| TileDMA <-- streams --> SSMCore             |
         (4 masters)    |                                             |
                        +---------------------------------------------+--> interrupt
 
     Parameters
     ----------
-    config      : :class:`operations.config.SSMConfig`.
-    read_ports  : masters for head tiles, then one for inputs: LiteDRAM native ports or Wishbone interfaces of 128 bits.
-    write_ports : masters for head tiles, then one for y, likewise.
-    origin, size: the memory region on the bus, in bytes. Nothing outside it is read or written.
-    page_beats  : beats of a DRAM page, where several masters share the head tiles, page by page in turn.
+    config : :class:`operations.config.SSMConfig`.
+    ports  : :class:`SSMPorts`.
+    region : :class:`cores.memory.region.Region`: nothing outside it is read or written.
     """
-    def __init__(self, config, read_ports, write_ports, origin, size, page_beats=None):
+    def __init__(self, config, ports, region):
         self.intro = ModuleDoc("""SSM accelerator
 
     Runs the state-space block of Mamba-2 on head tiles in memory: for each tile, T tokens of
@@ -90,38 +82,68 @@ class SSM(LiteXModule, AutoDoc):
       it has room; ``queue_free`` is 0 until all are in,
     - waits for ``tiles_done``, which counts tiles whose y and state are in memory, or for the ``done`` interrupt.
 
-    All addresses are byte addresses on the bus and, as strides and steps, multiples of 16. A descriptor with an error
+    All addresses are byte addresses on the bus and, as strides and steps, multiples of 64. A descriptor with an error
     is dropped, with those of the heads after it, and sets a bit in ``errors``; ``control.reset`` clears errors, queue and core.
     What the records look like is documented in ``operations/config.py``.
     """)
-        # Information.
-        self._version      = CSRStatus(32, description="Gateware version: major[23:16], minor[15:8], patch[7:0].")
+        self.config = config
+        self.add_registers("tiles", {
+            "queue_overflow": "``tile_push`` was written with ``queue_free`` 0.",
+            "bad_geometry"  : """headdim or d_state is 0 or above its maximum, tokens is 0, first_token is above tokens, or tile is
+                not one of those on chip.""",
+            "misaligned"    : f"An address or stride is not a multiple of {ALIGNMENT}.",
+            "out_of_range"  : "An address is outside the memory region.",
+        })
+        self.add_status()
+        self.add_geometry()
+        self.add_descriptor()
+
+        # # #
+
+        self.add_masters(ports, region)
+        self.core  = core  = SSMCore(config, ports.y.data_width)
+        self.dma   = dma   = ResetInserter()(TileDMA(core, self.masters, config.queue_depth))
+        self.heads = heads = HeadExpander(config)
+        self.queue = queue = ResetInserter()(stream.SyncFIFO(command_layout(config), config.queue_depth))
+        self.add_reset((core, dma, heads, queue), self.readers, self.writers)
+        self.comb += [
+            core.headdim.eq(self._headdim.storage),
+            core.d_state.eq(self._d_state.storage),
+            [getattr(dma, f"{name}_stride").eq(getattr(self, f"_{name}_stride").storage[RECORD_SHIFT:])
+                for name in ("x", "bc", "y")],
+        ]
+        self.in_flight = Signal(max=config.queue_depth + 1)
+        self.connect_heads()
+        self.connect_tiles(region)
+        self.connect_status()
+        self.add_counters()
+
+    # Registers ------------------------------------------------------------------------------------
+
+    def add_status(self):
+        config = self.config
         self._capabilities = CSRStatus(description="What was built.", fields=[
             CSRField("lanes",       size=8,  offset=0,  description="State elements a cycle, L."),
             CSRField("max_headdim", size=10, offset=8,  description="Largest head dimension."),
             CSRField("max_d_state", size=10, offset=18, description="Largest state size."),
             CSRField("queue_depth", size=4,  offset=28, description="log2 of the descriptors in flight."),
         ])
-
-        # Control and status.
-        self._control = CSRStorage(description="Control.", fields=[
-            CSRField("reset", size=1, pulse=True, description="""Write 1: queue, core and DMA go idle; tiles in flight
-                are lost, errors cleared, ``tiles_done`` set to 0. ``status.busy`` is 1 until memory is quiet."""),
-        ])
         self._status = CSRStatus(description="Status.", fields=[
             CSRField("busy",       size=1, offset=0, description="Tiles are in flight, or a reset is under way."),
             CSRField("queue_free", size=8, offset=8, description="Room in the queue; 0 while heads of the last push wait."),
         ])
-        self._errors = CSRStatus(description="Errors since the last reset.", fields=[
-            CSRField("queue_overflow", size=1, description="``tile_push`` was written with ``queue_free`` 0."),
-            CSRField("bad_geometry",   size=1, description="""headdim or d_state is 0 or above its maximum, tokens is 0,
-                first_token is above tokens, or tile is not one of those on chip."""),
-            CSRField("misaligned",     size=1, description="An address or stride is not a multiple of 16."),
-            CSRField("out_of_range",   size=1, description="An address is outside the memory region."),
-        ])
         self._tiles_done = CSRStatus(32, description="Tiles completed since the last reset; wraps.")
 
-        # Geometry and strides.
+        # # #
+
+        self.comb += [
+            self._capabilities.fields.lanes.eq(config.lanes),
+            self._capabilities.fields.max_headdim.eq(config.max_headdim),
+            self._capabilities.fields.max_d_state.eq(config.max_d_state),
+            self._capabilities.fields.queue_depth.eq(log2_int(config.queue_depth)),
+        ]
+
+    def add_geometry(self):
         self._headdim   = CSRStorage(10, description="Head dimension P. Change while not busy.")
         self._d_state   = CSRStorage(10, description="State size N. Change while not busy.")
         self._x_stride  = CSRStorage(32, description="Bytes from a token's x record to the next one's.")
@@ -133,10 +155,12 @@ class SSM(LiteXModule, AutoDoc):
         self._y_step     = CSRStorage(32, description="Bytes from a head's y record to the next one's.")
         self._state_step = CSRStorage(32, description="Bytes from a head's tile to the next one's.")
 
-        # Descriptor: that of the first head.
+    def add_descriptor(self):
+        """That of the first head."""
+        config = self.config
         self._tile_x         = CSRStorage(32, description="Address of token 0's x record.")
         self._tile_bc        = CSRStorage(32, description="Address of token 0's BC record.")
-        self._tile_y         = CSRStorage(32, description="Address of token 0's y record.")
+        self._tile_y         = CSRStorage(32, description="Address of the first y record that is written, which is that of token first_token.")
         self._tile_state_in  = CSRStorage(32, description="Address the tile is loaded from.")
         self._tile_state_out = CSRStorage(32, description="Address the tile is stored to.")
         self._tile_tokens    = CSRStorage(description="Tokens.", fields=[
@@ -164,90 +188,29 @@ class SSM(LiteXModule, AutoDoc):
             *on_chip,
         ])
 
-        # Events.
-        self.ev       = EventManager()
-        self.ev.done  = EventSourcePulse(description="A tile with the flag ``interrupt`` is completed.")
-        self.ev.error = EventSourcePulse(description="A bit of ``errors`` was set.")
-        self.ev.finalize()
+    # Memory ---------------------------------------------------------------------------------------
 
-        # # #
+    def add_masters(self, ports, region):
+        reads, writes = ports.state_reads, ports.state_writes
+        self.state_reader = (DMAReader(*reads, region) if len(reads) == 1 else
+            InterleavedReader(reads, region, ports.page_beats))
+        self.state_writer = (DMAWriter(*writes, region) if len(writes) == 1 else
+            InterleavedWriter(writes, region, ports.page_beats))
+        self.input_reader = DMAReader(ports.inputs, region)
+        self.y_writer     = DMAWriter(ports.y, region)
+        self.masters      = {name: getattr(self, name) for name in ("state_reader", "input_reader", "state_writer", "y_writer")}
+        self.readers      = (self.state_reader, self.input_reader)
+        self.writers      = (self.state_writer, self.y_writer)
 
-        # Information. -----------------------------------------------------------------------------
+    # Queue ----------------------------------------------------------------------------------------
+
+    def connect_heads(self):
+        """The descriptors of all heads, from that of the first one."""
+        config, heads = self.config, self.heads
         self.comb += [
-            self._version.status.eq(GATEWARE_VERSION),
-            self._capabilities.fields.lanes.eq(config.lanes),
-            self._capabilities.fields.max_headdim.eq(config.max_headdim),
-            self._capabilities.fields.max_d_state.eq(config.max_d_state),
-            self._capabilities.fields.queue_depth.eq(log2_int(config.queue_depth)),
-        ]
-
-        # Memory masters. --------------------------------------------------------------------------
-        region = Region(origin, size)
-        *state_reads,  input_read = read_ports
-        *state_writes, y_write    = write_ports
-        self.state_reader = state_reader = (DMAReader(*state_reads, region) if len(state_reads) == 1 else
-            InterleavedReader(state_reads, region, page_beats))
-        self.state_writer = state_writer = (DMAWriter(*state_writes, region) if len(state_writes) == 1 else
-            InterleavedWriter(state_writes, region, page_beats))
-        self.input_reader = input_reader = DMAReader(input_read, region)
-        self.y_writer     = y_writer     = DMAWriter(y_write, region)
-        readers = (state_reader, input_reader)
-        writers = (state_writer, y_writer)
-
-        # Core and DMA. ----------------------------------------------------------------------------
-        clocks = ("sys", "datapath") if config.gated_clock else ("sys",)
-        self.core = core = ResetInserter(clocks)(SSMCore(config))
-        self.dma  = dma  = ResetInserter()(
-            TileDMA(config, state_reader, input_reader, state_writer, y_writer, config.queue_depth))
-        self.comb += [
-            dma.state_source.connect(core.state_sink),
-            dma.input_source.connect(core.input_sink),
-            core.state_source.connect(dma.state_sink),
-            core.y_source.connect(dma.y_sink),
-            core.headdim.eq(self._headdim.storage),
-            core.d_state.eq(self._d_state.storage),
-            dma.stored.eq(core.stored),
-            dma.tile_beats.eq(core.tile_beats),
-            dma.x_beats.eq(core.row_beats + 1),
-            dma.bc_beats.eq(core.bc_beats << 1),
-            dma.y_beats.eq(core.row_beats),
-            dma.x_stride.eq(self._x_stride.storage[BEAT_SHIFT:]),
-            dma.bc_stride.eq(self._bc_stride.storage[BEAT_SHIFT:]),
-            dma.y_stride.eq(self._y_stride.storage[BEAT_SHIFT:]),
-        ]
-
-        # Reset: core and DMA at once, then wait until memory is quiet. ----------------------------
-        resetting = Signal()
-        settle    = Signal(max=32)
-        quiet     = Signal()
-        self.comb += [
-            quiet.eq(state_reader.idle & input_reader.idle & state_writer.idle & y_writer.idle),
-            [getattr(core, f"reset_{clock}").eq(resetting) for clock in clocks],
-            dma.reset.eq(resetting),
-            [reader.flush.eq(resetting) for reader in readers],
-        ]
-        self.sync += [
-            If(self._control.fields.reset,
-                resetting.eq(1),
-                settle.eq(31),
-            ).Elif(settle != 0,
-                settle.eq(settle - 1),
-            ).Elif(quiet,
-                resetting.eq(0),
-            )
-        ]
-
-        # Queue. -----------------------------------------------------------------------------------
-        self.queue = queue = ResetInserter()(stream.SyncFIFO(command_layout(config), config.queue_depth))
-        in_flight  = Signal(max=config.queue_depth + 1)
-        accept     = Signal()
-        errors     = Signal(4)
-        self.heads = heads = HeadExpander(config)
-        self.comb += [
-            heads.push.eq(self._tile_push.re & ~resetting),
-            heads.reset.eq(resetting),
-            heads.room.eq(in_flight != config.queue_depth),
-            [getattr(heads.first, name).eq(getattr(self, f"_tile_{name}").storage[BEAT_SHIFT:]) for name in ADDRESSES],
+            heads.push.eq(self._tile_push.re & ~self.resetting),
+            heads.room.eq(self.in_flight != config.queue_depth),
+            [getattr(heads.first, name).eq(getattr(self, f"_tile_{name}").storage[RECORD_SHIFT:]) for name in ADDRESSES],
             heads.first.tokens.eq(self._tile_tokens.fields.tokens),
             heads.first.first_token.eq(self._tile_tokens.fields.first_token),
             [getattr(heads.first, name).eq(getattr(self._tile_push.fields, name)) for name in
@@ -255,16 +218,18 @@ class SSM(LiteXModule, AutoDoc):
             heads.first.seed.eq(self._tile_seed.storage) if config.stochastic_rounding else [],
             heads.heads.eq(self._tile_heads.fields.heads),
             heads.group_heads.eq(self._tile_heads.fields.group_heads),
-            [getattr(heads, f"{name}_step").eq(getattr(self, f"_{name}_step").storage[BEAT_SHIFT:])
-                for name in ("x", "bc", "y", "state")],
+            [getattr(heads, f"{name}_step").eq(getattr(self, f"_{name}_step").storage[RECORD_SHIFT:]) for name in STEPS],
         ]
 
-        # Checks: what is the same for all heads with the push, the rest head by head.
+    def connect_tiles(self, region):
+        """Checks, what is the same for all heads with the push, the rest head by head; what passes goes to core and DMA."""
+        config, heads, core, dma, queue = self.config, self.heads, self.core, self.dma, self.queue
         tile       = heads.source
         tokens     = self._tile_tokens.fields
         flags      = self._tile_push.fields
-        multiples  = [register.storage[:BEAT_SHIFT] for register in (self._x_stride, self._bc_stride, self._y_stride,
-            self._x_step, self._bc_step, self._y_step, self._state_step, self._tile_x, self._tile_bc, self._tile_y)]
+        addresses  = [self._tile_x, self._tile_bc, self._tile_y]
+        multiples  = [register.storage[:RECORD_SHIFT] for register in addresses + [getattr(self, f"_{name}") for name in
+            ("x_stride", "bc_stride", "y_stride", "x_step", "bc_step", "y_step", "state_step")]]
         fetched    = ~flags.zero_state
         tile_read  = ~tile.zero_state
         tile_legal = 1
@@ -273,27 +238,28 @@ class SSM(LiteXModule, AutoDoc):
             tile_read  = tile_read & ~tile.resident
             tile_legal = flags.tile < config.resident_tiles
         multiples += [
-            self._tile_state_in.storage[:BEAT_SHIFT]  & Replicate(fetched, BEAT_SHIFT),
-            self._tile_state_out.storage[:BEAT_SHIFT] & Replicate(~flags.no_store, BEAT_SHIFT),
+            self._tile_state_in.storage[:RECORD_SHIFT]  & Replicate(fetched, RECORD_SHIFT),
+            self._tile_state_out.storage[:RECORD_SHIFT] & Replicate(~flags.no_store, RECORD_SHIFT),
         ]
-        used       = dict.fromkeys(ADDRESSES, 1) | {"state_in": tile_read, "state_out": ~tile.no_store}
+        used    = dict.fromkeys(ADDRESSES, 1) | {"state_in": tile_read, "state_out": ~tile.no_store}
+        outside = [~region.contains(Cat(Constant(0, RECORD_SHIFT), getattr(tile, name))) & used[name] for name in ADDRESSES]
+        stray   = [master.out_of_range for master in self.readers + self.writers] # Only a record that runs over its end.
+        overflow, geometry, misaligned, left = (Signal() for _ in range(4))
+        self.accept = accept = Signal()
         self.comb += [
-            queue.reset.eq(resetting),
             If(heads.push,
-                errors[0].eq(heads.posting | ~heads.room),
-                errors[1].eq(
+                overflow.eq(heads.posting | ~heads.room),
+                geometry.eq(
                     (self._headdim.storage == 0) | (self._headdim.storage > config.max_headdim) |
                     (self._d_state.storage == 0) | (self._d_state.storage > config.max_d_state) |
                     (tokens.tokens == 0) | (tokens.first_token > tokens.tokens) | ~tile_legal |
                     (heads.heads == 0) | (heads.group_heads == 0)),
-                errors[2].eq(Cat(*multiples) != 0),
+                misaligned.eq(Cat(*multiples) != 0),
             ),
-            If(tile.valid,
-                errors[3].eq(Cat(*[~region.contains(getattr(tile, name)) & used[name] for name in ADDRESSES]) != 0),
-            ),
-            heads.refuse.eq(errors[:3] != 0),
-            heads.stop.eq(errors[3]),
-            accept.eq(tile.valid & (errors[3] == 0)),
+            left.eq(tile.valid & (Cat(*outside) != 0)),
+            heads.refuse.eq(overflow | geometry | misaligned),
+            heads.stop.eq(left),
+            accept.eq(tile.valid & ~left),
             queue.sink.valid.eq(accept),
             [getattr(queue.sink, name).eq(getattr(tile, name)) for name, _ in command_layout(config)],
             queue.source.connect(core.command),
@@ -302,49 +268,43 @@ class SSM(LiteXModule, AutoDoc):
                 (*ADDRESSES, "tokens", "first_token", "no_store", "same_bc", "interrupt")],
             dma.descriptor.zero_state.eq(~tile_read),
         ]
+        self.add_errors({"queue_overflow": overflow, "bad_geometry": geometry, "misaligned": misaligned,
+            "out_of_range": left | (Cat(*stray) != 0)})
 
-        # Status. ----------------------------------------------------------------------------------
-        stray  = Signal() # A beat outside the region: only a record that runs over its end gets that far.
-        busy   = Signal()
-        sticky = Signal(4)
+    # Status ---------------------------------------------------------------------------------------
+
+    def connect_status(self):
+        config, heads, dma, in_flight = self.config, self.heads, self.dma, self.in_flight
         self.comb += [
-            self._errors.fields.queue_overflow.eq(sticky[0]),
-            self._errors.fields.bad_geometry.eq(sticky[1]),
-            self._errors.fields.misaligned.eq(sticky[2]),
-            self._errors.fields.out_of_range.eq(sticky[3]),
-            stray.eq(Cat(*[master.out_of_range for master in readers + writers]) != 0),
-            busy.eq((in_flight != 0) | heads.posting | resetting),
-            self._status.fields.busy.eq(busy),
+            self._status.fields.busy.eq((in_flight != 0) | heads.posting | self.resetting),
             self._status.fields.queue_free.eq(Mux(heads.posting, 0, config.queue_depth - in_flight)),
-            self.ev.done.trigger.eq(dma.done & dma.done_interrupt & ~resetting),
-            self.ev.error.trigger.eq((errors != 0) | (stray & ~resetting)),
+            self.ev.done.trigger.eq(dma.done & dma.done_interrupt & ~self.resetting),
         ]
         self.sync += [
-            If(resetting,
+            If(self.resetting,
                 in_flight.eq(0),
                 self._tiles_done.status.eq(0),
-                sticky.eq(0),
             ).Else(
-                in_flight.eq(in_flight + accept - dma.done),
+                in_flight.eq(in_flight + self.accept - dma.done),
                 self._tiles_done.status.eq(self._tiles_done.status + dma.done),
-                sticky.eq(sticky | errors | Cat(Constant(0, 3), stray)),
             )
         ]
 
-        # Counters. --------------------------------------------------------------------------------
-        vectors = core.sequencer
-        idle    = ~(in_flight != 0)
-        ports   = Signal(4) # Masters with something to do: a beat asked for or under way.
-        self.comb += ports.eq(Cat(*[~master.idle | master.sink.valid for master in readers + writers]))
+    def add_counters(self):
+        in_flight = self.in_flight
+        vectors   = self.core.sequencer
+        masters   = self.readers + self.writers
+        ports     = Signal(len(masters)) # Masters with something to do: a beat asked for or under way.
+        self.comb += ports.eq(Cat(*[~master.idle | master.sink.valid for master in masters]))
         self.counters = Counters({
             "cycles"         : (in_flight != 0,        "Cycles with tiles in flight."),
             "lane_busy"      : (vectors.valid,         "Cycles in which the lanes took a vector."),
-            "read_beats"     : (state_reader.beat + input_reader.beat, "Beats of 16 bytes read from memory."),
-            "write_beats"    : (state_writer.beat + y_writer.beat,     "Beats of 16 bytes written to memory."),
+            "read_beats"     : (self.state_reader.beat + self.input_reader.beat, "Beats read from memory, of the port's width."),
+            "write_beats"    : (self.state_writer.beat + self.y_writer.beat,     "Beats written to memory, likewise."),
             "port_cycles"    : (ports != 0, "Cycles in which a memory port had a beat waiting or under way."),
             "wait_state"     : (vectors.wait_state,    "Cycles in which the lanes waited for a head tile."),
             "wait_input"     : (vectors.wait_input,    "Cycles in which the lanes waited for inputs."),
             "wait_output"    : (vectors.wait_output,   "Cycles in which the lanes waited for room for y."),
-            "wait_descriptor": (vectors.wait_descriptor & ~idle,
+            "wait_descriptor": (vectors.wait_descriptor & (in_flight != 0),
                 "Cycles in which the lanes had no tile while others were still being stored."),
         })

@@ -13,6 +13,7 @@ from litex.gen import *
 from litex.soc.interconnect import stream
 
 from cores.arith.fp16 import delay
+from cores.memory.convert import BeatsToWords, WordsToBeats
 from cores.memory.region import BLOCK_DEPTH
 
 # Tile Memory --------------------------------------------------------------------------------------
@@ -28,14 +29,14 @@ class TileMemory(LiteXModule):
     ``load_data`` for ``load_address``, and answers ``store_read`` of ``store_address`` with ``store_data`` in the next
     cycle; ``store_free`` says whether it can.
     """
-    def __init__(self, config, load_layout):
+    def __init__(self, config, data_width, load_layout):
         width        = 16*config.lanes
         address_bits = bits_for(max(config.max_tile_words, 2))
 
         self.words     = Signal(address_bits) # Geometry.
 
-        self.sink      = stream.Endpoint([("data", 128)])
-        self.source    = stream.Endpoint([("data", 128)])
+        self.sink      = stream.Endpoint([("data", data_width)])
+        self.source    = stream.Endpoint([("data", data_width)])
         self.load      = load  = stream.Endpoint(load_layout)
         self.store     = store = stream.Endpoint([("skip", 1)])
         self.stored    = Signal() # Pulse: a store command is done; its last word left for the source.
@@ -70,9 +71,6 @@ class TileMemory(LiteXModule):
 
         # # #
 
-        last_word = Signal(address_bits)
-        self.sync += last_word.eq(self.words - 1)
-
         # Status of the banks. ---------------------------------------------------------------------
         store_done = Signal()
         for bank in range(2):
@@ -87,11 +85,19 @@ class TileMemory(LiteXModule):
         ]
         self.comb += self.stored.eq(store_done)
 
+        next_load  = Signal(address_bits)
+        next_store = Signal(address_bits)
+        self.comb += [
+            next_load.eq(self.load_address + 1),
+            next_store.eq(self.store_address + 1),
+        ]
+
         # Gather beats to words and back. ----------------------------------------------------------
-        self.to_words = to_words = stream.Converter(128, width)
-        self.to_beats = to_beats = stream.Converter(width, 128)
+        self.to_words = to_words = BeatsToWords(data_width, width)
+        self.to_beats = to_beats = WordsToBeats(width, data_width)
         self.comb += [
             self.sink.connect(to_words.sink),
+            to_words.end.eq(next_load == self.words),
             to_beats.source.connect(self.source),
         ]
 
@@ -107,8 +113,8 @@ class TileMemory(LiteXModule):
                 self.load_address.eq(0),
                 self.load_full.eq(0),
             ).Elif(self.load_write,
-                self.load_address.eq(self.load_address + 1),
-                self.load_full.eq(self.load_address == last_word),
+                self.load_address.eq(next_load),
+                self.load_full.eq(next_load == self.words),
             )
         ]
 
@@ -119,7 +125,7 @@ class TileMemory(LiteXModule):
             self.store_active.eq(store.valid & (self.storing >> self.store_bank)[0]),
             self.store_read.eq(self.store_active & ~store.skip & (self.store_address != self.words) &
                 (store_fifo.level < 8) & self.store_free),
-            last.eq(self.store_address == last_word),
+            last.eq(next_store == self.words),
             store_fifo.sink.valid.eq(delay(self, self.store_read, 1, reset_less=False)),
             store_fifo.sink.last.eq(delay(self, last, 1)),
             store_fifo.sink.data.eq(self.store_data),
@@ -131,7 +137,7 @@ class TileMemory(LiteXModule):
             If(store_done,
                 self.store_address.eq(0),
             ).Elif(self.store_read,
-                self.store_address.eq(self.store_address + 1),
+                self.store_address.eq(next_store),
             )
         ]
 
@@ -144,7 +150,7 @@ class TileBanks(TileMemory):
 
                      +--------+     +---------+ words  +--------+
         sink ------->| gather |---->| bank 0  |------->| gather |-----> source
-        (128, beats) +--------+     | bank 1  |        +--------+       (128, beats; last ends a tile)
+        (beats)      +--------+     | bank 1  |        +--------+       (beats; last ends a tile)
                                     +---------+
                                      ^       |
                                 new_state  state  (the lanes: one read, one write a cycle)
@@ -153,8 +159,8 @@ class TileBanks(TileMemory):
 
     Throughput: a word a cycle at each of the four ports. A read answers in the next cycle.
     """
-    def __init__(self, config):
-        TileMemory.__init__(self, config, [("zero", 1)])
+    def __init__(self, config, data_width):
+        TileMemory.__init__(self, config, data_width, [("zero", 1)])
 
         # # #
 

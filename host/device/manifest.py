@@ -23,7 +23,7 @@ from host.device.maxima import build_advice
 from host.device.verified import Transfer
 from host.errors import AllocationError, IntegrityError, VersionMismatch
 
-from operations.config import BEAT_BYTES, ceil_multiple
+from operations.config import ALIGNMENT, ceil_multiple
 from operations.protocol import MANIFEST_OFFSET, MANIFEST_SIZE, PROTOCOL_VERSION
 from operations.ssm import Geometry
 
@@ -71,15 +71,15 @@ class Manifest:
         """The manifest of {name: bytes}, placed one behind the other, each at a multiple of 16."""
         regions, offset = [], 0
         for name, content in data.items():
-            crc = zlib.crc32(bytes(-len(content) % BEAT_BYTES), zlib.crc32(content))
+            crc = zlib.crc32(bytes(-len(content) % ALIGNMENT), zlib.crc32(content))
             regions.append(Region(name, offset, len(content), hashlib.sha256(content).hexdigest(), crc))
-            offset += ceil_multiple(len(content), BEAT_BYTES)
+            offset += ceil_multiple(len(content), ALIGNMENT)
         return cls(dict(geometry), tuple(regions))
 
     @property
     def size(self):
         """Bytes of the data region that it takes, from its start."""
-        return max((region.offset + ceil_multiple(region.size, BEAT_BYTES) for region in self.regions), default=0)
+        return max((region.offset + ceil_multiple(region.size, ALIGNMENT) for region in self.regions), default=0)
 
     def region(self, name):
         """The :class:`Region` of a name; UsageError if there is none."""
@@ -131,7 +131,7 @@ class Manifest:
             if not isinstance(region.name, str) or not all(isinstance(value, int) and value >= 0
                     for value in (region.offset, region.size, region.crc32)):
                 raise ValueError(f"region {region.name!r} has values of another type")
-            if region.offset % BEAT_BYTES or region.offset < end:
+            if region.offset % ALIGNMENT or region.offset < end:
                 raise ValueError(f"region {region.name} at offset {region.offset} is misaligned or overlaps the one before")
             end = region.offset + region.size
         if len({region.name for region in self.regions}) != len(self.regions):
@@ -203,7 +203,7 @@ class Manifest:
         """Names of the regions that are not on the device as they should be: it computes a CRC-32 of each."""
         wrong = []
         for region in self.regions:
-            size = ceil_multiple(region.size, BEAT_BYTES)
+            size = ceil_multiple(region.size, ALIGNMENT)
             if size and int(device.checksums(device.info.data_base + region.offset, size, size)[0]) != region.crc32:
                 wrong.append(region.name)
         return wrong

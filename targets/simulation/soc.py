@@ -13,8 +13,6 @@ import json
 import os
 import sys
 
-from dataclasses import replace
-
 from migen import *
 from migen.genlib.io import CRG
 
@@ -25,19 +23,20 @@ from litex.soc.cores.uart import RS232PHYModel, UARTBone
 from litex.soc.integration.builder import Builder
 from litex.soc.integration.soc_core import SoCCore
 
-from litedram.modules import MT41K128M16
+from litedram.modules import MT41K64M16, MT41K128M16
 from litedram.phy.model import SDRAMPHYModel
 
 from litespi.modules import S25FL128S
 
-from operations.config import SSMConfig
+from operations.config import MemoryConfig, SSMConfig, SystemConfig
 
 from soc.accelerator import add_accelerator
 from soc.dram import controller_settings
 from soc.etherbone import add_etherbone
 from soc.flash import add_flash_boot
 
-from targets.common import BIOS_ROM_SIZE, builder_environment, cpu_variant
+from targets.common import BIOS_ROM_SIZE, builder_environment
+from targets.simulation.gated_clock import GatedClock
 from targets.simulation.phy import EthernetPHY
 
 from tools.simulation.settings import IP_ADDRESS, MAC_ADDRESS, SYS_CLK_FREQ, UDP_PORT
@@ -46,6 +45,9 @@ from tools.simulation.settings import IP_ADDRESS, MAC_ADDRESS, SYS_CLK_FREQ, UDP
 
 # Seconds by the SoC's clock after which UARTBone gives up a command: a tenth of a board's, as the clock is that much slower.
 UARTBONE_TIMEOUT = 0.01
+
+# Modules of 16 bits side by side make up the DRAM's width. Of four, the smaller ones fit below the bus' other regions.
+DRAMS = {16: MT41K128M16, 32: MT41K128M16, 64: MT41K64M16}
 
 # IOs ----------------------------------------------------------------------------------------------
 
@@ -85,7 +87,7 @@ class SimSoC(SoCCore):
         SoCCore.__init__(self, platform, SYS_CLK_FREQ,
             ident                = "Mamba-2 SSM accelerator in simulation",
             cpu_type             = "vexriscv",
-            cpu_variant          = cpu_variant(config),
+            cpu_variant          = config.cpu_variant,
             integrated_rom_size  = BIOS_ROM_SIZE,
             integrated_sram_size = 0x2000,
             with_uart            = False)
@@ -98,8 +100,9 @@ class SimSoC(SoCCore):
         self.add_constant("SDRAM_TEST_DISABLE")
 
         # DDR3 SDRAM -------------------------------------------------------------------------------
-        module      = MT41K128M16(SYS_CLK_FREQ, "1:4")
-        self.sdrphy = SDRAMPHYModel(module, data_width=16, clk_freq=SYS_CLK_FREQ)
+        width       = (config.memory.data_width or 128)//8 # Of the DRAM: a port moves eight words of it.
+        module      = DRAMS[width](SYS_CLK_FREQ, "1:4")
+        self.sdrphy = SDRAMPHYModel(module, data_width=width, clk_freq=SYS_CLK_FREQ)
         self.add_sdram("sdram",
             phy                 = self.sdrphy,
             module              = module,
@@ -118,7 +121,8 @@ class SimSoC(SoCCore):
         self.add_constant("UARTBONE_TIMEOUT_MS", round(1000*UARTBONE_TIMEOUT)) # For the host.
 
         # Accelerator ------------------------------------------------------------------------------
-        add_accelerator(self, replace(config, gated_clock=True))
+        add_accelerator(self, config)
+        self.gate = GatedClock(self.ssm.core)
 
         # Etherbone --------------------------------------------------------------------------------
         self.ethphy = EthernetPHY(platform.request("eth"))
@@ -131,7 +135,7 @@ class SimSoC(SoCCore):
 
 def write(folder, config, **options):
     """Write Verilog, BIOS and sources.json."""
-    soc = SimSoC(SSMConfig(**config), **options)
+    soc = SimSoC(SystemConfig(MemoryConfig(**config["memory"]), SSMConfig(**config["ssm"]), config["cpu_variant"]), **options)
     with builder_environment():
         Builder(soc, output_dir=folder, compile_gateware=False, bios_console="disable").build()
     verilog = [source[0] for source in soc.platform.sources if source[0].endswith((".v", ".sv"))]

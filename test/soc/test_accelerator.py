@@ -23,7 +23,7 @@ from host.connect import SIM_TIMEOUT_SCALE, simulated_transport
 from host.device.csr import CSRMap
 from host.device.device import Device, Job
 
-from operations.config import SSMConfig
+from operations.config import SSMConfig, SystemConfig
 from operations.protocol import DATA_OFFSET, Opcode
 
 from soc.accelerator import CPU_VARIANTS, add_accelerator, add_ssm
@@ -79,7 +79,7 @@ def test_adds_what_is_missing():
 
 def run_selftest(build_dir):
     """The simulated SoC, as it is built now, runs the firmware's vectors."""
-    with Simulation(SSMConfig(lanes=4), build_dir=build_dir) as simulation:
+    with Simulation(SystemConfig.of(4), build_dir=build_dir) as simulation:
         csr = CSRMap.from_csv(simulation.csr_csv)
         with simulated_transport(simulation, csr) as transport:
             device = Device(transport, csr, SIM_TIMEOUT_SCALE)

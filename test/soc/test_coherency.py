@@ -23,7 +23,7 @@ from host.device.csr import CSRMap
 from host.device.device import Device, Job
 from host.errors import DeviceError
 
-from operations.config import SSMConfig
+from operations.config import SSMConfig, SystemConfig
 from operations.protocol import RING_ENTRIES, Error, Opcode
 
 from soc.accelerator import add_ssm
@@ -36,7 +36,7 @@ from tools.simulation.runner import Simulation
 @contextmanager
 def booted_device(*defines):
     """A device in the simulation, running a firmware built with macros defined."""
-    with Simulation(SSMConfig()) as simulation:
+    with Simulation(SystemConfig()) as simulation:
         csr = CSRMap.from_csv(simulation.csr_csv)
         with simulated_transport(simulation, csr) as transport:
             device = Device(transport, csr, timeout_scale=SIM_TIMEOUT_SCALE)

@@ -21,7 +21,7 @@ from host.connect import SIM_TIMEOUT_SCALE, simulated_transport
 from host.device.csr import CSRMap
 from host.device.device import Device, Job
 
-from operations.config import SSMConfig
+from operations.config import SSMConfig, SystemConfig
 from operations.protocol import FIRMWARE_OFFSET, FIRMWARE_SIZE, Opcode
 
 from soc.boot import BOOTROM_ORIGIN
@@ -113,7 +113,7 @@ def test_what_can_not_be_flashed(build_dir):
 
 def simulation(transport="uart", **options):
     """Without a host, Etherbone that can't load a firmware is of use too."""
-    return Simulation(SSMConfig(), transport, protect=True, with_flash_boot=True, **options)
+    return Simulation(SystemConfig(), transport, protect=True, with_flash_boot=True, **options)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from litex.soc.integration.builder import Builder
 
 from litex_boards.targets.digilent_arty import BaseSoC
 
-from operations.config import SSMConfig
+from operations.config import SSMConfig, SystemConfig
 
 from targets.arty import VARIANTS, ArtySoC, missing_tools
 from targets.common import BIOS_ROM_SIZE, cpu_variant
@@ -106,7 +106,7 @@ def test_as_litex_has_it(tmp_path, variant):
 
 def test_toolchain_openxc7():
     """Its platform is another one; without its tools, nothing is left half done."""
-    soc = ArtySoC(SSMConfig(lanes=4), toolchain="openxc7")
+    soc = ArtySoC(SystemConfig.of(4), toolchain="openxc7")
     assert type(soc.platform.toolchain).__name__ == "XilinxYosysNextpnrToolchain"
 
 

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from operations.config import SSMConfig
+from operations.config import SystemConfig
 
 from targets.board import TargetError, program
 from targets.ecpix5 import ECPIX5SoC
@@ -23,7 +23,7 @@ from tools.paths import ROOT
 
 def test_constraints():
     """Each clock that comes in has its constraint; the SoC has the accelerator, no L2 cache, and ports of a beat."""
-    soc = ECPIX5SoC(SSMConfig(lanes=4))
+    soc = ECPIX5SoC(SystemConfig.of(4))
     soc.finalize()
     assert not hasattr(soc, "l2_cache") and "ssm" in soc.csr.locs
     assert len(soc.sdram.crossbar.masters[-1].wdata.data) == 128

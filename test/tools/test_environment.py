@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from operations.config import SSMConfig
+from operations.config import SystemConfig
 
 from tools.paths import ROOT
 from tools.simulation.build import build
@@ -58,7 +58,7 @@ def test_started_again_only_once():
 @pytest.mark.skipif(not mounts_permitted(), reason="mounts are not permitted here")
 def test_read_only_checkout():
     """Where everything is built, all that needs nothing built works; the rest says what could not be written."""
-    folder  = build(SSMConfig())
+    folder  = build(SystemConfig())
     command = lambda *words: run(["unshare", "--mount", "sh", "-c", READ_ONLY + 'exec "$@"', "sh", *words], cwd=ROOT)
     assert command("touch", "file").returncode
     done = command(sys.executable, "targets/sim.py", "--build-only")

@@ -11,7 +11,7 @@ import numpy as np
 
 from model.bitexact import ssm_block
 
-from operations.ssm import Geometry, pack_bc, pack_state, pack_x
+from operations.ssm import Geometry, pack_bc, pack_state, pack_x, pack_y
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -34,13 +34,6 @@ class Vector:
     state_in   : bytes
     y          : bytes
     state_out  : bytes
-
-
-def pack_y(geometry, y):
-    """y records. y: (T, H, P)."""
-    records = np.zeros((*y.shape[:2], geometry.headdim_padded), "<f2")
-    records[:, :, :geometry.headdim] = y
-    return records.tobytes()
 
 
 def _vector(config, heads, headdim, d_state, groups, tokens, zero_state, specials, seed):

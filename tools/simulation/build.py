@@ -26,7 +26,8 @@ from tools.paths import BUILD, ROOT
 BUILD_DIR = BUILD/"sim"
 
 # What a model is made from: when one of these changes, it is built anew.
-GATEWARE_SOURCES = ("operations", "cores", "soc", "targets/common.py", "targets/simulation/soc.py", "targets/simulation/phy.py",
+GATEWARE_SOURCES = ("operations", "cores", "soc", "targets/common.py", "targets/simulation/soc.py", "targets/simulation/gated_clock.py",
+    "targets/simulation/phy.py",
     "targets/simulation/main.cpp", "firmware/bootrom.S", "tools/firmware/bootrom.py",
     "tools/simulation/settings.py")
 FIRMWARE_SOURCES = ("firmware", "tools/firmware", "operations", "model/bitexact.py")
@@ -127,7 +128,7 @@ def build(config, trace=False, build_dir=None, report=lambda line: None, protect
 
     Parameters
     ----------
-    config    : The SSMConfig of the accelerator.
+    config    : The SystemConfig of the SoC.
     trace     : Build a model that can write waves; it is slower.
     build_dir : Folder of all models; each gets one below it, named by the hash of what it is made from. It need not be
                 writable where everything is built.
@@ -151,7 +152,7 @@ def build(config, trace=False, build_dir=None, report=lambda line: None, protect
     try:
         with locked(folder.with_suffix(".lock")):
             if not folder.exists():
-                report(f"Building the simulated SoC, {config.lanes} lanes, in {folder} (once, about a minute)...")
+                report(f"Building the simulated SoC, {config.ssm.lanes} lanes, in {folder} (once, about a minute)...")
                 _build(config, options, trace, folder)
             if not _has_firmware(folder, digest):
                 report("Building the firmware...")

@@ -90,7 +90,7 @@ class Simulation:
 
     Parameters
     ----------
-    config    : The SSMConfig of the accelerator.
+    config    : The SystemConfig of the SoC.
     transport : "etherbone", "uart", or "auto": Etherbone where TAP devices and network namespaces are permitted.
     trace_fst : File to write waves to.
     build_dir : Folder of the models (default: build/sim).

@@ -18,7 +18,7 @@ from host.connect import SIM_TIMEOUT_SCALE, simulated_transport
 from host.device.csr import CSRMap
 from host.device.device import Device, Job
 
-from operations.config import SSMConfig
+from operations.config import SystemConfig
 from operations.protocol import Opcode
 
 from tools.simulation.runner import Simulation, network_permitted
@@ -88,7 +88,7 @@ def test_wishbone_slice(wait):
 @pytest.mark.skipif(not network_permitted(), reason="network namespaces and TAP devices are not permitted here")
 def test_simulated_soc(tmp_path):
     """The host boots it, runs the self-test and moves a megabyte, as with the other Etherbone."""
-    with Simulation(SSMConfig(lanes=4), "etherbone", build_dir=tmp_path, wide=True) as simulation:
+    with Simulation(SystemConfig.of(4), "etherbone", build_dir=tmp_path, wide=True) as simulation:
         csr = CSRMap.from_csv(simulation.csr_csv)
         with simulated_transport(simulation, csr) as transport:
             device = Device(transport, csr, SIM_TIMEOUT_SCALE)

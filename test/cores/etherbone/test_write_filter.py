@@ -23,7 +23,7 @@ from host.errors import IntegrityError
 from host.link.etherbone import Etherbone
 from host.link.uartbone import UARTBone
 
-from operations.config import SSMConfig
+from operations.config import SystemConfig
 from operations.protocol import (DATA_OFFSET, FIRMWARE_OFFSET, INFO_OFFSET, JOB_BYTES, MANIFEST_OFFSET, MANIFEST_SIZE,
     RING_ENTRIES, RING_OFFSET, STAMP_OFFSET, TABLE_OFFSET, Opcode)
 
@@ -79,7 +79,7 @@ def test_write_filter_window_is_checked():
 
 def test_writable_windows():
     """Ring, manifest and the data region, which ends where main RAM does, and the registers to run jobs by; nothing else."""
-    soc     = SimSoC(SSMConfig(lanes=4))
+    soc     = SimSoC(SystemConfig.of(4))
     ram     = soc.bus.regions["main_ram"]
     windows = writable_windows(soc)
     assert windows[:3] == [(ram.origin + RING_OFFSET, RING_ENTRIES*JOB_BYTES), (ram.origin + MANIFEST_OFFSET, MANIFEST_SIZE),
@@ -102,7 +102,7 @@ def address_of(soc, module, register):
 @pytest.mark.skipif(not network_permitted(), reason="network namespaces and TAP devices are not permitted here")
 def test_protected_from_etherbone():
     """Data, ring, manifest and doorbell can be written; firmware, info block, tables, boot address and the rest cannot."""
-    with Simulation(SSMConfig(), "etherbone", protect=True) as simulation, \
+    with Simulation(SystemConfig(), "etherbone", protect=True) as simulation, \
             Etherbone(sock=simulation.open_socket(), timeout=2.0, alive=simulation.alive) as link:
         csr = CSRMap.from_csv(simulation.csr_csv)
         ram, size = csr.memories["main_ram"]
@@ -134,7 +134,7 @@ def test_protected_from_etherbone():
 @pytest.mark.skipif(not network_permitted(), reason="network namespaces and TAP devices are not permitted here")
 def test_protected_soc_after_a_late_doorbell():
     """No firmware can be loaded by Etherbone: the one that runs must be usable again. It comes from the flash here."""
-    with Simulation(SSMConfig(), "etherbone", protect=True, with_flash_boot=True) as simulation:
+    with Simulation(SystemConfig(), "etherbone", protect=True, with_flash_boot=True) as simulation:
         deadline = time.monotonic() + 60
         while "firmware: ready" not in simulation.console():
             assert time.monotonic() < deadline and simulation.alive(), simulation.console()
@@ -152,7 +152,7 @@ def test_protected_soc_after_a_late_doorbell():
 @pytest.mark.slow
 def test_protected_soc_by_uartbone():
     """A firmware is loaded by UARTBone, which is not filtered."""
-    with Simulation(SSMConfig(), "uart", protect=True) as simulation, \
+    with Simulation(SystemConfig(), "uart", protect=True) as simulation, \
             UARTBone("socket://{}:{}".format(*simulation.endpoint), timeout=2.0, alive=simulation.alive) as link:
         device = Device(link, CSRMap.from_csv(simulation.csr_csv), timeout_scale=300)
         assert device.boot(simulation.firmware)

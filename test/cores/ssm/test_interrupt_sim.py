@@ -19,7 +19,7 @@ from stream_harness import STREAM
 
 from model.bitexact import ssm_block
 
-from operations.config import SSMConfig
+from operations.config import SystemConfig
 
 from tools.simulation.runner import Simulation, network_permitted
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(not network_permitted(), reason="network namespa
 
 @pytest.fixture(scope="module")
 def simulation():
-    with Simulation(SSMConfig(), "etherbone") as simulation:
+    with Simulation(SystemConfig(), "etherbone") as simulation:
         yield simulation
 
 

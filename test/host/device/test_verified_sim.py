@@ -17,7 +17,7 @@ from host.device.manifest import Manifest, adopt, load
 from host.device.verified import BLOCK_BYTES, Checksum
 from host.errors import DeviceError
 
-from operations.config import SSMConfig
+from operations.config import SystemConfig
 from operations.protocol import TABLE_OFFSET, Error, Opcode
 
 from tools.simulation.runner import Simulation
@@ -26,7 +26,7 @@ from tools.simulation.runner import Simulation
 
 @pytest.fixture(scope="module")
 def device():
-    with Simulation(SSMConfig()) as simulation:
+    with Simulation(SystemConfig()) as simulation:
         csr = CSRMap.from_csv(simulation.csr_csv)
         with simulated_transport(simulation, csr) as transport:
             device = Device(transport, csr, timeout_scale=SIM_TIMEOUT_SCALE)

@@ -24,7 +24,7 @@ from host.errors import LinkError
 from host.link.etherbone import Etherbone, encode_write
 from host.link.uartbone import UARTBone
 
-from operations.config import SSMConfig
+from operations.config import SystemConfig
 from operations.protocol import Opcode
 
 from soc.etherbone import WINDOW
@@ -41,7 +41,7 @@ OFFSET = 0x80_0000 # Into main RAM.
 
 @pytest.fixture(scope="module")
 def simulation():
-    with Simulation(SSMConfig(), "etherbone") as simulation:
+    with Simulation(SystemConfig(), "etherbone") as simulation:
         yield simulation
 
 
@@ -235,7 +235,7 @@ def test_reset_in_the_middle_of_a_transfer(simulation):
 
 def test_uart_after_garbage():
     """An earlier host ended in the middle of a command: the next one finds its step by itself. Unmapped addresses answer."""
-    with Simulation(SSMConfig(), "uart") as simulation:
+    with Simulation(SystemConfig(), "uart") as simulation:
         csr = CSRMap.from_csv(simulation.csr_csv)
         with simulation.open_socket() as earlier:
             earlier.sendall(b"\x01\xff\x10\x20\0\0\xaa\xbb\xcc")
@@ -253,7 +253,7 @@ def test_uart_after_garbage():
 
 @pytest.mark.slow
 def test_uart_load():
-    with Simulation(SSMConfig(), "uart") as simulation:
+    with Simulation(SystemConfig(), "uart") as simulation:
         base  = main_ram(simulation)
         words = random_words(20_000, 3)
         with UARTBone("socket://{}:{}".format(*simulation.endpoint), timeout=SIM_TIMEOUT, alive=simulation.alive) as link:
