@@ -33,7 +33,7 @@ from host.connect import add_device_arguments, open_device
 from host.device.block import run_block
 from host.device.case import Case
 
-from operations.config import BEAT_BYTES, LANES
+from operations.config import LANES
 
 from tools.page import BLACK, BLUE, GREEN, GREY, ORANGE, RED, figure, heading, page, paragraph, pyplot, table
 from tools.paths import BUILD
@@ -44,7 +44,9 @@ from tools.simulation.runner import network_permitted
 OUTPUT    = BUILD/"bench"
 COMMAND   = "make bench"
 PROTOTYPE = {"laptop CPU (i7-1165G7)": 477, "GPU (RTX 4070 Ti SUPER)": 202, "prototype, in simulation": 149} # us, published.
+BEAT_BITS = 128 # Of the memory ports, where a run does not say otherwise.
 CLOCK_MHZ = 100 # Declared, of the simulated SoC.
+SHARES    = {256: 0.87, 512: 0.80} # Of a beat a cycle, that decoding reaches at least on wide ports.
 SHAPES    = {"130M": 24, "370M": 32, "780M": 48, "1.3B": 64, "2.7B": 80} # Heads of 64 x 128.
 
 # Runs ---------------------------------------------------------------------------------------------
@@ -58,6 +60,7 @@ class Run:
     mode        : str = "prefill"
     heads       : int = 24
     resident    : int = 0         # Tiles on chip.
+    data_width  : int = BEAT_BITS # Of the memory ports.
     store_every : int = 1
     measured    : tuple = (0, None) # First and end of decoded tokens, those that count: after warm-up, and before the end shows.
     bound       : float = None    # Cycles,
@@ -72,9 +75,9 @@ def lane_bound(heads, lanes):
     return heads*64*128/lanes
 
 
-def dram_bound(heads, store_every=1):
+def dram_bound(heads, store_every=1, data_width=BEAT_BITS):
     """Cycles to read the state for each token, and to write it for some, at a beat a cycle."""
-    return heads*64*128*2/BEAT_BYTES*(1 + 1/store_every)
+    return heads*64*128*16/data_width*(1 + 1/store_every)
 
 
 def microseconds(cycles):
@@ -85,12 +88,14 @@ def microseconds(cycles):
 def the_figures():
     """Those that have a limit."""
     return [
-        Run("prefill_t64_l16",   16, 64, bound=lane_bound(24, 16), most=12_900),
-        Run("prefill_t64_l32",   32, 64, bound=lane_bound(24, 32), most=6_600),
-        Run("onchip_t1_l32",     32, 14, "decode", resident=24, measured=(3, 12), bound=lane_bound(24, 32), most=7_000),
-        Run("decode_l16",        16, 14, "decode", measured=(4, 12), bound=dram_bound(24), most=55_000),
+        Run("prefill_t64_l16",   16, 64, bound=lane_bound(24, 16), most=12_400),
+        Run("prefill_t64_l32",   32, 64, bound=lane_bound(24, 32), most=6_260),
+        Run("onchip_t1_l32",     32, 14, "decode", resident=24, measured=(3, 12), bound=lane_bound(24, 32), most=6_180),
+        Run("decode_l16",        16, 14, "decode", measured=(4, 12), bound=dram_bound(24), most=52_900),
         Run("decode_store4_l32", 32, 14, "decode", store_every=4, measured=(4, 12), bound=dram_bound(24, 4),
-            most=34_500),
+            most=34_100),
+        *[Run(f"decode_w{width}", 32, 14, "decode", data_width=width, measured=(4, 12), bound=bound, most=bound/SHARES[width])
+            for width, bound in ((width, dram_bound(24, data_width=width)) for width in SHARES)],
     ]
 
 
@@ -132,15 +137,15 @@ def measure_all(runs):
     """Runs, by the gateware they need: each is simulated once. Returns the CPU's cycles a job."""
     groups = {}
     for run in runs:
-        groups.setdefault((run.lanes, run.resident), []).append(run)
+        groups.setdefault((run.lanes, run.resident, run.data_width), []).append(run)
     parser = argparse.ArgumentParser()
     add_device_arguments(parser)
     cpu = None
     with tqdm(total=len(runs), unit="run", disable=None) as bar:
-        for (lanes, resident), members in groups.items():
-            options = parser.parse_args(["--lanes", str(lanes), "--resident-tiles", str(resident)])
+        for (lanes, resident, width), members in groups.items():
+            options = parser.parse_args(["--lanes", str(lanes), "--resident-tiles", str(resident), "--data-width", str(width)])
             options.verbose = False
-            bar.set_description(f"{lanes} lanes: build")
+            bar.set_description(f"{lanes} lanes, {width} bits: build")
             with open_device(options) as device:
                 for run in members:
                     bar.set_description(run.name)
@@ -209,10 +214,19 @@ def entry(run):
     config = f"{run.heads}x64x128, {run.lanes} lanes, {run.mode} of {run.tokens} tokens"
     if run.resident:
         config += f", {run.resident} tiles on chip"
+    if run.data_width != BEAT_BITS:
+        config += f", memory ports of {run.data_width} bits"
     if run.store_every > 1:
         config += f", state stored every {run.store_every} tokens"
     return {"name": run.name, "value": run.cycles, "unit": "cycles a token", "bound": run.bound, "ratio": run.cycles/run.bound,
         "most": run.most, "config": config, "command": COMMAND}
+
+
+def share_entry(run):
+    """Of decoding on a wide port: bytes of the state that are read and written, of those that the port could move."""
+    share, least = run.bound/run.cycles, SHARES[run.data_width]
+    return {"name": f"{run.name}_share", "value": share, "unit": "of a beat a cycle", "bound": 1, "ratio": share, "least": least,
+        "config": entry(run)["config"], "command": COMMAND}
 
 
 def cpu_entry(cycles, runs):
@@ -241,12 +255,14 @@ def plot_roofline(runs):
     """Updates a cycle over updates a byte of DRAM traffic."""
     plot, axis = pyplot.subplots(figsize=(9.5, 5.2))
     intensity  = np.geomspace(0.1, 30, 100)
-    colors     = dict(zip(LANES, (GREY, GREEN, BLUE, RED)))
+    colors     = dict(zip(LANES, (GREY, GREEN, BLUE, RED, ORANGE)))
     for lanes in LANES:
-        axis.plot(intensity, np.minimum(lanes, BEAT_BYTES*intensity), color=colors[lanes], lw=1, alpha=0.7)
+        axis.plot(intensity, np.minimum(lanes, BEAT_BITS/8*intensity), color=colors[lanes], lw=1, alpha=0.7)
         axis.text(28, lanes*1.03, f"{lanes} lanes", ha="right", va="bottom", fontsize=8, color=colors[lanes])
     axis.text(0.125, 2.25, "DRAM, 16 bytes a cycle", rotation=33, fontsize=8)
     for run in runs:
+        if run.data_width != BEAT_BITS: # It has another roof.
+            continue
         x, y = roofline_point(run)
         axis.plot(x, y, "o" if run.most else ".", color=colors[run.lanes], ms=7 if run.most else 6,
             mec=BLACK if run.most else "none", mew=0.8)
@@ -255,7 +271,7 @@ def plot_roofline(runs):
             axis.annotate(run.name, (x, y), xytext=(-8 if left else 8, -11), textcoords="offset points", fontsize=8,
                 ha="right" if left else "left")
     axis.set(xscale="log", yscale="log", xlabel="state elements updated for each byte to or from DRAM",
-        ylabel="state elements updated in a cycle", xlim=(0.12, 30), ylim=(1.5, 48))
+        ylabel="state elements updated in a cycle", xlim=(0.12, 30), ylim=(1.5, 96))
     return figure(plot)
 
 
@@ -298,7 +314,7 @@ def plot_causes(runs):
 def plot_scaling(runs):
     plot, axes = pyplot.subplots(1, 2, figsize=(9.5, 3.6))
     chunks = [run for run in runs if run.name.startswith("chunk")]
-    colors = dict(zip(LANES, (GREY, GREEN, BLUE, RED)))
+    colors = dict(zip(LANES, (GREY, GREEN, BLUE, RED, ORANGE)))
     for lanes in LANES:
         rows = sorted((run for run in chunks if run.lanes == lanes), key=lambda run: run.tokens)
         axes[0].plot([run.tokens for run in rows], [run.cycles for run in rows], "o-", color=colors[lanes], ms=4,
@@ -360,7 +376,7 @@ def main():
     rates, simulator = measure_simulator()
     link       = link_entries() if network_permitted() else []
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    entries = [entry(run) for run in runs] + [cpu_entry(cpu, runs)] + simulator + link + processor_entries(processors)
+    entries = [entry(run) for run in runs] + [share_entry(run) for run in runs if run.data_width != BEAT_BITS] + [cpu_entry(cpu, runs)] + simulator + link + processor_entries(processors)
     (OUTPUT/"results.json").write_text(json.dumps(entries, indent=4) + "\n")
     (OUTPUT/"results.html").write_text(results_page(runs, processors, cpu, rates, link))
     print(f"{'run':<24}{'cycles a token':>15}{'bound':>9}{'ratio':>8}{'at most':>9}")

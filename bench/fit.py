@@ -58,9 +58,10 @@ MAX_SHARE, MAX_LEVELS, MIN_FMAX = 0.85, 10, 75.0
 # gives them in the Verilog.
 OWNERS = (
     ("CPU",         ("VexRiscv.",)),
-    ("tile memory", ("ssm_ssmcore_tilebanks", "ssm_ssmcore_tiles", "tile_bank")),
-    ("core",        ("ssm_ssmcore",)),
-    ("DMA",         ("ssm_", "sharedport")),
+    ("tile memory", ("core_tilebanks", "core_tiles", "tile_bank")),
+    ("core",        ("core_", "ssmcore_", "B_memory", "C_memory")),
+    ("DMA",         ("ssm_", "tiledma_", "inputs_", "outputs_", "state_", "y_", "heads_", "descriptor_", "arbiter0_", "words_",
+        "syncfifo_")),
     ("LiteDRAM",    ("artysoc_sdram", "sdram", "a7ddrphy", "artysoc_litedram", "litedram", "artysoc_port", "new_master", "artysoc_wb",
         "bankmachine", "roundrobin", "multiplexer", "refresher", "ddrphy")),
     ("LiteEth",     ("artysoc_ethcore", "ethcore", "artysoc_etherbone", "etherbone", "add_etherbone", "ethphy", "liteeth", "eth_")),

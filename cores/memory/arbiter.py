@@ -15,8 +15,8 @@ from litedram.common import LiteDRAMNativePort
 
 # Constants ----------------------------------------------------------------------------------------
 
-BURST     = 16 # Beats that a user may ask for in a row while others wait.
-UNDER_WAY = 64 # Beats, a power of two.
+BURST     = 128 # Commands that a user may give in a row while others wait: a page of the DRAM, which another one would close.
+UNDER_WAY = 128 # Beats.
 
 # Arbiter ------------------------------------------------------------------------------------------
 

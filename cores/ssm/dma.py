@@ -71,8 +71,9 @@ class InputUnpacker(LiteXModule):
             x.data.eq(word.data),
             bc.data.eq(word.data),
             word.ready.eq(padding | to_scalars | to_x | to_bc),
-            words.end.eq((to_x & core.inputs.x_end) | (to_bc & core.inputs.bc_end)),
         ]
+        if core.data_width > 16*ROW_ELEMENTS: # Else records are of whole beats.
+            self.comb += words.end.eq((to_x & core.inputs.x_end) | (to_bc & core.inputs.bc_end))
         self.sync += If(word.valid & word.ready, padding.eq(to_scalars))
 
 # Tile DMA -----------------------------------------------------------------------------------------

@@ -221,14 +221,16 @@ class InputBuffer(LiteXModule):
         bc_index = Signal.like(B_memory.index)
         in_C     = Signal() # C is due: B is there.
         have     = {sink: Signal() for sink in (scalars_sink, x_sink, bc_sink)} # All of it.
-        last     = {scalars_sink: 1, x_sink: self.x_end, bc_sink: self.bc_end}
+        x_last   = Signal() # The next word is the last one of x,
+        bc_last  = Signal() # of B, or of C.
+        last     = {scalars_sink: 1, x_sink: x_last, bc_sink: in_C & bc_last}
         due      = Signal() # There is a tile, and room for its inputs.
         filled   = Signal()
         complete = 1
         self.comb += [
             due.eq(slots.room & tile.valid),
-            self.x_end.eq(x_index + 1 == self.x_words),
-            self.bc_end.eq(in_C & (bc_index + 1 == self.bc_words)),
+            self.x_end.eq(x_last),
+            self.bc_end.eq(in_C & bc_last),
         ]
         for sink, there in have.items():
             done = Signal()
@@ -243,15 +245,14 @@ class InputBuffer(LiteXModule):
             slots.filled.eq(filled),
         ]
         self.sync += [
-            If(x_sink.valid & x_sink.ready,
-                x_index.eq(Mux(self.x_end, 0, x_index + 1)),
+            If(x_sink.valid & x_sink.ready, # There are two words at least.
+                x_index.eq(Mux(x_last, 0, x_index + 1)),
+                x_last.eq(~x_last & (x_index + 2 == self.x_words)),
             ),
             If(bc_sink.valid & bc_sink.ready,
-                bc_index.eq(bc_index + 1),
-                If(bc_index + 1 == self.bc_words,
-                    bc_index.eq(0),
-                    in_C.eq(~in_C),
-                )
+                bc_index.eq(Mux(bc_last, 0, bc_index + 1)),
+                bc_last.eq(~bc_last & (bc_index + 2 == self.bc_words)),
+                in_C.eq(in_C ^ bc_last),
             ),
         ]
 

@@ -16,6 +16,8 @@ from cores.arith.fp16 import delay
 from cores.memory.convert import BeatsToWords, WordsToBeats
 from cores.memory.region import BLOCK_DEPTH
 
+from operations.ssm import ROW_ELEMENTS
+
 # Tile Memory --------------------------------------------------------------------------------------
 
 class TileMemory(LiteXModule):
@@ -97,9 +99,10 @@ class TileMemory(LiteXModule):
         self.to_beats = to_beats = WordsToBeats(width, data_width)
         self.comb += [
             self.sink.connect(to_words.sink),
-            to_words.end.eq(next_load == self.words),
             to_beats.source.connect(self.source),
         ]
+        if data_width > 16*ROW_ELEMENTS: # Else tiles are of whole beats.
+            self.comb += to_words.end.eq(next_load == self.words)
 
         # Load. ------------------------------------------------------------------------------------
         self.comb += [
