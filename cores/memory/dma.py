@@ -82,8 +82,8 @@ class DMAReader(LiteXModule):
             source.valid.eq(data.valid & ~self.flush),
             source.data.eq(data.data),
             data.ready.eq(source.ready | self.flush),
-            leave.eq(data.valid & data.ready),
         ]
+        self.sync += leave.eq(data.valid & data.ready) # A cycle late: the sum is not in the paths of who takes the data.
 
 # DMA Writer ---------------------------------------------------------------------------------------
 

@@ -130,7 +130,7 @@ class BCMemory(LiteXModule):
         if depth >= BLOCK_DEPTH//2: # Deep enough to be block RAM.
             depth = max(depth, BLOCK_DEPTH)
         self.data       = Signal(element_bits*WORD_ELEMENTS)
-        self.index      = Signal(max=max(config.max_d_state//WORD_ELEMENTS, 2))
+        self.index      = Signal(bits_for(columns*groups - 1))
         self.write_slot = Signal(max=BC_SLOTS)
         self.write      = Signal()
 
@@ -224,27 +224,29 @@ class InputBuffer(LiteXModule):
         x_last   = Signal() # The next word is the last one of x,
         bc_last  = Signal() # of B, or of C.
         last     = {scalars_sink: 1, x_sink: x_last, bc_sink: in_C & bc_last}
-        due      = Signal() # There is a tile, and room for its inputs.
+        due      = Signal() # There is a tile, and room for its inputs; and whether B and C come. A cycle late.
+        same_bc  = Signal()
         filled   = Signal()
         complete = 1
         self.comb += [
-            due.eq(slots.room & tile.valid),
             self.x_end.eq(x_last),
             self.bc_end.eq(in_C & bc_last),
         ]
         for sink, there in have.items():
             done = Signal()
             self.comb += [
-                sink.ready.eq(due & ~there & (~tile.same_bc if sink is bc_sink else 1)),
+                sink.ready.eq(due & ~there & (~same_bc if sink is bc_sink else 1)),
                 done.eq(there | (sink.valid & sink.ready & last[sink])),
             ]
             self.sync += there.eq(done & ~filled)
-            complete = complete & (done | tile.same_bc if sink is bc_sink else done)
+            complete = complete & (done | same_bc if sink is bc_sink else done)
         self.comb += [
             filled.eq(due & complete),
             slots.filled.eq(filled),
         ]
         self.sync += [
+            due.eq(slots.room & tile.valid & ~filled),
+            same_bc.eq(tile.same_bc),
             If(x_sink.valid & x_sink.ready, # There are two words at least.
                 x_index.eq(Mux(x_last, 0, x_index + 1)),
                 x_last.eq(~x_last & (x_index + 2 == self.x_words)),

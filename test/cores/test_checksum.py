@@ -21,9 +21,10 @@ from litedram.common import LiteDRAMNativePort
 
 from memory_model import MemoryModel
 
+from cores.memory.region import Region
 from cores.checksum import Checksum
 
-from operations.config import BEAT_BYTES
+from operations.config import ALIGNMENT, DATA_WIDTHS
 
 from tools.verilated import VerilatedModule
 
@@ -31,29 +32,31 @@ from tools.verilated import VerilatedModule
 
 # The unit may use the upper half of the memory.
 MEMORY_ORIGIN = 0x4000_0000
-MEMORY_BEATS  = 4096
-REGION_ORIGIN = MEMORY_ORIGIN + MEMORY_BEATS//2*BEAT_BYTES
-REGION_BYTES  = MEMORY_BEATS//2*BEAT_BYTES
+MEMORY_BYTES  = 65536
+REGION_ORIGIN = MEMORY_ORIGIN + MEMORY_BYTES//2
+REGION_BYTES  = MEMORY_BYTES//2
 
 START, RESET = 1, 2
 BUSY, MISALIGNED, OUT_OF_RANGE = 1, 2, 4
 
 class Bench(LiteXModule):
-    def __init__(self, bus):
+    def __init__(self, bus, width):
+        beats = MEMORY_BYTES//(width//8)
         if bus == "native":
-            port = LiteDRAMNativePort("read", address_width=log2_int(MEMORY_BEATS), data_width=128)
+            port = LiteDRAMNativePort("read", address_width=log2_int(beats), data_width=width)
         else:
-            port = wishbone.Interface(data_width=128, address_width=32, addressing="word")
-        self.checksum = Checksum(port, REGION_ORIGIN, REGION_BYTES)
-        self.memory   = MemoryModel([port], MEMORY_BEATS, MEMORY_ORIGIN//BEAT_BYTES, MEMORY_BEATS//2)
+            port = wishbone.Interface(data_width=width, address_width=32, addressing="word")
+        self.checksum = Checksum(port, Region(REGION_ORIGIN, REGION_ORIGIN + REGION_BYTES))
+        self.memory   = MemoryModel([port], beats, MEMORY_ORIGIN//(width//8), beats//2)
         self.csr      = csr_bus.Interface(data_width=32, address_width=14)
         self.banks    = csr_bus.CSRBankArray(self, lambda name, memory: 0, data_width=32, address_width=14)
         self.interconnect = csr_bus.Interconnect(self.csr, self.banks.get_buses())
 
 class ChecksumBench:
     """The compiled bench and its driver."""
-    def __init__(self, bus):
-        bench  = Bench(bus)
+    def __init__(self, bus, width):
+        self.beat = width//8
+        bench  = Bench(bus, width)
         memory = bench.memory
         self.compiled = VerilatedModule(bench,
             inputs  = {"adr": bench.csr.adr, "re": bench.csr.re, "we": bench.csr.we, "dat_w": bench.csr.dat_w,
@@ -66,8 +69,8 @@ class ChecksumBench:
         self.compiled.reset()
         self.compiled.poke(duty=duty)
         self.image = rng.bytes(REGION_BYTES)
-        rows  = np.frombuffer(self.image, np.uint64).reshape(-1, 2)
-        beats = MEMORY_BEATS//2 + np.arange(len(rows))
+        rows  = np.frombuffer(self.image, np.uint64).reshape(-1, self.beat//8)
+        beats = len(rows) + np.arange(len(rows))
         self.compiled.run(["dat_r"], address=beats, write_data=rows, write=np.ones(len(rows)))
         self.compiled.poke(write=0)
 
@@ -97,16 +100,16 @@ class ChecksumBench:
 
     def crc(self, offset, length):
         self.begin(REGION_ORIGIN + offset, length)
-        assert self.wait(1000 + 100*length//BEAT_BYTES) == 0
+        assert self.wait(1000 + 100*length//self.beat + 25*length) == 0
         return self.read("crc")
 
 
 BENCHES = {}
 
-@pytest.fixture(params=["native", "wishbone"])
+@pytest.fixture(params=[("native", width) for width in DATA_WIDTHS] + [("wishbone", 128)], ids=lambda kind: f"{kind[0]}{kind[1]}")
 def bench(request):
     if request.param not in BENCHES:
-        BENCHES[request.param] = ChecksumBench(request.param)
+        BENCHES[request.param] = ChecksumBench(*request.param)
     BENCHES[request.param].start(np.random.default_rng(1))
     return BENCHES[request.param]
 
@@ -117,8 +120,8 @@ def test_crc(bench, duty):
     """Random regions, and those that end where the memory ends, are zlib's bits, however the memory stalls."""
     rng = np.random.default_rng(duty)
     bench.start(rng, duty)
-    for length in (16, 32, 48, *16*rng.integers(1, 300, 20), REGION_BYTES):
-        for offset in (16*int(rng.integers(0, (REGION_BYTES - length)//16 + 1)), REGION_BYTES - int(length)):
+    for length in ALIGNMENT*np.array([1, 2, 3, *rng.integers(1, 75, 20), REGION_BYTES//ALIGNMENT]):
+        for offset in (ALIGNMENT*int(rng.integers(0, (REGION_BYTES - length)//ALIGNMENT + 1)), REGION_BYTES - int(length)):
             assert bench.crc(offset, int(length)) == zlib.crc32(bench.image[offset:offset + length])
     assert not bench.compiled.peek("outside") and not bench.compiled.peek("protocol_error")
 
@@ -133,24 +136,24 @@ def test_a_word_a_cycle(bench):
 # Errors -------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("address, length, error", [
-    (REGION_ORIGIN + 8,                    16,               MISALIGNED),
-    (REGION_ORIGIN,                        24,               MISALIGNED),
+    (REGION_ORIGIN + 16,                   64,               MISALIGNED),
+    (REGION_ORIGIN,                        80,               MISALIGNED),
     (REGION_ORIGIN,                        0,                MISALIGNED),
-    (REGION_ORIGIN - 16,                   32,               OUT_OF_RANGE),
-    (REGION_ORIGIN,                        REGION_BYTES + 16, OUT_OF_RANGE),
-    (REGION_ORIGIN + REGION_BYTES - 16,    32,               OUT_OF_RANGE),
-    (REGION_ORIGIN + REGION_BYTES,         16,               OUT_OF_RANGE),
-    (MEMORY_ORIGIN,                        16,               OUT_OF_RANGE),
-    (REGION_ORIGIN,                        2**32 - 16,       OUT_OF_RANGE),
-    (2**32 - 16,                           2**32 - 16,       OUT_OF_RANGE),
-    (REGION_ORIGIN + 16,                   2**32 - 16,       OUT_OF_RANGE), # Wraps to inside.
+    (REGION_ORIGIN - 64,                   128,              OUT_OF_RANGE),
+    (REGION_ORIGIN,                        REGION_BYTES + 64, OUT_OF_RANGE),
+    (REGION_ORIGIN + REGION_BYTES - 64,    128,              OUT_OF_RANGE),
+    (REGION_ORIGIN + REGION_BYTES,         64,               OUT_OF_RANGE),
+    (MEMORY_ORIGIN,                        64,               OUT_OF_RANGE),
+    (REGION_ORIGIN,                        2**32 - 64,       OUT_OF_RANGE),
+    (2**32 - 64,                           2**32 - 64,       OUT_OF_RANGE),
+    (REGION_ORIGIN + 64,                   2**32 - 64,       OUT_OF_RANGE), # Wraps to inside.
 ])
 def test_bad_region(bench, address, length, error):
     """Nothing outside is read, and the next start forgets it."""
     bench.begin(address, length)
     assert bench.wait(10000) & error
     assert not bench.compiled.peek("outside")
-    assert bench.crc(32, 64) == zlib.crc32(bench.image[32:96])
+    assert bench.crc(64, 128) == zlib.crc32(bench.image[64:192])
 
 
 def test_reset(bench):
@@ -160,7 +163,7 @@ def test_reset(bench):
         bench.compiled.step(cycles)
         bench.write("control", RESET)
         assert bench.wait(200) == 0
-        assert bench.crc(16, 160) == zlib.crc32(bench.image[16:176])
+        assert bench.crc(64, 192) == zlib.crc32(bench.image[64:256])
     assert not bench.compiled.peek("protocol_error")
 
 

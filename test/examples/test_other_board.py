@@ -126,7 +126,7 @@ def test_help(arguments, text, tmp_path):
 def test_simulation(name, monkeypatch):
     """Random jobs, with the memory's pages."""
     monkeypatch.setattr(ssm_harness, "PAGE_BEATS", page_beats(elaborated(name).sdram))
-    bench, rng = ssm_harness.SSMBench(CONFIG, "paged"), np.random.default_rng(1)
+    bench, rng = ssm_harness.SSMHarness(CONFIG, "paged"), np.random.default_rng(1)
     for duty in (256, 100):
         bench.start(rng, duty)
         for _ in range(4):

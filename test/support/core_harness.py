@@ -21,11 +21,11 @@ PATTERNS = {
     "sparse"       : 24,
     "slow_command" : {"command": 1},
     "slow_state_in": {"state_sink": 24},
-    "slow_inputs"  : {"input_sink": 16},
+    "slow_inputs"  : {"x_sink": 16},
     "slow_state"   : {"state_source": 24},
     "slow_y"       : {"y_source": 8},
     "slow_out"     : {"y_source": 16, "state_source": 32},
-    "slow_in"      : {"input_sink": 48, "state_sink": 48},
+    "slow_in"      : {"x_sink": 48, "state_sink": 48},
 }
 
 # Tiles --------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ class Random(LiteXModule):
 # Memory Model -------------------------------------------------------------------------------------
 
 class MemoryModel(LiteXModule):
-    """`beats` words of 128 bits. `duty`: of 256 cycles, in how many a command or a beat may move.
+    """`beats` words of the ports' width. `duty`: of 256 cycles, in how many a command or a beat may move.
 
     ``protocol_error`` is sticky: a port broke the rules of LiteDRAM's native ports (data of a write not there when the
     memory takes it, data of a read not taken when it comes, not all bytes written), or a Wishbone master changed its
@@ -45,18 +45,19 @@ class MemoryModel(LiteXModule):
     region : first word of the region within the memory, which ends with the memory: address 0 of a native port.
     """
     def __init__(self, ports, beats, origin, region):
+        self.width          = width = ports[0].data_width
         self.duty           = Signal(9, reset=256)
         self.protocol_error = Signal()
         self.outside        = Signal()
         self.address        = Signal(max=beats) # The test's own port.
         self.write          = Signal()
-        self.write_data     = Signal(128)
-        self.read_data      = Signal(128)
+        self.write_data     = Signal(width)
+        self.read_data      = Signal(width)
 
         # # #
 
         self.random = random = Random()
-        memory = Memory(128, beats)
+        memory = Memory(width, beats)
         access = memory.get_port(write_capable=True, async_read=True)
         self.specials += memory, access
         self.comb += [
@@ -85,7 +86,7 @@ class MemoryModel(LiteXModule):
     def _native(self, port, data_port, command_chance, data_chance, beats, region):
         """Commands are taken in order; the data of each moves two cycles later or more, when the memory wants it."""
         self.submodules.queue = queue = stream.SyncFIFO([("address", port.address_width), ("we", 1)], 16, buffered=True)
-        data = Signal(128)
+        data = Signal(self.width)
         self.comb += [
             port.cmd.ready.eq(queue.sink.ready & command_chance),
             queue.sink.valid.eq(port.cmd.valid & command_chance),
@@ -102,7 +103,7 @@ class MemoryModel(LiteXModule):
             data.eq(data_port.dat_r),
             port.rdata.valid.eq(queue.source.valid & ~queue.source.we & data_chance),
             If(port.cmd.valid & (port.cmd.addr >= beats - region), self.outside.eq(1)),
-            If(port.wdata.ready & (~port.wdata.valid | (port.wdata.we != 0xffff)), self.protocol_error.eq(1)),
+            If(port.wdata.ready & (~port.wdata.valid | (port.wdata.we != 2**(self.width//8) - 1)), self.protocol_error.eq(1)),
             If(port.rdata.valid & ~port.rdata.ready, self.protocol_error.eq(1)),
         ]
 
@@ -123,7 +124,7 @@ class MemoryModel(LiteXModule):
             waiting.eq(request & ~port.ack),
             address.eq(port.adr),
             If(request & ((port.adr < origin + region) | (port.adr >= origin + beats)), self.outside.eq(1)),
-            If((request & port.we & (port.sel != 0xffff)) | (request & waiting & (port.adr != address)),
+            If((request & port.we & (port.sel != 2**(self.width//8) - 1)) | (request & waiting & (port.adr != address)),
                 self.protocol_error.eq(1)
             )
         ]

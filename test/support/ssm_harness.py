@@ -18,12 +18,13 @@ from litedram.common import LiteDRAMNativePort
 
 from memory_model import MemoryModel
 
-from cores.ssm.ssm import SSM
+from cores.memory.region import Region
+from cores.ssm.ssm import SSM, SSMPorts
 
 from model.bitexact import ssm_block
 
 from operations import ssm as layout
-from operations.config import BEAT_BYTES, SEED_STRIDE
+from operations.config import ALIGNMENT, ELEMENT_BYTES, SEED_STRIDE, ceil_multiple
 from operations.ssm import Geometry
 
 from tools.verilated import VerilatedModule
@@ -33,7 +34,6 @@ from tools.verilated import VerilatedModule
 # The accelerator may use the upper half of the memory.
 MEMORY_ORIGIN = 0x4000_0000
 MEMORY_BYTES  = 256*1024
-MEMORY_BEATS  = MEMORY_BYTES//BEAT_BYTES
 REGION_ORIGIN = MEMORY_ORIGIN + MEMORY_BYTES//2
 REGION_BYTES  = MEMORY_BYTES//2
 PAGE_BEATS    = 8
@@ -43,30 +43,33 @@ COUNTERS = ("cycles", "lane_busy", "read_beats", "write_beats", "port_cycles", "
 
 # Module -------------------------------------------------------------------------------------------
 
-class Bench(LiteXModule):
+class Wrapper(LiteXModule):
     """Peripheral, memory and CSR bus. `bus`: "native", "paged" (native ports, two for head tiles) or "wishbone"."""
-    def __init__(self, config, bus):
+    def __init__(self, config, bus, width):
+        beat = width//8
         def port():
             if bus != "wishbone":
-                return LiteDRAMNativePort("both", address_width=log2_int(MEMORY_BEATS), data_width=128)
-            return wishbone.Interface(data_width=128, address_width=32, addressing="word")
-        paged       = bus == "paged"
-        ports       = [port() for _ in range(6 if paged else 4)]
-        half        = len(ports)//2
-        self.ssm    = SSM(config, ports[:half], ports[half:], REGION_ORIGIN, REGION_BYTES, PAGE_BEATS if paged else None)
-        self.memory = MemoryModel(ports, MEMORY_BEATS, MEMORY_ORIGIN//BEAT_BYTES,
-            (REGION_ORIGIN - MEMORY_ORIGIN)//BEAT_BYTES)
+                return LiteDRAMNativePort("both", address_width=log2_int(MEMORY_BYTES//beat), data_width=width)
+            return wishbone.Interface(data_width=width, address_width=32, addressing="word")
+        several     = 2 if bus == "paged" else 1
+        reads       = [port() for _ in range(several)]
+        writes      = [port() for _ in range(several)]
+        inputs, y   = port(), port()
+        self.ssm    = SSM(config, SSMPorts(reads, writes, inputs, y, PAGE_BEATS), Region(REGION_ORIGIN, REGION_ORIGIN + REGION_BYTES))
+        self.memory = MemoryModel([*reads, inputs, *writes, y], MEMORY_BYTES//beat, MEMORY_ORIGIN//beat,
+            (REGION_ORIGIN - MEMORY_ORIGIN)//beat)
         self.csr    = csr_bus.Interface(data_width=32, address_width=14)
         self.banks  = csr_bus.CSRBankArray(self, lambda name, memory: 0, data_width=32, address_width=14)
         self.interconnect = csr_bus.Interconnect(self.csr, self.banks.get_buses())
 
-# SSM Bench ----------------------------------------------------------------------------------------
+# SSM Harness --------------------------------------------------------------------------------------
 
-class SSMBench:
-    """The compiled bench and its driver."""
-    def __init__(self, config, bus):
+class SSMHarness:
+    """The compiled peripheral and its driver."""
+    def __init__(self, config, bus, width=128):
         self.config = config
-        bench  = Bench(config, bus)
+        self.beat   = width//8
+        bench  = Wrapper(config, bus, width)
         memory = bench.memory
         self.compiled = VerilatedModule(bench,
             inputs = {
@@ -146,8 +149,8 @@ class SSMBench:
     def load(self, address, data):
         """Puts data into the memory, and into the image of what it should hold."""
         offset = address - MEMORY_ORIGIN
-        rows   = np.frombuffer(data, np.uint64).reshape(-1, 2)
-        beats  = offset//BEAT_BYTES + np.arange(len(rows))
+        rows   = np.frombuffer(data, np.uint64).reshape(-1, self.beat//8)
+        beats  = offset//self.beat + np.arange(len(rows))
         self.compiled.run(["dat_r"], memory_address=beats, memory_write_data=rows, memory_write=np.ones(len(rows)))
         self.compiled.poke(memory_write=0)
         self.image[offset:offset + len(data)] = np.frombuffer(data, np.uint8)
@@ -157,22 +160,28 @@ class SSMBench:
         offset = address - MEMORY_ORIGIN
         self.image[offset:offset + len(data)] = np.frombuffer(data, np.uint8)
 
+    def expect_records(self, address, data, size, elements):
+        """The accelerator should write these records of `size` bytes, of which so many elements are used: whole beats."""
+        used = ceil_multiple(elements*ELEMENT_BYTES, self.beat)
+        for first in range(0, len(data), size):
+            self.expect(address + first, data[first:first + used])
+
     def snapshot(self):
         """The memory's bytes."""
-        rows = self.compiled.run(["memory_read_data"], memory_address=np.arange(MEMORY_BEATS))["memory_read_data"]
+        rows = self.compiled.run(["memory_read_data"], memory_address=np.arange(MEMORY_BYTES//self.beat))["memory_read_data"]
         return np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
 
     def check_memory(self):
         """The whole memory is what it should be, and the ports' rules were kept."""
-        differ = np.unique(np.flatnonzero(self.snapshot() != self.image)//BEAT_BYTES)
-        assert [hex(MEMORY_ORIGIN + int(beat)*BEAT_BYTES) for beat in differ[:8]] == []
+        differ = np.unique(np.flatnonzero(self.snapshot() != self.image)//self.beat)
+        assert [hex(MEMORY_ORIGIN + int(beat)*self.beat) for beat in differ[:8]] == []
         assert not self.compiled.peek("protocol_error")
         assert not self.compiled.peek("outside")
 
     # Tiles. ---------------------------------------------------------------------------------------
 
-    def set_geometry(self, headdim, d_state, x_stride=16, bc_stride=16, y_stride=16, x_step=16, bc_step=16, y_step=16,
-        state_step=16):
+    def set_geometry(self, headdim, d_state, x_stride=ALIGNMENT, bc_stride=ALIGNMENT, y_stride=ALIGNMENT, x_step=ALIGNMENT,
+        bc_step=ALIGNMENT, y_step=ALIGNMENT, state_step=ALIGNMENT):
         self.write("headdim",   headdim)
         self.write("d_state",   d_state)
         self.write("x_stride",  x_stride)
@@ -223,7 +232,7 @@ class SSMBench:
         free  = REGION_ORIGIN
         for size in sizes:
             bases.append(free)
-            free += size + BEAT_BYTES*int(rng.integers(0, 4))
+            free += size + ALIGNMENT*int(rng.integers(0, 4))
         assert free <= REGION_ORIGIN + REGION_BYTES
         x_base, bc_base, y_base, in_base, out_base = bases
         if in_place:
@@ -233,10 +242,9 @@ class SSMBench:
         if with_h0:
             self.load(in_base, layout.pack_state(geometry, h0))
         if not no_store:
-            self.expect(out_base, layout.pack_state(geometry, h))
-        records = np.zeros((tokens, H, geometry.headdim_padded), "<f2")
-        records[:, :, :P] = y
-        self.expect(y_base + first_token*H*geometry.y_record_bytes, records[first_token:].tobytes())
+            self.expect_records(out_base, layout.pack_state(geometry, h), geometry.tile_bytes, P*geometry.d_state_padded)
+        y_base += first_token*H*geometry.y_record_bytes # The first one that is written.
+        self.expect_records(y_base, layout.pack_y(geometry, y[first_token:]), geometry.y_record_bytes, P)
 
         self.set_geometry(P, N, H*geometry.x_record_bytes, G*geometry.bc_record_bytes, H*geometry.y_record_bytes,
             geometry.x_record_bytes, geometry.bc_record_bytes, geometry.y_record_bytes, geometry.tile_bytes)

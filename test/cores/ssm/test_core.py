@@ -17,21 +17,22 @@ from core_harness import PATTERNS, CoreHarness, random_tile
 from cores.ssm.core import SSMCore
 from cores.ssm.datapath import Datapath
 
-from operations.config import BC_SLOTS, LANES, SSMConfig
+from operations.config import BC_SLOTS, DATA_WIDTHS, LANES, SSMConfig
 
 # Helpers ------------------------------------------------------------------------------------------
 
 # Smallest and largest sizes, sizes that are no multiple of a beat.
 CONFIGS = {
     "lanes4"      : SSMConfig(lanes=4),
-    "lanes8"      : SSMConfig(lanes=8),
+    "lanes8"      : SSMConfig(lanes=8, dsp_shift=True),
     "lanes16"     : SSMConfig(lanes=16),
     "lanes32"     : SSMConfig(lanes=32),
+    "lanes64"     : SSMConfig(lanes=64),
     "one_word"    : SSMConfig(lanes=8,  max_headdim=1,   max_d_state=8),
     "uneven"      : SSMConfig(lanes=8,  max_headdim=20,  max_d_state=24),
     "long_rows"   : SSMConfig(lanes=4,  max_headdim=20,  max_d_state=512),
     "dsp18"       : SSMConfig(lanes=8,  max_headdim=20,  max_d_state=24, dsp_bits=18),
-    "gated_clock" : SSMConfig(lanes=8,  max_headdim=20,  max_d_state=24, gated_clock=True),
+    "no_dsp_shift": SSMConfig(lanes=8,  max_headdim=20,  max_d_state=24),
     "stochastic"  : SSMConfig(lanes=8,  max_headdim=20,  max_d_state=56, stochastic_rounding=True),
     "stochastic32": SSMConfig(lanes=32, stochastic_rounding=True),
     "unpipelined" : SSMConfig(lanes=4,  max_headdim=9,   max_d_state=24, pipelined=False),
@@ -41,11 +42,12 @@ CONFIGS = {
     "largest"     : pytest.param(SSMConfig(lanes=8, max_headdim=256, max_d_state=512), marks=pytest.mark.slow),
 }
 EVERY_CONFIG = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+EVERY_WIDTH  = pytest.mark.parametrize("width", DATA_WIDTHS)
 EVERY_LANES  = pytest.mark.parametrize("lanes", LANES)
 
 @cache
-def player(config):
-    return CoreHarness(config)
+def player(config, width=128):
+    return CoreHarness(config, width)
 
 
 def random_geometry(rng, config, most_elements=4096):
@@ -92,6 +94,25 @@ def test_equals_model(config, pattern):
         headdim, d_state = random_geometry(rng, config)
         player(config).check(headdim, d_state, random_tiles(rng, headdim, d_state, 5), duty=PATTERNS[pattern],
             seed=seed)
+
+
+# Records that end within a beat, or with it; words of a beat, or several beats a word.
+WIDE = {
+    "lanes4"   : SSMConfig(lanes=4,  max_headdim=20, max_d_state=40),
+    "lanes16"  : SSMConfig(lanes=16, max_headdim=20, max_d_state=48),
+    "lanes32"  : SSMConfig(lanes=32, max_headdim=9,  max_d_state=64),
+    "resident" : SSMConfig(lanes=8,  max_headdim=20, max_d_state=24, resident_tiles=3),
+}
+
+@EVERY_WIDTH
+@pytest.mark.parametrize("config", WIDE.values(), ids=WIDE)
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_equals_model_at_every_width(config, width, pattern):
+    """The same whatever the width of the head tiles' beats."""
+    rng = np.random.default_rng(list(PATTERNS).index(pattern) + width)
+    for seed in range(4):
+        headdim, d_state = random_geometry(rng, config)
+        player(config, width).check(headdim, d_state, random_tiles(rng, headdim, d_state, 5), duty=PATTERNS[pattern], seed=seed)
 
 
 @EVERY_CONFIG

@@ -15,13 +15,22 @@ from core_harness import model, random_tile
 from cores.ssm.core import SSMCore
 
 from operations import ssm as layout
-from operations.config import BEAT_BYTES, SSMConfig
+from operations.config import SSMConfig
 from operations.ssm import Geometry
+
+# Constants ----------------------------------------------------------------------------------------
+
+BEAT_BYTES = 16
 
 # Helpers ------------------------------------------------------------------------------------------
 
 def beats(data):
     return [int.from_bytes(data[n:n + BEAT_BYTES], "little") for n in range(0, len(data), BEAT_BYTES)]
+
+
+def words(values, size):
+    """Words of four elements, padded to `size`."""
+    return np.pad(values, (0, size - len(values))).view(np.uint64).tolist()
 
 
 def feed(rng, endpoint, rows):
@@ -64,20 +73,19 @@ def test_core_in_migens_simulator(stochastic):
     rng      = np.random.default_rng(1)
     tiles    = [random_tile(rng, 5, 11, 2), random_tile(rng, 5, 11, 3, with_h0=False, first_token=1)]
     core     = SSMCore(config)
-    commands, states, inputs = [], [], []
+    commands, states, scalars, xs, bcs = [], [], [], [], []
     for tile in tiles:
         seed = {"seed": tile.seed} if stochastic else {}
         commands.append({"tokens": len(tile.x), "first_token": tile.first_token, "zero_state": tile.h0 is None,
             "no_store": 0, **seed})
         if tile.h0 is not None:
-            states += beats(layout.pack_state(geometry, tile.h0[None]))
-        for t in range(len(tile.x)):
-            token   = slice(t, t + 1)
-            inputs += beats(layout.pack_x(geometry, tile.x[token, None], tile.dt[token, None], tile.dA[token, None],
-                tile.D[None]))
-            inputs += beats(layout.pack_bc(geometry, tile.B[token, None], tile.C[token, None]))
+            states += beats(layout.pack_state(geometry, tile.h0[None]))[:geometry.tile_words*4//8]
+        for x, dt, dA, B, C in zip(tile.x, tile.dt, tile.dA, tile.B, tile.C):
+            scalars.append({name: int(value.view(np.uint16)) for name, value in (("dt", dt), ("dA", dA), ("D", tile.D))})
+            xs  += words(x, geometry.headdim_padded)
+            bcs += words(B, geometry.d_state_padded) + words(C, geometry.d_state_padded)
     y_out, state_out = [], []
-    y_beats, tile_beats = geometry.y_record_bytes//BEAT_BYTES, geometry.tile_bytes//BEAT_BYTES
+    y_beats, tile_beats = geometry.headdim_padded//8, geometry.tile_words*4//8
 
     def main():
         yield core.headdim.eq(geometry.headdim)
@@ -88,7 +96,8 @@ def test_core_in_migens_simulator(stochastic):
         yield from wait((y_out, state_out), [4*y_beats, 2*tile_beats], 5000)
 
     run_simulation(core, [main(), feed(rng, core.state_sink, [{"data": data} for data in states]),
-        feed(rng, core.input_sink, [{"data": data} for data in inputs]),
+        feed(rng, core.scalars_sink, scalars), feed(rng, core.x_sink, [{"data": data} for data in xs]),
+        feed(rng, core.bc_sink, [{"data": data} for data in bcs]),
         drain(rng, core.y_source, y_out), drain(rng, core.state_source, state_out)])
 
     def taken(out, count, size):
@@ -100,6 +109,6 @@ def test_core_in_migens_simulator(stochastic):
     expected = [model(tile, config) for tile in tiles]
     y        = np.concatenate([y[tile.first_token:] for tile, (y, _) in zip(tiles, expected)])
     records  = b"".join(taken(y_out, 4, y_beats))
-    assert layout.unpack_y(geometry, records)[:, 0].tobytes() == y.tobytes()
+    assert np.frombuffer(records, np.float16).reshape(len(y), -1)[:, :geometry.headdim].tobytes() == y.tobytes()
     for data, (_, h) in zip(taken(state_out, 2, tile_beats), expected):
-        assert layout.unpack_state(geometry, data)[0].tobytes() == h.tobytes()
+        assert layout.unpack_state(geometry, data.ljust(geometry.tile_bytes, b"\0"))[0].tobytes() == h.tobytes()
