@@ -42,9 +42,9 @@ class BurstGenerator(LiteXModule):
 
         # # #
 
-        offset = Signal(length_bits)
-        next   = Signal(length_bits)
         fine   = log2_int(ALIGNMENT) - shift # Lower bits of the offset that the record's address does not have.
+        offset = Signal(max(length_bits, fine + 1))
+        next   = Signal(max(length_bits, fine + 1))
         self.comb += [
             next.eq(offset + 1),
             source.valid.eq(sink.valid),

@@ -224,29 +224,27 @@ class InputBuffer(LiteXModule):
         x_last   = Signal() # The next word is the last one of x,
         bc_last  = Signal() # of B, or of C.
         last     = {scalars_sink: 1, x_sink: x_last, bc_sink: in_C & bc_last}
-        due      = Signal() # There is a tile, and room for its inputs; and whether B and C come. A cycle late.
-        same_bc  = Signal()
+        due      = Signal() # There is a tile, and room for its inputs.
         filled   = Signal()
         complete = 1
         self.comb += [
+            due.eq(slots.room & tile.valid),
             self.x_end.eq(x_last),
             self.bc_end.eq(in_C & bc_last),
         ]
         for sink, there in have.items():
             done = Signal()
             self.comb += [
-                sink.ready.eq(due & ~there & (~same_bc if sink is bc_sink else 1)),
+                sink.ready.eq(due & ~there & (~tile.same_bc if sink is bc_sink else 1)),
                 done.eq(there | (sink.valid & sink.ready & last[sink])),
             ]
             self.sync += there.eq(done & ~filled)
-            complete = complete & (done | same_bc if sink is bc_sink else done)
+            complete = complete & (done | tile.same_bc if sink is bc_sink else done)
         self.comb += [
             filled.eq(due & complete),
             slots.filled.eq(filled),
         ]
         self.sync += [
-            due.eq(slots.room & tile.valid & ~filled),
-            same_bc.eq(tile.same_bc),
             If(x_sink.valid & x_sink.ready, # There are two words at least.
                 x_index.eq(Mux(x_last, 0, x_index + 1)),
                 x_last.eq(~x_last & (x_index + 2 == self.x_words)),

@@ -15,11 +15,11 @@ from core_harness import random_values
 
 from litedram.common import LiteDRAMNativePort
 
-from ssm_harness import REGION_BYTES, REGION_ORIGIN, SSMBench, job_geometry
+from ssm_harness import REGION_BYTES, REGION_ORIGIN, SSMHarness, job_geometry
 
-from cores.memory.region import Region, check_width
+from cores.memory.region import Region, beat_shift
 
-from operations.config import BEAT_BYTES, GATEWARE_VERSION, SSMConfig
+from operations.config import ALIGNMENT, GATEWARE_VERSION, SSMConfig, ceil_multiple
 from operations.ssm import Geometry
 
 # Helpers ------------------------------------------------------------------------------------------
@@ -28,13 +28,16 @@ CONFIGS = {
     "native"  : SSMConfig(lanes=4, max_headdim=20, max_d_state=24, queue_depth=4),
     "paged"   : SSMConfig(lanes=4, max_headdim=20, max_d_state=24, queue_depth=4, stochastic_rounding=True),
     "wishbone": SSMConfig(lanes=4, max_headdim=9,  max_d_state=24, queue_depth=2),
+    "wide256" : SSMConfig(lanes=8, max_headdim=20, max_d_state=24, queue_depth=4),
+    "wide512" : SSMConfig(lanes=4, max_headdim=20, max_d_state=24, queue_depth=4, stochastic_rounding=True),
 }
+PORTS = {"wide256": ("native", 256), "wide512": ("paged", 512)} # Kind and width, where they are not the name and 128.
 END = REGION_ORIGIN + REGION_BYTES
 
 
 @cache
 def compiled_bench(bus):
-    return SSMBench(CONFIGS[bus], bus)
+    return SSMHarness(CONFIGS[bus], *PORTS.get(bus, (bus, 128)))
 
 
 @pytest.fixture(params=CONFIGS)
@@ -250,7 +253,7 @@ def test_interrupt_of_an_error(bench):
 
 # Errors -------------------------------------------------------------------------------------------
 
-def check_dropped(bench, error, geometry=(5, 11), strides=(16, 16, 16), **descriptor):
+def check_dropped(bench, error, geometry=(5, 11), strides=(ALIGNMENT,)*3, **descriptor):
     bench.set_geometry(*geometry, *strides)
     bench.push(**descriptor)
     assert bench.errors == {error}
@@ -276,22 +279,23 @@ def test_bad_geometry(bench, headdim, d_state, tokens, first_token):
 
 
 @pytest.mark.parametrize("stride", range(3))
-@pytest.mark.parametrize("excess", [1, 8])
+@pytest.mark.parametrize("excess", [1, 16, 32])
 def test_misaligned_stride(bench, stride, excess):
-    check_dropped(bench, "misaligned", strides=[16 + excess*(n == stride) for n in range(3)])
+    check_dropped(bench, "misaligned", strides=[ALIGNMENT + excess*(n == stride) for n in range(3)])
 
 
 @pytest.mark.parametrize("step", range(4))
-@pytest.mark.parametrize("excess", [1, 8])
+@pytest.mark.parametrize("excess", [1, 16, 32])
 def test_misaligned_step(bench, step, excess):
     """Of x, BC, y and the state from head to head."""
-    check_dropped(bench, "misaligned", strides=[16, 16, 16, *(16 + excess*(n == step) for n in range(4))])
+    check_dropped(bench, "misaligned", strides=[ALIGNMENT]*3 + [ALIGNMENT + excess*(n == step) for n in range(4)])
 
 
 @pytest.mark.parametrize("field", ["x", "bc", "y", "state_in", "state_out"])
 @pytest.mark.parametrize("address, error", [
-    (REGION_ORIGIN + 1, "misaligned"), (REGION_ORIGIN + 8, "misaligned"), (REGION_ORIGIN - 16, "out_of_range"),
-    (END, "out_of_range"), (0, "out_of_range"), (0xffff_fff0, "out_of_range")])
+    (REGION_ORIGIN + 1, "misaligned"), (REGION_ORIGIN + 16, "misaligned"), (REGION_ORIGIN + 32, "misaligned"),
+    (REGION_ORIGIN - 64, "out_of_range"),
+    (END, "out_of_range"), (0, "out_of_range"), (0xffff_ffc0, "out_of_range")])
 def test_bad_address(bench, field, address, error):
     check_dropped(bench, error, **{field: address})
 
@@ -313,11 +317,12 @@ def test_records_written_over_the_end(bench, duty, field):
     job = small_job(bench, rng, heads=1, in_place=False)[0]
     bench.run([job])
     bench.check_memory()
-    # Again, now with only the first beat inside.
+    # Again, now with only the first bytes inside.
     first = job[field] - REGION_ORIGIN + REGION_BYTES
-    bench.expect(END - BEAT_BYTES, bench.image[first:first + BEAT_BYTES].tobytes())
+    used  = min(ALIGNMENT, ceil_multiple(10, bench.beat)) if field == "y" else ALIGNMENT
+    bench.expect(END - ALIGNMENT, bench.image[first:first + used].tobytes())
     assert not bench.read("ev_pending") & 2
-    bench.run([{**job, field: END - BEAT_BYTES}])
+    bench.run([{**job, field: END - ALIGNMENT}])
     assert bench.errors == {"out_of_range"} and bench.read("ev_pending") & 2
     bench.check_memory()
 
@@ -327,22 +332,23 @@ def test_records_read_over_the_end(bench, field):
     """Nothing outside the region is read; the tile completes, with results that mean nothing."""
     rng = np.random.default_rng(10)
     job = small_job(bench, rng, heads=1, in_place=False)[0]
-    bench.run([{**job, field: END - BEAT_BYTES}])
+    bench.run([{**job, field: END - ALIGNMENT}])
     assert bench.errors == {"out_of_range"} and bench.read("ev_pending") & 2
     assert not bench.compiled.peek("outside") and not bench.compiled.peek("protocol_error")
 
 
-@pytest.mark.parametrize("origin, size", [(0x4000_0000, 0x3000), (0x4000_1000, 0x2000), (0x4000_0000, 8), (0, 0)])
-def test_region_raises(origin, size):
-    with pytest.raises(ValueError, match="memory region must have a size that is a power of two and an origin that is a "
-        f"multiple of it, is 0x{size:x} bytes at 0x{origin:x}."):
-        Region(origin, size)
+@pytest.mark.parametrize("base, limit", [(0x4000_0020, 0x4000_3000), (0x4000_0000, 0x4000_0030), (0x4000_0000, 0x4000_0000),
+    (0x2000, 0x1000), (0, 2**33)])
+def test_region_raises(base, limit):
+    with pytest.raises(ValueError, match="a memory region must lie between multiples of 64, the lower one first, is from "
+        f"0x{base:x} to 0x{limit:x}."):
+        Region(base, limit)
 
 
-@pytest.mark.parametrize("width", [32, 64, 256])
+@pytest.mark.parametrize("width", [32, 64, 1024])
 def test_port_width_raises(width):
-    with pytest.raises(ValueError, match=f"data_width of a port must be 128, is {width}."):
-        check_width(LiteDRAMNativePort("both", 24, width))
+    with pytest.raises(ValueError, match=f"data_width of a port must be one of 128, 256, 512, is {width}."):
+        beat_shift(LiteDRAMNativePort("both", 24, width))
 
 # Counters -----------------------------------------------------------------------------------------
 
@@ -360,12 +366,12 @@ def test_counters(bench, duty):
         with_h0, no_store = rng.random(2) < 0.5
         bench.run(bench.place(rng, geometry, tokens, random_values, with_h0=with_h0, first_token=first_token,
             no_store=bool(no_store)))
-        tile_beats = geometry.tile_bytes//BEAT_BYTES
+        beats      = lambda elements: -(-2*elements//bench.beat)
+        tile_beats = beats(geometry.headdim*geometry.d_state_padded)
         expected["lane_busy"]   += 4*tokens*geometry.tile_words
-        expected["read_beats"]  += 4*(tokens*(geometry.x_record_bytes + geometry.bc_record_bytes)//BEAT_BYTES
+        expected["read_beats"]  += 4*(tokens*(beats(8 + geometry.headdim_padded) + beats(2*geometry.d_state_padded))
             + with_h0*tile_beats)
-        expected["write_beats"] += 4*((tokens - first_token)*geometry.y_record_bytes//BEAT_BYTES
-            + (not no_store)*tile_beats)
+        expected["write_beats"] += 4*((tokens - first_token)*beats(geometry.headdim) + (not no_store)*tile_beats)
         tiles += 4
     counters = bench.counters()
     assert {name: counters[name] for name in expected} == expected
