@@ -80,19 +80,19 @@ class Traffic(LiteXModule):
             self.reader = reader = DMAReader(get_ports()[0], region)
             self.writer = writer = DMAWriter(get_ports()[0], region)
         else:
-            self.reader = reader = InterleavedReader(get_ports(), region, page_beats(sdram))
-            self.writer = writer = InterleavedWriter(get_ports(), region, page_beats(sdram))
+            self.reader = reader = InterleavedReader(get_ports(), region, page_beats(sdram, 128))
+            self.writer = writer = InterleavedWriter(get_ports(), region, page_beats(sdram, 128))
 
         # Beats. -----------------------------------------------------------------------------------
         # The tile bank that lies between the reader and the writer, as far as time goes: who is how far.
         asked, came, written = (Signal(max=BEATS + 1) for _ in range(3))
         self.comb += [
             reader.sink.valid.eq(self.read & (asked != BEATS) & (~self.write | (asked < written + 2*TILE_BEATS))),
-            reader.sink.address.eq(BASE + asked),
+            reader.sink.address.eq((BASE + asked) << 4),
             reader.source.ready.eq(1),
             writer.sink.valid.eq(self.write & (written != BEATS) &
                 (~self.read | (came == BEATS) | (came >= written + TILE_BEATS))),
-            writer.sink.address.eq(BASE + written),
+            writer.sink.address.eq((BASE + written) << 4),
             writer.sink.data.eq(written),
             self.done.eq((~self.read | (came == BEATS)) & (~self.write | ((written == BEATS) & writer.idle))),
         ]
