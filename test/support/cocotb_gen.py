@@ -35,12 +35,12 @@ from cores.ssm.gen import load_config
 from model.bitexact import ssm_block
 
 from operations import ssm as layout
-from operations.config import SEED_STRIDE
+from operations.config import SEED_STRIDE, ceil_multiple
 from operations.ssm import Geometry
 
 # Constants ----------------------------------------------------------------------------------------
 
-NAME, MEMORY, CONFIG = load_config(os.environ["EXAMPLE"])
+NAME, MEMORY, DATA_WIDTH, CONFIG = load_config(os.environ["EXAMPLE"])
 
 HEADS, HEADDIM, D_STATE, TOKENS = 3, 5, 11, 3
 
@@ -57,6 +57,7 @@ class Case:
         self.geometry = geometry = Geometry(CONFIG, HEADS, HEADDIM, D_STATE)
         case = random_case(np.random.default_rng(7), TOKENS, HEADS, HEADDIM, D_STATE, infinities=0.005)
         case["h0"][0] = 0
+        self.case = case
         self.y, self.h = ssm_block(**case, seed=SEED if CONFIG.stochastic_rounding else None)
         self.x_records  = layout.pack_x(geometry, case["x"], case["dt"], case["dA"], case["D"])
         self.bc_records = layout.pack_bc(geometry, case["B"], case["C"])
@@ -71,8 +72,13 @@ class Case:
             assert_same_bits(record[:HEADDIM], self.y[token, head])
             assert not record[HEADDIM:].any()
         if not no_store:
-            tiles = state.ljust(HEADS*len(state), b"\0")
+            tiles = state.ljust(self.geometry.tile_bytes, b"\0").ljust(HEADS*self.geometry.tile_bytes, b"\0")
             assert_same_bits(layout.unpack_state(self.geometry, tiles)[0], self.h[head])
+
+
+def padded(values, size):
+    """Bytes of float16 values, padded with zeros to so many."""
+    return values.astype("<f2").tobytes().ljust(2*size, b"\0")
 
 
 def pauses(seed):
@@ -97,6 +103,7 @@ async def start(dut):
 @cocotb.test(timeout_time=1, timeout_unit="ms", skip=MEMORY != "none")
 async def streams(dut):
     case, geometry = Case(), Case().geometry
+    tile_bytes     = ceil_multiple(2*HEADDIM*geometry.d_state_padded, DATA_WIDTH//8)
 
     def endpoint(kind, name, seed):
         stream = kind(AxiStreamBus.from_prefix(dut, name), dut.aclk, dut.aresetn, reset_active_level=False)
@@ -105,7 +112,9 @@ async def streams(dut):
 
     command = endpoint(AxiStreamSource, "s_axis_command", 1)
     state   = endpoint(AxiStreamSource, "s_axis_state",   2)
-    inputs  = endpoint(AxiStreamSource, "s_axis_input",   3)
+    scalars = endpoint(AxiStreamSource, "s_axis_scalars", 3)
+    x       = endpoint(AxiStreamSource, "s_axis_x",       6)
+    bc      = endpoint(AxiStreamSource, "s_axis_bc",      7)
     stored  = endpoint(AxiStreamSink,   "m_axis_state",   4)
     y       = endpoint(AxiStreamSink,   "m_axis_y",       5)
     await start(dut)
@@ -116,41 +125,43 @@ async def streams(dut):
             word |= (SEED + head*SEED_STRIDE) % 2**32 << 35
         await command.send(AxiStreamFrame(word.to_bytes(len(dut.s_axis_command_tdata)//8, "little")))
         if not zero_state:
-            size = geometry.tile_bytes
-            await state.send(AxiStreamFrame(case.states[head*size:(head + 1)*size]))
+            at = head*geometry.tile_bytes
+            await state.send(AxiStreamFrame(case.states[at:at + tile_bytes]))
+        arrays = case.case
         for token in range(TOKENS):
-            size, bc_size = geometry.x_record_bytes, geometry.bc_record_bytes
-            at = (token*HEADS + head)*size
-            await inputs.send(AxiStreamFrame(case.x_records[at:at + size]))
-            await inputs.send(AxiStreamFrame(case.bc_records[token*bc_size:(token + 1)*bc_size]))
+            await scalars.send(AxiStreamFrame(np.array([arrays["dt"][token, head], arrays["dA"][token, head], arrays["D"][head]],
+                "<f2").tobytes()))
+            await x.send(AxiStreamFrame(padded(arrays["x"][token, head], geometry.headdim_padded)))
+            await bc.send(AxiStreamFrame(padded(arrays["B"][token, 0], geometry.d_state_padded)
+                + padded(arrays["C"][token, 0], geometry.d_state_padded)))
 
     for head, (first, _, no_store) in enumerate(FLAGS):
         records = [bytes((await y.recv()).tdata) for _ in range(first, TOKENS)]
-        assert all(len(record) == geometry.y_record_bytes for record in records)
+        assert all(len(record) == 2*geometry.headdim_padded for record in records)
         case.check(head, b"".join(records), None if no_store else bytes((await stored.recv()).tdata))
     assert y.empty() and stored.empty()
 
 # Memory -------------------------------------------------------------------------------------------
 
-BASES = {"x": 0x0fd0, "bc": 0x4000, "y": 0x7ff0, "state_in": 0xaf00, "state_out": 0xdff0} # Across pages of 4 KiB.
+BASES = {"x": 0x0fc0, "bc": 0x4000, "y": 0x7fc0, "state_in": 0xaf00, "state_out": 0xdfc0} # Across pages of 4 KiB.
 
 
 class FaultyMemory(MemoryRegion):
-    """Answers an access to the `faulty` addresses, multiples of 16, with an error."""
+    """Answers an access to one of the `faulty` addresses with an error."""
     def __init__(self):
         super().__init__(2**16)
         self.faulty = set()
 
     async def _read(self, address, length, **options):
-        self.check(address)
+        self.check(address, length)
         return await super()._read(address, length, **options)
 
     async def _write(self, address, data, **options):
-        self.check(address)
+        self.check(address, len(data))
         await super()._write(address, data, **options)
 
-    def check(self, address):
-        if address & ~15 in self.faulty:
+    def check(self, address, size):
+        if any(address <= faulty < address + size for faulty in self.faulty):
             raise IOError("faulty")
 
 
@@ -209,7 +220,7 @@ class MemoryBench:
         fields = {
             "x"        : BASES["x"] + head*self.sizes["x"],
             "bc"       : BASES["bc"],
-            "y"        : self.y_address(head, 0),
+            "y"        : self.y_address(head, first_token),
             "state_in" : self.state_address(head, "state_in"),
             "state_out": self.state_address(head),
             "tokens"   : TOKENS,
@@ -265,7 +276,7 @@ async def illegal_descriptors(dut):
     bench = MemoryBench(dut)
     await bench.start()
     illegal = [{"tokens": 0, "first_token": 0}, {"first_token": TOKENS + 1}, {"first_token": 2**16 - 1},
-        *({name: BASES[name] + 8} for name in BASES), {"same_bc": 1}, {"same_bc": 1, "tokens": 2, "first_token": 0}]
+        *({name: BASES[name] + 32} for name in BASES), {"same_bc": 1}, {"same_bc": 1, "tokens": 2, "first_token": 0}]
     legal = [{"no_store": 1, "state_out": 3}, {"zero_state": 1, "state_in": 5, "no_store": 1, "first_token": TOKENS, "y": 7},
         {"same_bc": 1, "bc": 1, "no_store": 1, "first_token": TOKENS}] # What is not used may be anything.
     await bench.send(0)

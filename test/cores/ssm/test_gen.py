@@ -51,11 +51,11 @@ def verilog(tmp_path_factory):
 
 @EVERY_EXAMPLE
 def test_example_is_written(verilog, example):
-    name, memory, config = load_config(example)
+    name, memory, data_width, config = load_config(example)
     text = verilog[example].read_text()
     assert name == example.stem # The command says which file is whose.
     assert re.search(rf"^module {name} \($", text, re.MULTILINE)
-    assert text == generate(name, memory, config) # Nothing in it depends on time or order.
+    assert text == generate(name, memory, data_width, config) # Nothing in it depends on time or order.
     # The table of ports is that of the module.
     header, body = text.split("\nmodule ", 1)
     declared = re.findall(r"^    (in|out)put +(?:wire|reg) +(?:signed +)?(?:\[(\d+):0\])? *(\w+)", body, re.MULTILINE)
@@ -109,9 +109,9 @@ def test_example_is_synthesised(verilog, example):
 # Errors -------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("text, message", [
-    ("lanes: 5",               "lanes must be one of 4, 8, 16, 32, is 5."),
-    ("lanes: four",            "lanes must be one of 4, 8, 16, 32, is 'four'."),
-    ("lanes: 16.0",            "lanes must be one of 4, 8, 16, 32, is 16.0."),
+    ("lanes: 5",               "lanes must be one of 4, 8, 16, 32, 64, is 5."),
+    ("lanes: four",            "lanes must be one of 4, 8, 16, 32, 64, is 'four'."),
+    ("lanes: 16.0",            "lanes must be one of 4, 8, 16, 32, 64, is 16.0."),
     ("lanes: 8\nname: a\nlanes: 16", "'lanes' must stand there once, stands there 2 times."),
     ("max_headdim: 0",         "max_headdim must be an integer from 1 to 256, is 0."),
     ("max_headdim: 64.0",      "max_headdim must be an integer from 1 to 256, is 64.0."),
