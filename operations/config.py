@@ -23,8 +23,6 @@ DATA_WIDTHS   = (128, 256, 512) # Bits of a memory port.
 # width, and the same bytes serve them all.
 ALIGNMENT = max(DATA_WIDTHS)//8
 
-BEAT_BYTES = ALIGNMENT # TEMPORARY
-
 LANES         = (4, 8, 16, 32, 64)
 SMALL_LANES   = 8   # As many at most are for a small FPGA, see SystemConfig.of.
 

@@ -12,7 +12,7 @@ import numpy as np
 from host.device.device import Job, version_string
 from host.errors import DeviceError
 
-from operations.config import BEAT_BYTES, check_range
+from operations.config import ALIGNMENT, check_range
 from operations.protocol import JobFlag, Opcode
 from operations.ssm import Geometry, pack_bc, pack_state, pack_x, unpack_state, unpack_y
 
@@ -95,8 +95,8 @@ def run_block(device, case, mode="prefill", progress=None, seed=0, store_every=1
         "cycles_per_token" : cycles/case.tokens,
         "per_token_cycles" : [result.cycles for result in results] if mode == "decode" else None,
         "lane_busy_cycles" : sum(result.lane_busy for result in results),
-        "dma_read_bytes"   : BEAT_BYTES*sum(result.read_beats  for result in results),
-        "dma_write_bytes"  : BEAT_BYTES*sum(result.write_beats for result in results),
+        "dma_read_bytes"   : ALIGNMENT*sum(result.read_beats  for result in results),
+        "dma_write_bytes"  : ALIGNMENT*sum(result.write_beats for result in results),
         "port_cycles"      : busy,
         "dram_share"       : moved/busy if busy else 0.0,
         "wait_cycles"      : {name.removeprefix("wait_"): (after[name] - before[name]) % 2**64

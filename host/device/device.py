@@ -23,7 +23,7 @@ import numpy as np
 from host.device import verified
 from host.errors import AllocationError, DeviceError, DeviceTimeout, VersionMismatch
 
-from operations.config import BEAT_BYTES, GATEWARE_VERSION, SSMConfig, ceil_multiple
+from operations.config import ALIGNMENT, GATEWARE_VERSION, SSMConfig, ceil_multiple
 from operations.protocol import (FIRMWARE_OFFSET, FIRMWARE_SIZE, INFO_MAGIC, INFO_OFFSET, INFO_WORDS, JOB_BYTES,
     JOB_REQUEST_WORDS, JOB_WORDS, PROTOCOL_VERSION, RING_ENTRIES, STAMP_OFFSET, Capability, Error, Opcode, Status)
 
@@ -187,7 +187,7 @@ class Device:
         AllocationError : names `what`, its size and what is left.
         """
         address, end = self._next, self.info.data_base + self.info.data_size
-        size = ceil_multiple(size, BEAT_BYTES)
+        size = ceil_multiple(size, ALIGNMENT)
         if size > end - address:
             raise AllocationError(f"{what} of {size} bytes does not fit: {end - address} of {self.info.data_size} "
                 "bytes of the device's data region are free; use fewer tokens.")
@@ -201,7 +201,7 @@ class Device:
 
     def free(self):
         """Give back all that was allocated."""
-        self._next = ceil_multiple(self.info.data_base + self._reserved, BEAT_BYTES)
+        self._next = ceil_multiple(self.info.data_base + self._reserved, ALIGNMENT)
 
     def checksums(self, address, size, block=verified.BLOCK_BYTES):
         """CRC-32 of each block of the data region; see :func:`host.device.verified.checksums`."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from host.errors import IntegrityError, VersionMismatch
 
-from operations.config import BEAT_BYTES, ceil_multiple
+from operations.config import ALIGNMENT, ceil_multiple
 from operations.protocol import JOB_REQUEST_WORDS, PROTOCOL_VERSION, TABLE_OFFSET, TABLE_SIZE, Capability, Opcode
 
 # Constants ----------------------------------------------------------------------------------------
@@ -28,7 +28,7 @@ BLOCK_BYTES    = 4096 # What is sent again where a bit is wrong. Its CRC costs 0
 SEGMENT_BLOCKS = 256  # Blocks that are sent, or read, in one go.
 ATTEMPTS       = 5    # Times that a block is sent, or read, before the link is given up.
 TABLES         = 2    # Tables on the device: one is read while the next is written.
-TABLE_BLOCKS   = TABLE_SIZE//TABLES//BEAT_BYTES*BEAT_BYTES//4
+TABLE_BLOCKS   = TABLE_SIZE//TABLES//ALIGNMENT*ALIGNMENT//4
 
 # Transfer -----------------------------------------------------------------------------------------
 
@@ -63,7 +63,7 @@ class Checksum:
 
     def cycles(self, lanes):
         """A generous estimate of the cycles it takes."""
-        return self.timeout or 16*self.region_bytes//BEAT_BYTES + 10_000*(self.region_bytes//self.block_bytes + 1)
+        return self.timeout or 16*self.region_bytes//ALIGNMENT + 10_000*(self.region_bytes//self.block_bytes + 1)
 
 
 class _Checks:
@@ -96,11 +96,11 @@ class _Checks:
 def _check(device, address, size, block):
     if not device.info.capabilities & Capability.CHECKSUM:
         raise VersionMismatch("The firmware computes no checksums: load the one that belongs to this host.")
-    if block <= 0 or block % BEAT_BYTES:
-        raise ValueError(f"block must be a multiple of {BEAT_BYTES} above 0, is {block}.")
+    if block <= 0 or block % ALIGNMENT:
+        raise ValueError(f"block must be a multiple of {ALIGNMENT} above 0, is {block}.")
     base, end = device.info.data_base, device.info.data_base + device.info.data_size
-    if address % BEAT_BYTES or not base <= address <= end - ceil_multiple(size, BEAT_BYTES):
-        raise ValueError(f"address must be a multiple of {BEAT_BYTES}, all bytes in the data region 0x{base:x} to 0x{end:x}, is "
+    if address % ALIGNMENT or not base <= address <= end - ceil_multiple(size, ALIGNMENT):
+        raise ValueError(f"address must be a multiple of {ALIGNMENT}, all bytes in the data region 0x{base:x} to 0x{end:x}, is "
             f"0x{address:x} with {size} bytes.")
 
 
@@ -109,11 +109,11 @@ def checksums(device, address, size, block=BLOCK_BYTES):
 
     Parameters
     ----------
-    address, size : in bytes, multiples of 16.
+    address, size : in bytes, multiples of ALIGNMENT.
     block         : bytes of a block, likewise; the last one may be shorter.
     """
-    if size % BEAT_BYTES:
-        raise ValueError(f"size must be a multiple of {BEAT_BYTES}, is {size}.")
+    if size % ALIGNMENT:
+        raise ValueError(f"size must be a multiple of {ALIGNMENT}, is {size}.")
     _check(device, address, size, block)
     blocks = -(-size//block)
     result = np.zeros(blocks, np.uint32)
@@ -178,8 +178,8 @@ def upload(device, address, data, progress=None, resume=True):
 
     Parameters
     ----------
-    address  : a multiple of 16.
-    data     : bytes; what is missing of the last 16 is written as zeros.
+    address  : a multiple of ALIGNMENT.
+    data     : bytes; what is missing of the last ALIGNMENT ones is written as zeros.
     progress : called with a number of bytes as they are sent, or found on the device; they add up to len(data), padded.
     resume   : ask first which blocks are there and right, as after an interrupted upload, and do not send those.
 
@@ -192,7 +192,7 @@ def upload(device, address, data, progress=None, resume=True):
     IntegrityError : some blocks are still wrong after ATTEMPTS.
     """
     progress = progress or (lambda size: None)
-    data     = bytes(data).ljust(ceil_multiple(len(data), BEAT_BYTES), b"\0")
+    data     = bytes(data).ljust(ceil_multiple(len(data), ALIGNMENT), b"\0")
     _check(device, address, len(data), BLOCK_BYTES)
     result = Transfer(len(data))
     if not data:
@@ -229,13 +229,13 @@ def upload(device, address, data, progress=None, resume=True):
 # Download -----------------------------------------------------------------------------------------
 
 def download(device, address, size, progress=None):
-    """`size` bytes of the data region from `address` on, a multiple of 16, verified by CRCs that the device computes.
+    """`size` bytes of the data region from `address` on, a multiple of ALIGNMENT, verified by CRCs that the device computes.
 
     Raises
     ------
     IntegrityError : some blocks still differ after ATTEMPTS; also when the device writes them meanwhile.
     """
-    padded = ceil_multiple(size, BEAT_BYTES)
+    padded = ceil_multiple(size, ALIGNMENT)
     _check(device, address, padded, BLOCK_BYTES)
     if not size:
         return b""

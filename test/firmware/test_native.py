@@ -26,7 +26,7 @@ from native.device import DATA_BASE, RAM_BASE, RAM_END, Device
 
 from model.bitexact import ssm_block
 
-from operations.config import SSMConfig
+from operations.config import ALIGNMENT, SSMConfig, SystemConfig
 from operations.protocol import (INFO_MAGIC, JOB_BYTES, PROTOCOL_VERSION, RING_ENTRIES, RING_OFFSET, TABLE_OFFSET, Capability,
     Error, JobFlag, Opcode, Status)
 from operations.ssm import Geometry, pack_bc, pack_state, pack_x, unpack_state, unpack_y
@@ -138,7 +138,7 @@ def compute(device, geometry):
             tile.seed if geometry.config.stochastic_rounding else None)
         on_chip[place] = h
         for t in range(first_token, tokens):
-            device.write(tile.y + t*tile.y_stride, vectors.pack_y(head, y[t:t + 1]))
+            device.write(tile.y + (t - first_token)*tile.y_stride, vectors.pack_y(head, y[t:t + 1]))
         if not tile.flags & JobFlag.NO_STORE:
             device.write(tile.state_out, pack_state(head, h))
 
@@ -199,6 +199,7 @@ def test_descriptors(start, lanes, heads, group_heads, headdim, d_state, tokens,
     job    = small_job(heads, headdim, d_state, groups, tokens, config, first_token=first_token, flags=flags)
     result = assert_done(device, **job)
     assert result["tiles"] == len(device.tiles) == heads
+    first_y = job["y_address"] + first_token*heads*geometry.y_record_bytes
     for head, tile in enumerate(device.tiles):
         assert tile.x         == job["x_address"]  + head*geometry.x_record_bytes
         assert tile.bc        == job["bc_address"] + head//group_heads*geometry.bc_record_bytes
@@ -210,7 +211,7 @@ def test_descriptors(start, lanes, heads, group_heads, headdim, d_state, tokens,
         assert tile.tokens    == first_token << 16 | tokens
         assert tile.flags     == flags | (INTERRUPT if head == heads - 1 else 0)
         used = {
-            "y"         : (first_token < tokens,         job["y_address"], geometry.y_record_bytes),
+            "y"         : (first_token < tokens,           first_y,          geometry.y_record_bytes),
             "state_in"  : (not flags & JobFlag.ZERO_STATE, job["state_in"],  geometry.tile_bytes),
             "state_out" : (not flags & JobFlag.NO_STORE,   job["state_out"], geometry.tile_bytes),
         }
@@ -372,7 +373,7 @@ def test_without_interrupt(device):
     *((Error.BAD_ALIGNMENT, region,        DATA_BASE + 0x10008) for region in REGIONS),
     *((Error.BAD_ADDRESS,   region,        address)
         for region  in REGIONS
-        for address in (0, DATA_BASE - 16, RAM_END - 16, RAM_END, 0xfffffff0)),
+        for address in (0, DATA_BASE - ALIGNMENT, RAM_END - ALIGNMENT, RAM_END, 2**32 - ALIGNMENT)),
     (Error.OVERLAP,         "y_address",   DATA_BASE),
 ])
 def test_bad_word(device, error, word, value):
@@ -408,7 +409,7 @@ def test_state_beyond_32_bits(start):
     device = start(config, config)
     device.set(max_headdim=256, max_d_state=512)
     job    = dict(heads=2**14, headdim=256, d_state=512, groups=1, tokens=1, x_address=DATA_BASE, first_token=1,
-        bc_address=DATA_BASE, state_in=DATA_BASE + 16, state_out=DATA_BASE + 32)
+        bc_address=DATA_BASE, state_in=DATA_BASE + ALIGNMENT, state_out=DATA_BASE + 2*ALIGNMENT)
     assert Geometry(config, 2**14, 256, 512).tile_bytes*2**14 == 2**32
     for flags, region in ((0, "state_in"), (JobFlag.ZERO_STATE, "state_out"), (JobFlag.NO_STORE, "state_in")):
         assert_fails(device, Error.BAD_ADDRESS, job[region], **job | dict(flags=flags))
@@ -420,19 +421,20 @@ def test_exact_fit(device):
     geometry = Geometry(CONFIG, 2, 8, 16)
     for name, size in region_bytes(geometry, 3).items():
         assert_done(device, **small_job(**{name: RAM_END - size}))
-        assert_fails(device, Error.BAD_ADDRESS, RAM_END - size + 16, **small_job(**{name: RAM_END - size + 16}))
+        beyond = RAM_END - size + ALIGNMENT
+        assert_fails(device, Error.BAD_ADDRESS, beyond, **small_job(**{name: beyond}))
 
 
 @pytest.mark.parametrize("other",   REGIONS)
 @pytest.mark.parametrize("written", ["y_address", "state_out"])
 def test_overlap(device, written, other):
-    """A written region that shares its first or last beat with another one."""
+    """A written region that shares its first or last ALIGNMENT bytes with another one."""
     sizes = region_bytes(Geometry(CONFIG, 2, 8, 16), 3)
     job   = small_job() | {region: DATA_BASE + 0x10000*(k + 1) for k, region in enumerate(REGIONS)}
     assert_done(device, **job)
     if other == written:
         return
-    for address in (job[other] + sizes[other] - 16, job[other] - sizes[written] + 16):
+    for address in (job[other] + sizes[other] - ALIGNMENT, job[other] - sizes[written] + ALIGNMENT):
         clash = job | {written: address}
         first = "y_address" if other == "y_address" else written # The one that is named.
         assert_fails(device, Error.OVERLAP, clash[first], **clash)
@@ -456,8 +458,8 @@ def test_unused_regions(device):
 
 
 addresses = st.one_of(
-    st.integers(0, (RAM_END - DATA_BASE)//16).map(lambda beat: DATA_BASE + 16*beat),
-    st.integers(0, 64).map(lambda beat: DATA_BASE + 0x1000*beat),
+    st.integers(0, (RAM_END - DATA_BASE)//ALIGNMENT).map(lambda n: DATA_BASE + ALIGNMENT*n),
+    st.integers(0, 64).map(lambda n: DATA_BASE + 0x1000*n),
     st.integers(0, 2**32 - 1))
 
 
@@ -511,13 +513,14 @@ def test_random_requests(start, request, version, flags, in_place):
         inside("x_address",  tile.x,  tile.x  + last*tile.x_stride  + geometry.x_record_bytes)
         inside("bc_address", tile.bc, tile.bc + last*tile.bc_stride + geometry.bc_record_bytes)
         if request["first_token"] < tokens:
-            inside("y_address", tile.y, tile.y + last*tile.y_stride + geometry.y_record_bytes)
+            written = tokens - 1 - request["first_token"]
+            inside("y_address", tile.y, tile.y + written*tile.y_stride + geometry.y_record_bytes)
         if not tile.flags & JobFlag.ZERO_STATE:
             inside("state_in",  tile.state_in,  tile.state_in  + geometry.tile_bytes)
         if not tile.flags & JobFlag.NO_STORE:
             inside("state_out", tile.state_out, tile.state_out + geometry.tile_bytes)
         for address in (tile.x, tile.bc, tile.y, tile.state_in, tile.state_out):
-            assert DATA_BASE <= address < RAM_END and address % 16 == 0
+            assert DATA_BASE <= address < RAM_END and address % ALIGNMENT == 0
 
 # Ring ---------------------------------------------------------------------------------------------
 
@@ -791,7 +794,7 @@ def test_timeout(device):
 
 
 @pytest.mark.parametrize("job", [small_job(), dict(opcode=Opcode.SELFTEST),
-    dict(opcode=Opcode.CHECKSUM, region=DATA_BASE, region_bytes=16, block_bytes=16, table=RAM_BASE + TABLE_OFFSET)],
+    dict(opcode=Opcode.CHECKSUM, region=DATA_BASE, region_bytes=64, block_bytes=64, table=RAM_BASE + TABLE_OFFSET)],
     ids=["SSM", "SELFTEST", "CHECKSUM"])
 @pytest.mark.parametrize("deaf", [0, 1])
 def test_completed_too_late(device, job, deaf):
@@ -950,7 +953,7 @@ def test_build_without_accelerator(tmp_path):
 def test_built_config(tmp_path, config):
     """A configuration survives its way through the SoC's constants."""
     soc = SoCMini(SimPlatform("SIM", []), 100e6, cpu_type="vexriscv", integrated_main_ram_size=0x1000)
-    add_ssm(soc, config)
+    add_ssm(soc, SystemConfig(ssm=config))
     directory = tmp_path/"software"/"include"/"generated"
     directory.mkdir(parents=True)
     (directory/"soc.h").write_text(get_soc_header(soc.constants))

@@ -24,10 +24,10 @@ from host.device.device import COUNTERS
 
 from model.bitexact import ssm_block
 
-from operations.config import BEAT_ELEMENTS, SSMConfig
+from operations.config import SSMConfig
 from operations.protocol import (DATA_OFFSET, INFO_MAGIC, INFO_OFFSET, INFO_WORDS, JOB_BYTES, JOB_OPERANDS, JOB_WORDS,
     PROTOCOL_VERSION, RING_ENTRIES, RING_OFFSET, Capability, Error, JobFlag, Opcode, Status)
-from operations.ssm import Geometry, pack_state, unpack_state
+from operations.ssm import Geometry, pack_state, pack_y, unpack_state
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -47,22 +47,14 @@ IMAGE    = struct.Struct("<4sI") # What the fake boot ROM accepts: magic, protoc
 
 def unpack_x(geometry, data):
     """The inverse of operations.ssm.pack_x: x, dt, dA, D."""
-    records = np.frombuffer(data, "<f2").reshape(-1, geometry.heads, BEAT_ELEMENTS + geometry.headdim_padded)
-    x       = records[:, :, BEAT_ELEMENTS:BEAT_ELEMENTS + geometry.headdim]
-    return x, records[:, :, 0], records[:, :, 1], records[0, :, 2]
+    records = np.frombuffer(data, "<f2").reshape(-1, geometry.heads, geometry.x_record_bytes//2)
+    return records[:, :, 8:8 + geometry.headdim], records[:, :, 0], records[:, :, 1], records[0, :, 2]
 
 
 def unpack_bc(geometry, data):
     """The inverse of operations.ssm.pack_bc: B, C."""
-    records = np.frombuffer(data, "<f2").reshape(-1, geometry.groups, 2, geometry.d_state_padded)
-    return records[:, :, 0, :geometry.d_state], records[:, :, 1, :geometry.d_state]
-
-
-def pack_y(geometry, y):
-    """The inverse of operations.ssm.unpack_y."""
-    records = np.zeros((*y.shape[:2], geometry.headdim_padded), "<f2")
-    records[:, :, :geometry.headdim] = y
-    return records.tobytes()
+    records = np.frombuffer(data, "<f2").reshape(-1, geometry.groups, geometry.bc_record_bytes//2)
+    return (records[:, :, start:start + geometry.d_state] for start in (0, geometry.d_state_padded))
 
 # Device -------------------------------------------------------------------------------------------
 
@@ -266,8 +258,8 @@ class FakeDevice:
         return {
             "cycles_low"      : 1000*tokens,
             "lane_busy_low"   : tokens*geometry.heads*geometry.tile_words,
-            "read_beats_low"  : 0 if job["flags"] & (JobFlag.ZERO_STATE | JobFlag.RESIDENT) else state//16,
-            "write_beats_low" : 0 if job["flags"] & JobFlag.NO_STORE else state//16,
+            "read_beats_low"  : 0 if job["flags"] & (JobFlag.ZERO_STATE | JobFlag.RESIDENT) else state//64,
+            "write_beats_low" : 0 if job["flags"] & JobFlag.NO_STORE else state//64,
             "tiles"           : geometry.heads,
         }
 

@@ -199,7 +199,7 @@ def test_running_firmware_of_another_version(connect, firmware, tmp_path):
 
 @pytest.mark.parametrize("word, value, message", [
     ("ring_entries", 8, r"ring of 8 x 128 bytes, this host one of 16 x 128"),
-    ("lanes",        5, r"gateware this host does not know \(lanes must be one of 4, 8, 16, 32, is 5"),
+    ("lanes",        5, r"gateware this host does not know \(lanes must be one of 4, 8, 16, 32, 64, is 5"),
 ])
 def test_info_that_does_not_fit(booted, word, value, message):
     index = booted.info._fields.index(word)
@@ -246,11 +246,11 @@ def test_wide_csr_is_read_high_word_first(booted):
 
 def test_allocation(booted):
     first  = booted.allocate(1)
-    second = booted.allocate(16)
+    second = booted.allocate(64)
     third  = booted.allocate(16)
-    assert (first, second, third) == tuple(RAM_BASE + DATA_OFFSET + offset for offset in (0, 16, 32))
+    assert (first, second, third) == tuple(RAM_BASE + DATA_OFFSET + offset for offset in (0, 64, 128))
     size = booted.info.data_size
-    with pytest.raises(AllocationError, match=f"y of {size} bytes does not fit: {size - 48} of {size} bytes"):
+    with pytest.raises(AllocationError, match=f"y of {size} bytes does not fit: {size - 192} of {size} bytes"):
         booted.allocate(size, "y")
     booted.free()
     assert booted.allocate(size) == first
@@ -408,13 +408,13 @@ def test_summary(booted):
     case    = random_case(T=4, H=4, P=8, N=32)
     summary = run_block(booted, case).summary
     state   = 4*8*32*2
-    written = 4*(4*(16 + 16) + 2*2*32*2) + state
+    written = 4*(4*64 + 2*128) + state
     assert summary == {
         "mode": "prefill", "store_every": None, "tokens": 4, "cycles": 4000, "cycles_per_token": 1000,
         "per_token_cycles": None,
         "lane_busy_cycles": 4*4*8*32//16, "dma_read_bytes": state, "dma_write_bytes": state, "clock_hz": 100_000_000,
         "lanes": 16, "transport": "etherbone", "firmware": "1.2.3", "gateware": "0.1.0",
-        "bytes_streamed": written + 4*4*16 + state, "bytes_verified": written + 72, # 72: the job.
+        "bytes_streamed": written + 4*4*64 + state, "bytes_verified": written + 72, # 72: the job.
         "rounding": "nearest", "port_cycles": 0, "dram_share": 0.0,
         "wait_cycles": dict.fromkeys(("state", "input", "output", "descriptor"), 0), "not_finite": {"h": 0, "y": 0},
     }

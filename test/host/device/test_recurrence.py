@@ -200,5 +200,5 @@ def test_bad_h0(device):
 
 
 def test_no_room(device):
-    with pytest.raises(AllocationError, match="y of a session of 3840000 bytes does not fit"):
+    with pytest.raises(AllocationError, match="y of a session of 15360000 bytes does not fit"):
         start(device, case_of(1), store_every=60000)

@@ -8,7 +8,7 @@
 import os
 import subprocess
 
-from cores.ssm.ssm import COUNTER_BITS
+from cores.common.counters import COUNTER_BITS
 
 from tools.firmware import build as firmware_build
 

@@ -79,6 +79,12 @@ static uint32_t ceil_multiple(uint32_t value, uint32_t multiple)
 	return (value + multiple - 1)/multiple*multiple;
 }
 
+/* Bytes of a record of so many elements. */
+static uint64_t record_bytes(uint32_t elements)
+{
+	return ceil_multiple(2*elements, 64);
+}
+
 /* Regions that leave the data region are not named: their job must be refused. */
 static void name_region(enum kind kind, uint64_t first, uint64_t bytes)
 {
@@ -99,11 +105,11 @@ static void name_regions(const struct job *job)
 		&& job->groups <= 0xffff && job->tokens <= 0xffff) {
 		uint64_t P = ceil_multiple(job->headdim, 8), N = ceil_multiple(job->d_state, info.lanes > 8 ? info.lanes : 8);
 
-		name_region(X,         job->x_address,  (uint64_t)job->tokens*job->heads*(16 + 2*P));
-		name_region(BC,        job->bc_address, (uint64_t)job->tokens*job->groups*4*N);
-		name_region(Y,         job->y_address,  (uint64_t)job->tokens*job->heads*2*P);
-		name_region(STATE_IN,  job->state_in,   (uint64_t)job->heads*job->headdim*2*N);
-		name_region(STATE_OUT, job->state_out,  (uint64_t)job->heads*job->headdim*2*N);
+		name_region(X,         job->x_address,  (uint64_t)job->tokens*job->heads*record_bytes(8 + P));
+		name_region(BC,        job->bc_address, (uint64_t)job->tokens*job->groups*record_bytes(2*N));
+		name_region(Y,         job->y_address,  (uint64_t)job->tokens*job->heads*record_bytes(P));
+		name_region(STATE_IN,  job->state_in,   (uint64_t)job->heads*record_bytes(job->headdim*N));
+		name_region(STATE_OUT, job->state_out,  (uint64_t)job->heads*record_bytes(job->headdim*N));
 	} else if (job->opcode == OPCODE_SELFTEST) {
 		for (kind = X; kind < KINDS; kind++)
 			name_region(kind, DATA_BASE + DATA_SIZE - SCRATCH_BYTES, SCRATCH_BYTES);
@@ -137,9 +143,9 @@ static int inside(enum kind kind, uint64_t first, uint64_t bytes)
 	return 0;
 }
 
-static void check_records(enum kind kind, uint32_t address, uint32_t stride, uint32_t from, uint32_t tokens, uint32_t bytes)
+static void check_records(enum kind kind, uint32_t address, uint32_t stride, uint32_t tokens, uint32_t bytes)
 {
-	CHECK(inside(kind, address + (uint64_t)from*stride, (uint64_t)(tokens - 1 - from)*stride + bytes));
+	CHECK(inside(kind, address, (uint64_t)(tokens - 1)*stride + bytes));
 }
 
 static void operation(int in_run);
@@ -151,14 +157,14 @@ static void on_push(const struct fake_tile *tile)
 	uint32_t N      = ceil_multiple(tile->d_state, info.lanes > 8 ? info.lanes : 8);
 
 	CHECK(tokens && from <= tokens && tile->headdim && tile->d_state);
-	check_records(X,  tile->x,  tile->x_stride,  0, tokens, 16 + 2*P);
-	check_records(BC, tile->bc, tile->bc_stride, 0, tokens, 4*N);
+	check_records(X,  tile->x,  tile->x_stride,  tokens, record_bytes(8 + P));
+	check_records(BC, tile->bc, tile->bc_stride, tokens, record_bytes(2*N));
 	if (from < tokens)
-		check_records(Y, tile->y, tile->y_stride, from, tokens, 2*P);
+		check_records(Y, tile->y, tile->y_stride, tokens - from, record_bytes(P));
 	if (!(tile->flags & (JOB_ZERO_STATE | JOB_RESIDENT)))
-		CHECK(inside(STATE_IN, tile->state_in, 2*tile->headdim*N));
+		CHECK(inside(STATE_IN, tile->state_in, record_bytes(tile->headdim*N)));
 	if (!(tile->flags & JOB_NO_STORE))
-		CHECK(inside(STATE_OUT, tile->state_out, 2*tile->headdim*N));
+		CHECK(inside(STATE_OUT, tile->state_out, record_bytes(tile->headdim*N)));
 	operation(1);
 }
 
@@ -171,7 +177,7 @@ static void on_done(const struct fake_tile *tile)
 static void on_checksum(uint32_t address, uint32_t bytes)
 {
 	checksums++;
-	CHECK(bytes && bytes%16 == 0 && address%16 == 0);
+	CHECK(bytes && bytes%64 == 0 && address%64 == 0);
 	CHECK(address >= DATA_BASE && (uint64_t)address + bytes <= (uint64_t)DATA_BASE + DATA_SIZE);
 	operation(1);
 }
@@ -252,9 +258,9 @@ static uint32_t word(void)
 	case 0:
 		return take8();
 	case 1:
-		return edges[kind >> 2 & 7] + 16*((int8_t)take8()/32) + (kind >> 5 == 7);
+		return edges[kind >> 2 & 7] + 64*((int8_t)take8()/32) + (kind >> 5 == 7);
 	case 2:
-		return DATA_BASE + 16*(take8() | (uint32_t)take8() << 8);
+		return DATA_BASE + 64*(take8() | (uint32_t)take8() << 8);
 	default:
 		return take32();
 	}
