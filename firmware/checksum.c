@@ -6,13 +6,8 @@
 
 #include "checksum.h"
 
-#define CONTROL_START 1
-#define CONTROL_RESET 2
-
-#define BEAT_BYTES     16
-#define RESET_TIMEOUT  100000 /* Cycles; what is outstanding at the DRAM takes a thousand at most. */
-#define TIMEOUT_BLOCK  100000 /* Cycles of a block that do not grow with it, rounded up generously. */
-#define TIMEOUT_FACTOR 64     /* The DRAM is shared with host and CPU. */
+#define CONTROL_START FIELD_SET(CHECKSUM_CONTROL_START, 1)
+#define CONTROL_RESET FIELD_SET(CHECKSUM_CONTROL_RESET, 1)
 
 /* Brings the unit back to idle; 0 when it does not get there. */
 static int reset(void)
@@ -21,28 +16,28 @@ static int reset(void)
 
 	checksum_control_write(CONTROL_RESET);
 	while (checksum_status_read() & CHECKSUM_BUSY)
-		if (cycles_now() - start >= RESET_TIMEOUT)
+		if (cycles_now() - start >= TIMEOUT_RESET)
 			return 0;
 	return 1;
 }
 
 uint32_t checksum_run(const struct job *job, uint32_t *detail)
 {
-	volatile uint32_t *table   = dram(job->table);
+	volatile uint32_t *table   = dram(job->checksum.table);
 	uint64_t           start   = cycles_now();
 	uint64_t           timeout = job->timeout;
-	uint32_t           address = job->region;
-	uint32_t           left    = job->region_bytes;
+	uint32_t           address = job->checksum.region;
+	uint32_t           left    = job->checksum.region_bytes;
 	uint32_t           bytes, status;
 
 	if (!timeout)
-		timeout = (uint64_t)checksum_blocks(job)*TIMEOUT_BLOCK + left/BEAT_BYTES*(uint64_t)TIMEOUT_FACTOR;
+		timeout = (uint64_t)checksum_blocks(job)*TIMEOUT_SETUP + left/MIN_BEAT_BYTES*(uint64_t)TIMEOUT_FACTOR_CHECKSUM;
 	if (checksum_status_read() & CHECKSUM_BUSY && !reset()) {
 		*detail = checksum_status_read();
 		return ERROR_TIMEOUT;
 	}
 	for (; left; left -= bytes, address += bytes) {
-		bytes = left < job->block_bytes ? left : job->block_bytes;
+		bytes = left < job->checksum.block_bytes ? left : job->checksum.block_bytes;
 		checksum_address_write(address);
 		checksum_length_write(bytes);
 		checksum_control_write(CONTROL_START);

@@ -11,12 +11,12 @@
 
 #include "platform.h"
 
-#define CHECKSUM_BUSY 1u
+#define CHECKSUM_BUSY FIELD_SET(CHECKSUM_STATUS_BUSY, 1)
 
 /* Blocks of a job's region, of which the last one may be shorter. */
 static inline uint32_t checksum_blocks(const struct job *job)
 {
-	return (job->region_bytes - 1)/job->block_bytes + 1;
+	return (job->checksum.region_bytes - 1)/job->checksum.block_bytes + 1;
 }
 
 /*

@@ -34,9 +34,9 @@ void info_init(void)
 	info.protocol_version = PROTOCOL_VERSION;
 	info.firmware_version = FIRMWARE_VERSION;
 	info.gateware_version = ssm_version_read();
-	info.lanes            = capabilities & 0xff;
-	info.max_headdim      = (capabilities >>  8) & 0x3ff;
-	info.max_d_state      = (capabilities >> 18) & 0x3ff;
+	info.lanes            = FIELD(SSM_CAPABILITIES_LANES, capabilities);
+	info.max_headdim      = FIELD(SSM_CAPABILITIES_MAX_HEADDIM, capabilities);
+	info.max_d_state      = FIELD(SSM_CAPABILITIES_MAX_D_STATE, capabilities);
 	info.max_heads        = SSM_MAX_HEADS;
 	info.max_groups       = SSM_MAX_GROUPS;
 	info.max_tokens       = SSM_MAX_TOKENS;

@@ -11,8 +11,6 @@
 
 #include "platform.h"
 
-#define FIRMWARE_VERSION 0x00000200 /* 0.2.0 */
-
 /* The firmware's own copy, which no host can change. */
 extern struct info info;
 

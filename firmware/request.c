@@ -8,12 +8,10 @@
 #include "info.h"
 #include "request.h"
 
-#define ALIGNMENT 64
-
 #if SSM_RESIDENT_TILES
-#define SSM_FLAGS (JOB_ZERO_STATE | JOB_NO_STORE | JOB_RESIDENT)
+#define FLAGS SSM_FLAGS
 #else
-#define SSM_FLAGS (JOB_ZERO_STATE | JOB_NO_STORE)
+#define FLAGS (SSM_FLAGS & ~JOB_RESIDENT)
 #endif
 
 static int in_range(uint32_t value, uint32_t low, uint32_t high)
@@ -87,42 +85,42 @@ static uint32_t check_regions(struct block *block, uint32_t *detail)
 
 static uint32_t check_block(const struct job *job, struct block *block, uint32_t *detail)
 {
-	*detail = job->heads;
-	if (!in_range(job->heads, 1, SSM_MAX_HEADS))
+	*detail = job->ssm.heads;
+	if (!in_range(job->ssm.heads, 1, SSM_MAX_HEADS))
 		return ERROR_BAD_HEADS;
-	*detail = job->headdim;
-	if (!in_range(job->headdim, 1, info.max_headdim))
+	*detail = job->ssm.headdim;
+	if (!in_range(job->ssm.headdim, 1, info.max_headdim))
 		return ERROR_BAD_HEADDIM;
-	*detail = job->d_state;
-	if (!in_range(job->d_state, 1, info.max_d_state))
+	*detail = job->ssm.d_state;
+	if (!in_range(job->ssm.d_state, 1, info.max_d_state))
 		return ERROR_BAD_D_STATE;
-	*detail = job->groups;
-	if (!in_range(job->groups, 1, SSM_MAX_GROUPS))
+	*detail = job->ssm.groups;
+	if (!in_range(job->ssm.groups, 1, SSM_MAX_GROUPS))
 		return ERROR_BAD_GROUPS;
-	block_init(block, job->heads, job->headdim, job->d_state, job->groups);
+	block_init(block, job->ssm.heads, job->ssm.headdim, job->ssm.d_state, job->ssm.groups);
 	if (block->group_heads*block->groups != block->heads)
 		return ERROR_BAD_GROUPS;
-	*detail = job->tokens;
-	if (!in_range(job->tokens, 1, SSM_MAX_TOKENS))
+	*detail = job->ssm.tokens;
+	if (!in_range(job->ssm.tokens, 1, SSM_MAX_TOKENS))
 		return ERROR_BAD_TOKENS;
-	*detail = job->first_token;
-	if (job->first_token > job->tokens)
+	*detail = job->ssm.first_token;
+	if (job->ssm.first_token > job->ssm.tokens)
 		return ERROR_BAD_FIRST_TOKEN;
-	block->tokens      = job->tokens;
-	block->first_token = job->first_token;
+	block->tokens      = job->ssm.tokens;
+	block->first_token = job->ssm.first_token;
 #if SSM_RESIDENT_TILES
-	*detail = job->tile;
-	if (job->flags & JOB_RESIDENT && (job->tile >= SSM_RESIDENT_TILES || job->heads > SSM_RESIDENT_TILES - job->tile))
+	*detail = job->ssm.tile;
+	if (job->flags & JOB_RESIDENT && (job->ssm.tile >= SSM_RESIDENT_TILES || job->ssm.heads > SSM_RESIDENT_TILES - job->ssm.tile))
 		return ERROR_BAD_TILE;
 #endif
 	block->flags       = job->flags;
-	block->tile        = job->tile;
-	block->seed        = job->seed;
-	block->x           = job->x_address;
-	block->bc          = job->bc_address;
-	block->y           = job->y_address;
-	block->state_in    = job->state_in;
-	block->state_out   = job->state_out;
+	block->tile        = job->ssm.tile;
+	block->seed        = job->ssm.seed;
+	block->x           = job->ssm.x_address;
+	block->bc          = job->ssm.bc_address;
+	block->y           = job->ssm.y_address;
+	block->state_in    = job->ssm.state_in;
+	block->state_out   = job->ssm.state_out;
 	return check_regions(block, detail);
 }
 
@@ -136,11 +134,11 @@ static uint32_t check_checksum(const struct job *job, uint32_t *detail)
 {
 	uint32_t error;
 
-	if ((error = check_size(job->region_bytes, detail)) || (error = check_size(job->block_bytes, detail)))
+	if ((error = check_size(job->checksum.region_bytes, detail)) || (error = check_size(job->checksum.block_bytes, detail)))
 		return error;
-	if ((error = check_inside(job->region, job->region_bytes, DATA_BASE, DATA_SIZE, detail)))
+	if ((error = check_inside(job->checksum.region, job->checksum.region_bytes, DATA_BASE, DATA_SIZE, detail)))
 		return error;
-	return check_inside(job->table, 4ull*checksum_blocks(job), TABLE_BASE, TABLE_SIZE, detail);
+	return check_inside(job->checksum.table, 4ull*checksum_blocks(job), TABLE_BASE, TABLE_SIZE, detail);
 }
 
 uint32_t request_check(const struct job *job, struct block *block, uint32_t *detail)
@@ -154,7 +152,7 @@ uint32_t request_check(const struct job *job, struct block *block, uint32_t *det
 	if (job->opcode > OPCODE_CHECKSUM)
 		return ERROR_BAD_OPCODE;
 	*detail = job->flags;
-	if (job->flags & ~(job->opcode == OPCODE_SSM ? SSM_FLAGS : 0))
+	if (job->flags & ~(job->opcode == OPCODE_SSM ? FLAGS : 0))
 		return ERROR_BAD_FLAGS;
 	if (job->opcode == OPCODE_SSM && (error = check_block(job, block, detail)))
 		return error;

@@ -37,7 +37,8 @@ uint32_t scheduler_begin(struct run *run, const struct block *block, uint32_t ti
 	ssm_bc_step_write(block->bc_bytes);
 	ssm_y_step_write(block->y_bytes);
 	ssm_state_step_write(block->tile_bytes);
-	ssm_tile_heads_write(block->group_heads << 16 | block->heads);
+	ssm_tile_heads_write(FIELD_SET(SSM_TILE_HEADS_GROUP_HEADS, block->group_heads)
+		| FIELD_SET(SSM_TILE_HEADS_HEADS, block->heads));
 	return ERROR_NONE;
 }
 
@@ -54,7 +55,8 @@ int scheduler_post(struct run *run)
 		return 0;
 	if (!ssm_queue_free())
 		return 1;
-	ssm_tile_tokens_write(block->first_token << 16 | block->tokens);
+	ssm_tile_tokens_write(FIELD_SET(SSM_TILE_TOKENS_FIRST_TOKEN, block->first_token)
+		| FIELD_SET(SSM_TILE_TOKENS_TOKENS, block->tokens));
 	ssm_tile_x_write(block->x);
 	ssm_tile_bc_write(block->bc);
 	/* A region that is not used still needs a legal address: x stands in, of larger records. */

@@ -6,7 +6,6 @@
 
 #include "ssm.h"
 
-#define RESET_TIMEOUT 100000 /* Cycles; what is outstanding at the DRAM takes a thousand at most. */
 #define COUNTER_MASK  ((1ULL << SSM_COUNTER_BITS) - 1)
 
 volatile uint32_t ssm_events;
@@ -25,7 +24,7 @@ static void counters_read(struct ssm_counters *counters)
 void COLD ssm_init(void)
 {
 	ssm_reset();
-	ssm_queue_depth = 1 << (ssm_capabilities_read() >> 28);
+	ssm_queue_depth = 1 << FIELD(SSM_CAPABILITIES_QUEUE_DEPTH, ssm_capabilities_read());
 	ssm_ev_enable_write(SSM_EVENT_DONE | SSM_EVENT_ERROR);
 	irq_setmask(1 << SSM_INTERRUPT);
 	irq_setie(1);
@@ -36,10 +35,10 @@ int COLD ssm_reset(void)
 	uint64_t start = cycles_now();
 	int      busy;
 
-	ssm_control_write(1);
+	ssm_control_write(FIELD_SET(SSM_CONTROL_RESET, 1));
 	do {
 		busy = ssm_busy();
-	} while (busy && cycles_now() - start < RESET_TIMEOUT);
+	} while (busy && cycles_now() - start < TIMEOUT_RESET);
 	ssm_ev_pending_write(SSM_EVENT_DONE | SSM_EVENT_ERROR);
 	ssm_events_clear();
 	counters_read(&taken);

@@ -11,15 +11,18 @@
 
 #include "platform.h"
 
-/* Flags written with a descriptor. All but the interrupt are the job's. */
-#define SSM_TILE_ZERO_STATE JOB_ZERO_STATE
-#define SSM_TILE_NO_STORE   JOB_NO_STORE
-#define SSM_TILE_RESIDENT   JOB_RESIDENT
-#define SSM_TILE_INTERRUPT  4u
+/* Written with a descriptor beside the job's flags, which are those of the gateware. */
+#define SSM_TILE_INTERRUPT FIELD_SET(SSM_TILE_PUSH_INTERRUPT, 1)
+
+_Static_assert(JOB_ZERO_STATE == FIELD_SET(SSM_TILE_PUSH_ZERO_STATE, 1), "ZERO_STATE");
+_Static_assert(JOB_NO_STORE   == FIELD_SET(SSM_TILE_PUSH_NO_STORE, 1),   "NO_STORE");
+#if SSM_RESIDENT_TILES
+_Static_assert(JOB_RESIDENT   == FIELD_SET(SSM_TILE_PUSH_RESIDENT, 1),   "RESIDENT");
+#endif
 
 /* Sources of the interrupt. */
-#define SSM_EVENT_DONE  1u
-#define SSM_EVENT_ERROR 2u
+#define SSM_EVENT_DONE  FIELD_SET(SSM_EV_PENDING_DONE, 1)
+#define SSM_EVENT_ERROR FIELD_SET(SSM_EV_PENDING_ERROR, 1)
 
 struct ssm_counters {
 	uint64_t lane_busy;
@@ -40,13 +43,13 @@ static inline void ssm_events_clear(void)
 
 static inline int ssm_busy(void)
 {
-	return ssm_status_read() & 1;
+	return FIELD(SSM_STATUS_BUSY, ssm_status_read());
 }
 
 /* Descriptors the queue has room for. */
 static inline uint32_t ssm_queue_free(void)
 {
-	return (ssm_status_read() >> 8) & 0xff;
+	return FIELD(SSM_STATUS_QUEUE_FREE, ssm_status_read());
 }
 
 /* Seed of the next descriptor; where the core rounds to nearest there is none. */
@@ -63,7 +66,7 @@ static inline void ssm_seed(uint32_t seed)
 static inline uint32_t ssm_place(uint32_t tile)
 {
 #if SSM_RESIDENT_TILES
-	return tile%SSM_RESIDENT_TILES << 8;
+	return FIELD_SET(SSM_TILE_PUSH_TILE, tile%SSM_RESIDENT_TILES);
 #else
 	(void)tile;
 	return 0;

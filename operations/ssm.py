@@ -19,6 +19,12 @@ from operations.config import ALIGNMENT, ELEMENT_BYTES, SSMConfig, ceil_multiple
 ROW_ELEMENTS    = 8 # x and y are padded to a multiple of this many elements.
 SCALAR_ELEMENTS = 8 # In front of x: dt, dA, D and zeros.
 
+CAPABILITIES = { # Of the CSR ssm_capabilities: {name: (lowest bit, bits)}; its queue_depth is a logarithm.
+    "lanes"       : (0,   8),
+    "max_headdim" : (8,  10),
+    "max_d_state" : (18, 10),
+}
+
 # Helpers ------------------------------------------------------------------------------------------
 
 def record_bytes(elements):
@@ -29,6 +35,10 @@ def record_bytes(elements):
 def empty_records(shape, size):
     """Records of `size` bytes, as zeros: float16, the last axis being the elements."""
     return np.zeros((*shape, size//ELEMENT_BYTES), "<f2")
+
+def unpack_capabilities(word):
+    """{name: value} from the CSR ssm_capabilities."""
+    return {name: word >> offset & (1 << size) - 1 for name, (offset, size) in CAPABILITIES.items()}
 
 # Geometry -----------------------------------------------------------------------------------------
 

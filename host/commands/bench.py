@@ -12,10 +12,11 @@ import time
 import numpy as np
 
 from host.connect import open_device
-from host.device.verified import Checksum
+from host.device.jobs import Job
 from host.progress import Progress
 
 from operations.config import ALIGNMENT
+from operations.operations import Opcode
 from operations.protocol import TABLE_OFFSET
 
 from tools.files import save_json
@@ -48,7 +49,8 @@ def bench(args):
             device.read(address, 4)
             trips.append(time.perf_counter() - start)
         region = size//ALIGNMENT*ALIGNMENT
-        cycles = device.run(Checksum(address, region, region, device.ram + TABLE_OFFSET)).cycles
+        cycles = device.run(Job(Opcode.CHECKSUM, region=address, region_bytes=region, block_bytes=region,
+            table=device.ram + TABLE_OFFSET)).cycles
         summary |= {"round_trip_seconds": statistics.median(trips), "dram_read_cycles": cycles,
             "dram_read_share": region/ALIGNMENT/cycles}
     save_json(args.json, summary)

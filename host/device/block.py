@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from host.device.device import Job, version_string
+from host.device.device import version_string
+from host.device.jobs import ssm_job
 from host.errors import DeviceError
 
 from operations.config import ALIGNMENT, check_range
-from operations.protocol import JobFlag, Opcode
 from operations.ssm import Geometry, pack_bc, pack_state, pack_x, unpack_state, unpack_y
 
 # Constants ----------------------------------------------------------------------------------------
@@ -133,28 +133,17 @@ def _jobs(geometry, case, mode, address, seed, store_every):
     for first in range(0, case.tokens, chunk):
         end    = first + chunk
         store  = end == case.tokens or (end - stored >= store_every and not keep)
-        flags  = JobFlag(0)
-        if keep and first > 0:
-            flags |= JobFlag.RESIDENT
-        elif stored == 0 and case.h0 is None:
-            flags |= JobFlag.ZERO_STATE
-        if not store:
-            flags |= JobFlag.NO_STORE
-        yield Job(Opcode.SSM,
-            flags       = flags,
-            heads       = geometry.heads,
-            headdim     = geometry.headdim,
-            d_state     = geometry.d_state,
-            groups      = geometry.groups,
-            tokens      = end - stored,
-            first_token = first - stored,
-            x_address   = address["x"]  + stored*geometry.heads *geometry.x_record_bytes,
-            bc_address  = address["BC"] + stored*geometry.groups*geometry.bc_record_bytes,
-            y_address   = address["y"]  + stored*geometry.heads *geometry.y_record_bytes,
+        yield ssm_job(geometry, end - stored,
+            x           = address["x"]  + stored*geometry.heads *geometry.x_record_bytes,
+            bc          = address["BC"] + stored*geometry.groups*geometry.bc_record_bytes,
+            y           = address["y"]  + stored*geometry.heads *geometry.y_record_bytes,
             state_in    = source,
             state_out   = state,
-            seed        = (seed + stored) % 2**32,
-        )
+            first_token = first - stored,
+            zero_state  = stored == 0 and case.h0 is None,
+            store       = store,
+            resident    = keep and first > 0,
+            seed        = seed + stored)
         if store:
             source = state
         if store or keep:

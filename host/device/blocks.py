@@ -14,12 +14,11 @@ import time
 import numpy as np
 import torch
 
-from host.device.device import Job
+from host.device.jobs import ssm_job
 from host.device.maxima import model_geometry
 
 from model.decoder import CHUNK, layer_seed, round_inputs
 
-from operations.protocol import JobFlag, Opcode
 from operations.ssm import pack_bc, pack_state, pack_x, unpack_state, unpack_y
 
 # Blocks -------------------------------------------------------------------------------------------
@@ -80,20 +79,14 @@ class DeviceBlocks:
         tokens  = len(x)
         records = pack_x(self.geometry, x, dt, dA, D) + pack_bc(self.geometry, B, C)
         self.device.write(self._inputs, records)
-        result = self.device.run(Job(Opcode.SSM,
-            flags      = JobFlag.ZERO_STATE if self._zero[layer] else JobFlag(0),
-            heads      = self.geometry.heads,
-            headdim    = self.geometry.headdim,
-            d_state    = self.geometry.d_state,
-            groups     = self.geometry.groups,
-            tokens     = tokens,
-            x_address  = self._inputs,
-            bc_address = self._inputs + tokens*self._x_bytes,
-            y_address  = self._y,
+        result = self.device.run(ssm_job(self.geometry, tokens,
+            x          = self._inputs,
+            bc         = self._inputs + tokens*self._x_bytes,
+            y          = self._y,
             state_in   = self._states[layer],
             state_out  = self._states[layer],
-            seed       = (layer_seed(self.seed, layer, self.geometry.heads) + token) % 2**32,
-        ))
+            zero_state = self._zero[layer],
+            seed       = layer_seed(self.seed, layer, self.geometry.heads) + token))
         self._zero[layer] = False
         self.cycles += result.cycles
         self.jobs   += 1

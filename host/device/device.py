@@ -16,16 +16,18 @@ import hashlib
 import time
 
 from collections import namedtuple
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
 from host.device import verified
+from host.device.jobs import Job
 from host.errors import AllocationError, DeviceError, DeviceTimeout, VersionMismatch
 
 from operations.config import ALIGNMENT, GATEWARE_VERSION, SSMConfig, ceil_multiple
 from operations.protocol import (FIRMWARE_OFFSET, FIRMWARE_SIZE, INFO_MAGIC, INFO_OFFSET, INFO_WORDS, JOB_BYTES,
-    JOB_REQUEST_WORDS, JOB_WORDS, PROTOCOL_VERSION, RING_ENTRIES, STAMP_OFFSET, Capability, Error, Opcode, Status)
+    JOB_REQUEST_WORDS, JOB_RESULT, PROTOCOL_VERSION, REBOOT, RING_ENTRIES, STAMP_OFFSET, Capability, Error, Opcode, Status)
+from operations.ssm import unpack_capabilities
 
 from tools.errors import UsageError
 
@@ -35,7 +37,6 @@ COUNTERS  = ("cycles", "lane_busy", "wait_state", "wait_input", "wait_output", "
     "write_beats", "port_cycles")
 
 GATEWARE  = (GATEWARE_VERSION >> 16, GATEWARE_VERSION >> 8 & 0xff) # Major and minor version that this host knows.
-REBOOT    = 0xffff_ffff # In mailbox_boot: back to the boot ROM, which clears it.
 PATIENCE  = 10.0 # Seconds the host waits for anything, besides the time the device needs by its own clock, which is
 BOOT_TIME = 1.0  # at most so many seconds from reset to the boot ROM, or from there to a ready firmware.
 
@@ -70,40 +71,7 @@ def version_string(version):
     """ "1.2.3" from 0x00010203."""
     return f"{version >> 16}.{version >> 8 & 0xff}.{version & 0xff}"
 
-# Jobs ---------------------------------------------------------------------------------------------
-
-@dataclass
-class Job:
-    """What a job asks for (see operations.protocol.JOB_WORDS)."""
-    opcode      : int
-    flags       : int = 0
-    timeout     : int = 0
-    heads       : int = 0
-    headdim     : int = 0
-    d_state     : int = 0
-    groups      : int = 0
-    tokens      : int = 0
-    x_address   : int = 0
-    bc_address  : int = 0
-    y_address   : int = 0
-    state_in    : int = 0
-    state_out   : int = 0
-    first_token : int = 0
-    tile        : int = 0
-    seed        : int = 0
-
-    def words(self, sequence):
-        """The request as the firmware reads it."""
-        return np.array([PROTOCOL_VERSION, sequence, *astuple(self)], np.uint32)
-
-    def cycles(self, lanes):
-        """The cycles the firmware gives it, or a generous estimate of those it takes."""
-        if self.timeout:
-            return self.timeout
-        updates = self.tokens*self.heads*self.headdim*self.d_state
-        tiles   = self.heads*self.headdim*self.d_state
-        return 16*updates//lanes + 16*tiles + 20_000*self.heads + 5_000_000*(self.opcode == Opcode.SELFTEST)
-
+# Results ------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class Result:
@@ -267,8 +235,8 @@ class Device:
             raise VersionMismatch(f"The gateware's version must be {GATEWARE[0]}.{GATEWARE[1]}.x, reads "
                 f"{version_string(version)} (0x{version:08x}): {advice}")
         built = self.read_csr("ssm_capabilities")
-        for name, shift, width in (("lanes", 0, 8), ("max_headdim", 8, 10), ("max_d_state", 18, 10)):
-            expected, found = self.csr.constants.get(f"ssm_{name}"), built >> shift & (1 << width) - 1
+        for name, found in unpack_capabilities(built).items():
+            expected = self.csr.constants.get(f"ssm_{name}")
             if expected not in (None, found):
                 raise VersionMismatch(f"The gateware's {name} must be {expected}, as csr.csv has it, is {found}: {advice}")
 
@@ -391,10 +359,10 @@ class Device:
         index = self._collected
         job   = self._jobs[index]
         if timeout is None:
-            timeout = job.cycles(self.info.lanes)/self.info.clock_hz
+            timeout = job.cycles(self.info.config)/self.info.clock_hz
         self._wait_for(f"job {index} (opcode {job.opcode})", lambda: self._is_completed(index), timeout)
-        words = dict(zip(JOB_WORDS[JOB_REQUEST_WORDS:], map(int, self.transport.read_words(
-            self._slot(index) + 4*JOB_REQUEST_WORDS, len(JOB_WORDS) - JOB_REQUEST_WORDS))))
+        words = dict(zip(JOB_RESULT, map(int, self.transport.read_words(self._slot(index) + 4*JOB_REQUEST_WORDS,
+            len(JOB_RESULT)))))
         self._collected = (index + 1) % 2**32
         del self._jobs[index]
         self._results[index] = _result(index, words)

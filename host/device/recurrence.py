@@ -15,10 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from host.device.block import check_store_every
-from host.device.device import Job
+from host.device.jobs import ssm_job
 
 from operations.config import check_range
-from operations.protocol import JobFlag, Opcode
 from operations.ssm import pack_bc, pack_state, pack_x, unpack_state, unpack_y
 
 # Stored State -------------------------------------------------------------------------------------
@@ -126,28 +125,18 @@ class Session:
         """Run so many tokens after the stored state. With `store` what comes out is the next one to run from."""
         base   = self._base
         target = next((state for state in self._states if state is not base), base)
-        flags  = JobFlag(0)
-        if base.zero:
-            flags |= JobFlag.ZERO_STATE
-        if not store:
-            flags |= JobFlag.NO_STORE
-        elif target is not base:
+        if store and target is not base:
             target.valid = False # From now on it is neither the old state nor the new one.
-        result = self.device.run(Job(Opcode.SSM,
-            flags       = flags,
-            heads       = self.geometry.heads,
-            headdim     = self.geometry.headdim,
-            d_state     = self.geometry.d_state,
-            groups      = self.geometry.groups,
-            tokens      = tokens,
-            first_token = first_token,
-            x_address   = base.x_address,
-            bc_address  = base.bc_address,
-            y_address   = self._y,
+        result = self.device.run(ssm_job(self.geometry, tokens,
+            x           = base.x_address,
+            bc          = base.bc_address,
+            y           = self._y,
             state_in    = base.address,
             state_out   = target.address,
-            seed        = (self.seed + base.tokens) % 2**32,
-        ))
+            first_token = first_token,
+            zero_state  = base.zero,
+            store       = store,
+            seed        = self.seed + base.tokens))
         self.cycles = result.cycles
         if store:
             target.tokens = base.tokens + tokens

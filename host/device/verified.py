@@ -17,10 +17,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from host.device.jobs import Job
 from host.errors import IntegrityError, VersionMismatch
 
 from operations.config import ALIGNMENT, ceil_multiple
-from operations.protocol import JOB_REQUEST_WORDS, PROTOCOL_VERSION, TABLE_OFFSET, TABLE_SIZE, Capability, Opcode
+from operations.operations import Opcode
+from operations.protocol import TABLE_OFFSET, TABLE_SIZE, Capability
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -44,28 +46,6 @@ class Transfer:
 
 # Checksums ----------------------------------------------------------------------------------------
 
-@dataclass
-class Checksum:
-    """Job that has the device write the CRC-32 of each block of a region to a table (see operations.protocol.OPERANDS)."""
-    region       : int
-    region_bytes : int
-    block_bytes  : int
-    table        : int
-    timeout      : int = 0
-    opcode       = Opcode.CHECKSUM
-
-    def words(self, sequence):
-        """The request as the firmware reads it."""
-        words = np.zeros(JOB_REQUEST_WORDS, np.uint32)
-        words[:9] = (PROTOCOL_VERSION, sequence, self.opcode, 0, self.timeout, self.region, self.region_bytes,
-            self.block_bytes, self.table)
-        return words
-
-    def cycles(self, lanes):
-        """A generous estimate of the cycles it takes."""
-        return self.timeout or 16*self.region_bytes//ALIGNMENT + 10_000*(self.region_bytes//self.block_bytes + 1)
-
-
 class _Checks:
     """Checksums under way, in order: :meth:`start` some blocks, :meth:`result` of the oldest ones."""
     def __init__(self, device, address, size, block):
@@ -81,8 +61,11 @@ class _Checks:
         """Have the device compute the CRCs of `count` blocks, TABLE_BLOCKS at most."""
         table  = self.device.ram + TABLE_OFFSET + self.started%TABLES*TABLE_SIZE//TABLES
         offset = first*self.block
-        index  = self.device.submit(Checksum(self.address + offset, min(count*self.block, self.size - offset),
-            self.block, table))
+        index  = self.device.submit(Job(Opcode.CHECKSUM,
+            region       = self.address + offset,
+            region_bytes = min(count*self.block, self.size - offset),
+            block_bytes  = self.block,
+            table        = table))
         self.under_way.append((index, first, count, table))
         self.started += 1
 

@@ -25,8 +25,9 @@ from host.device.device import COUNTERS
 from model.bitexact import ssm_block
 
 from operations.config import SSMConfig
-from operations.protocol import (DATA_OFFSET, INFO_MAGIC, INFO_OFFSET, INFO_WORDS, JOB_BYTES, JOB_OPERANDS, JOB_WORDS,
-    PROTOCOL_VERSION, RING_ENTRIES, RING_OFFSET, Capability, Error, JobFlag, Opcode, Status)
+from operations.operations import OPERATIONS, JobFlag, Opcode
+from operations.protocol import (DATA_OFFSET, INFO_MAGIC, INFO_OFFSET, INFO_WORDS, JOB_BYTES, JOB_HEAD, JOB_REQUEST_WORDS,
+    JOB_RESULT, PROTOCOL_VERSION, REBOOT, RING_ENTRIES, RING_OFFSET, Capability, Error, Status)
 from operations.ssm import Geometry, pack_state, pack_y, unpack_state
 
 # Constants ----------------------------------------------------------------------------------------
@@ -40,7 +41,6 @@ SSM_BASE        = CSR_BASE + 0x1800 # ssm_version, then ssm_capabilities.
 IDENTIFIER      = "SoC, with a comma"
 CSRS     = ("boot", "doorbell", "completed")
 CLOCK_HZ = 100_000_000
-REBOOT   = 0xffff_ffff
 IMAGE    = struct.Struct("<4sI") # What the fake boot ROM accepts: magic, protocol version of the firmware.
 
 # Layout -------------------------------------------------------------------------------------------
@@ -211,12 +211,15 @@ class FakeDevice:
 
     def _take(self):
         slot    = RAM_BASE + RING_OFFSET + self.jobs % RING_ENTRIES*JOB_BYTES
-        job     = dict(zip(JOB_WORDS, struct.unpack(f"<{len(JOB_WORDS)}I", self.load(slot, JOB_BYTES))))
-        results = dict.fromkeys(JOB_WORDS[JOB_WORDS.index("result_sequence"):], 0)
+        words   = struct.unpack(f"<{JOB_REQUEST_WORDS}I", self.load(slot, 4*JOB_REQUEST_WORDS))
+        job     = dict(zip(JOB_HEAD, words))
+        if job["opcode"] < len(OPERATIONS):
+            job |= zip((field.name for field in OPERATIONS[job["opcode"]].fields), words[len(JOB_HEAD):])
+        results = dict.fromkeys(JOB_RESULT, 0)
         error, detail = self.fail.get(self.jobs, (Error.NONE, 0))
         if error == Error.NONE and job["version"] != PROTOCOL_VERSION:
             error, detail = Error.BAD_VERSION, job["version"]
-        if error == Error.NONE and job["opcode"] not in (Opcode.NOP, Opcode.SSM, Opcode.SELFTEST, Opcode.CHECKSUM):
+        if error == Error.NONE and job["opcode"] >= len(OPERATIONS):
             error, detail = Error.BAD_OPCODE, job["opcode"]
         if error == Error.NONE and job["opcode"] == Opcode.SSM:
             try:
@@ -225,10 +228,10 @@ class FakeDevice:
                 error = Error.BAD_HEADS
         if error == Error.NONE and job["opcode"] == Opcode.CHECKSUM:
             results |= {"cycles_low": 1000}
-            self._checksum(*(job[word] for word in JOB_WORDS[JOB_OPERANDS:JOB_OPERANDS + 4]))
+            self._checksum(job["region"], job["region_bytes"], job["block_bytes"], job["table"])
         results |= {"result_sequence": job["sequence"], "error": error, "error_detail": detail,
             "status": Status.FAILED if error else Status.DONE}
-        self.store(slot + 4*JOB_WORDS.index("result_sequence"), struct.pack(f"<{len(results)}I", *results.values()))
+        self.store(slot + 4*JOB_REQUEST_WORDS, struct.pack(f"<{len(results)}I", *results.values()))
         self.jobs = (self.jobs + 1) % 2**32
         self.csrs["completed"] = self.jobs
 

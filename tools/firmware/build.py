@@ -10,6 +10,7 @@ import re
 
 from operations import protocol
 from operations.config import FIRMWARE_CONSTANTS, SSMConfig
+from operations.header import c_header
 
 from tools import processes
 from tools.firmware.vectors import vectors_header
@@ -49,7 +50,7 @@ def built_config(build_dir):
 def write_headers(directory, config):
     """Write the generated headers of a firmware for `config`."""
     os.makedirs(directory, exist_ok=True)
-    for name, text in (("protocol.h", protocol.c_header()), ("vectors.h", vectors_header(config))):
+    for name, text in (("protocol.h", c_header()), ("vectors.h", vectors_header(config))):
         with open(os.path.join(directory, name), "w") as file:
             file.write(text)
 

@@ -290,8 +290,18 @@ def test_failing_job(booted):
 
 
 def test_job_the_firmware_refuses(booted):
-    with pytest.raises(DeviceError, match="BAD_OPCODE .*detail 0x4d"):
-        booted.run(Job(77))
+    small = dict(heads=1, headdim=1, d_state=1, groups=1, tokens=1, x_address=0, bc_address=0, y_address=0, state_in=0, state_out=0)
+    with pytest.raises(DeviceError, match="BAD_HEADS"):
+        booted.run(Job(Opcode.SSM, **small | dict(heads=0)))
+
+
+def test_job_the_host_refuses():
+    with pytest.raises(ValueError, match="heads must be 1 to max_heads, is missing."):
+        Job(Opcode.SSM)
+    with pytest.raises(ValueError, match="opcode must be one of 0, 1, 2, 3, is 77."):
+        Job(77)
+    with pytest.raises(ValueError, match="timeout must be an integer from 0 to 4294967295, is -1."):
+        Job(Opcode.NOP, timeout=-1)
 
 
 def test_silent_firmware(connect, firmware):

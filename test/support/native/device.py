@@ -10,8 +10,9 @@ import subprocess
 
 from dataclasses import dataclass
 
-from operations.protocol import (DATA_OFFSET, INFO_OFFSET, INFO_WORDS, JOB_BYTES, JOB_OPERANDS, JOB_WORDS, OPERANDS,
-    PROTOCOL_VERSION, RING_ENTRIES, RING_OFFSET, Opcode)
+from operations.operations import OPERATIONS, Opcode
+from operations.protocol import (DATA_OFFSET, INFO_OFFSET, INFO_WORDS, JOB_BYTES, JOB_HEAD, JOB_OPERANDS, JOB_RESULT,
+    PROTOCOL_VERSION, RING_ENTRIES, RING_OFFSET)
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -115,15 +116,17 @@ class Device:
 
     def post(self, index, **words):
         """Write a job to the ring."""
-        job = dict.fromkeys(JOB_WORDS, 0) | dict(version=PROTOCOL_VERSION, opcode=Opcode.SSM, sequence=index) | words
+        job = dict(version=PROTOCOL_VERSION, opcode=Opcode.SSM, sequence=index) | words
         job["sequence"] %= 2**32
-        names = OPERANDS.get(job["opcode"], ())
-        job  |= {word: job.pop(name) for word, name in zip(JOB_WORDS[JOB_OPERANDS:], names) if name in job}
-        self.write(self.slot(index), struct.pack(f"<{len(JOB_WORDS)}I", *(job[word] for word in JOB_WORDS)))
+        opcode = job["opcode"]
+        fields = OPERATIONS[opcode].fields if opcode < len(OPERATIONS) else ()
+        names  = JOB_HEAD + tuple(field.name for field in fields)
+        unused = JOB_OPERANDS - len(fields) + len(JOB_RESULT)
+        self.write(self.slot(index), struct.pack(f"<{JOB_BYTES//4}I", *(job.get(name, 0) for name in names), *[0]*unused))
 
     def result(self, index):
-        words = struct.unpack(f"<{len(JOB_WORDS)}I", self.read(self.slot(index), JOB_BYTES))
-        return dict(zip(JOB_WORDS, words))
+        words = struct.unpack(f"<{JOB_BYTES//4}I", self.read(self.slot(index), JOB_BYTES))
+        return dict(zip(JOB_RESULT, words[-len(JOB_RESULT):]))
 
     def ring(self, count):
         self.rung = count % 2**32

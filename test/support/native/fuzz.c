@@ -101,22 +101,22 @@ static void name_regions(const struct job *job)
 	uint64_t i, blocks;
 	enum kind kind;
 
-	if (job->opcode == OPCODE_SSM && job->heads <= 0xffff && job->headdim <= 0xffff && job->d_state <= 0xffff
-		&& job->groups <= 0xffff && job->tokens <= 0xffff) {
-		uint64_t P = ceil_multiple(job->headdim, 8), N = ceil_multiple(job->d_state, info.lanes > 8 ? info.lanes : 8);
+	if (job->opcode == OPCODE_SSM && job->ssm.heads <= 0xffff && job->ssm.headdim <= 0xffff && job->ssm.d_state <= 0xffff
+		&& job->ssm.groups <= 0xffff && job->ssm.tokens <= 0xffff) {
+		uint64_t P = ceil_multiple(job->ssm.headdim, 8), N = ceil_multiple(job->ssm.d_state, info.lanes > 8 ? info.lanes : 8);
 
-		name_region(X,         job->x_address,  (uint64_t)job->tokens*job->heads*record_bytes(8 + P));
-		name_region(BC,        job->bc_address, (uint64_t)job->tokens*job->groups*record_bytes(2*N));
-		name_region(Y,         job->y_address,  (uint64_t)job->tokens*job->heads*record_bytes(P));
-		name_region(STATE_IN,  job->state_in,   (uint64_t)job->heads*record_bytes(job->headdim*N));
-		name_region(STATE_OUT, job->state_out,  (uint64_t)job->heads*record_bytes(job->headdim*N));
+		name_region(X,         job->ssm.x_address,  (uint64_t)job->ssm.tokens*job->ssm.heads*record_bytes(8 + P));
+		name_region(BC,        job->ssm.bc_address, (uint64_t)job->ssm.tokens*job->ssm.groups*record_bytes(2*N));
+		name_region(Y,         job->ssm.y_address,  (uint64_t)job->ssm.tokens*job->ssm.heads*record_bytes(P));
+		name_region(STATE_IN,  job->ssm.state_in,   (uint64_t)job->ssm.heads*record_bytes(job->ssm.headdim*N));
+		name_region(STATE_OUT, job->ssm.state_out,  (uint64_t)job->ssm.heads*record_bytes(job->ssm.headdim*N));
 	} else if (job->opcode == OPCODE_SELFTEST) {
 		for (kind = X; kind < KINDS; kind++)
 			name_region(kind, DATA_BASE + DATA_SIZE - SCRATCH_BYTES, SCRATCH_BYTES);
-	} else if (job->opcode == OPCODE_CHECKSUM && job->block_bytes && job->table >= TABLE_BASE) {
-		blocks = ((uint64_t)job->region_bytes + job->block_bytes - 1)/job->block_bytes;
-		for (i = 0; i < blocks && job->table - TABLE_BASE + 4*i < TABLE_SIZE; i++)
-			table_named[(job->table - TABLE_BASE)/4 + i] = 1;
+	} else if (job->opcode == OPCODE_CHECKSUM && job->checksum.block_bytes && job->checksum.table >= TABLE_BASE) {
+		blocks = ((uint64_t)job->checksum.region_bytes + job->checksum.block_bytes - 1)/job->checksum.block_bytes;
+		for (i = 0; i < blocks && job->checksum.table - TABLE_BASE + 4*i < TABLE_SIZE; i++)
+			table_named[(job->checksum.table - TABLE_BASE)/4 + i] = 1;
 	}
 }
 
@@ -228,21 +228,21 @@ static struct job good_job(uint32_t opcode)
 	struct job job = {.version = PROTOCOL_VERSION, .opcode = opcode};
 
 	if (opcode == OPCODE_CHECKSUM) {
-		job.region       = DATA_BASE;
-		job.region_bytes = 640;
-		job.block_bytes  = 64;
-		job.table        = TABLE_BASE;
+		job.checksum.region       = DATA_BASE;
+		job.checksum.region_bytes = 640;
+		job.checksum.block_bytes  = 64;
+		job.checksum.table        = TABLE_BASE;
 	} else if (opcode == OPCODE_SSM) {
-		job.heads      = 2;
-		job.headdim    = 8;
-		job.d_state    = 16;
-		job.groups     = 1;
-		job.tokens     = 3;
-		job.x_address  = DATA_BASE;
-		job.bc_address = DATA_BASE + 0x1000;
-		job.y_address  = DATA_BASE + 0x2000;
-		job.state_in   = DATA_BASE + 0x3000;
-		job.state_out  = DATA_BASE + 0x4000;
+		job.ssm.heads      = 2;
+		job.ssm.headdim    = 8;
+		job.ssm.d_state    = 16;
+		job.ssm.groups     = 1;
+		job.ssm.tokens     = 3;
+		job.ssm.x_address  = DATA_BASE;
+		job.ssm.bc_address = DATA_BASE + 0x1000;
+		job.ssm.y_address  = DATA_BASE + 0x2000;
+		job.ssm.state_in   = DATA_BASE + 0x3000;
+		job.ssm.state_out  = DATA_BASE + 0x4000;
 	}
 	return job;
 }
