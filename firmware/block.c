@@ -5,7 +5,7 @@
  */
 
 #include "block.h"
-#include "info.h"
+#include "ssm.h"
 
 /* The smallest multiple of a power of two that is not below value. */
 static uint32_t ceil_multiple(uint32_t value, uint32_t multiple)
@@ -16,7 +16,7 @@ static uint32_t ceil_multiple(uint32_t value, uint32_t multiple)
 void block_init(struct block *block, uint32_t heads, uint32_t headdim, uint32_t d_state, uint32_t groups)
 {
 	uint32_t headdim_padded = ceil_multiple(headdim, ROW_ELEMENTS);
-	uint32_t d_state_padded = ceil_multiple(d_state, info.lanes > MIN_D_STATE_MULTIPLE ? info.lanes : MIN_D_STATE_MULTIPLE);
+	uint32_t d_state_padded = ceil_multiple(d_state, ssm_built.lanes > MIN_D_STATE_MULTIPLE ? ssm_built.lanes : MIN_D_STATE_MULTIPLE);
 
 	block->heads       = heads;
 	block->headdim     = headdim;
@@ -33,19 +33,19 @@ void block_init(struct block *block, uint32_t heads, uint32_t headdim, uint32_t 
 
 int block_may_follow(const struct block *block, const struct block *before, uint32_t queue_depth)
 {
-	const struct region *y     = &before->y_region;
-	const struct region *state = &before->state_out_region;
+	const struct range *y     = &before->y_range;
+	const struct range *state = &before->state_out_range;
 
 	if (block->heads != before->heads || block->headdim != before->headdim || block->d_state != before->d_state
 		|| block->groups != before->groups)
 		return 0;
-	if (region_overlap(y, &block->x_region) || region_overlap(y, &block->bc_region)
-		|| region_overlap(y, &block->state_in_region) || region_overlap(y, &block->state_out_region))
+	if (range_overlap(y, &block->x_range) || range_overlap(y, &block->bc_range)
+		|| range_overlap(y, &block->state_in_range) || range_overlap(y, &block->state_out_range))
 		return 0;
-	if (region_overlap(state, &block->x_region) || region_overlap(state, &block->bc_region)
-		|| region_overlap(state, &block->y_region))
+	if (range_overlap(state, &block->x_range) || range_overlap(state, &block->bc_range)
+		|| range_overlap(state, &block->y_range))
 		return 0;
-	return !region_overlap(state, &block->state_in_region)
+	return !range_overlap(state, &block->state_in_range)
 		|| (block->state_in == before->state_out && block->heads >= queue_depth);
 }
 

@@ -4,8 +4,8 @@
  * SPDX-License-Identifier: BSD-2-Clause
  */
 
+#include "engine.h"
 #include "info.h"
-#include "ssm.h"
 
 #define INFO_WORDS (sizeof(struct info)/4)
 
@@ -28,29 +28,21 @@ static uint32_t former_boots(void)
 
 void info_init(void)
 {
-	uint32_t capabilities = ssm_capabilities_read();
-
 	info.magic            = INFO_MAGIC;
 	info.protocol_version = PROTOCOL_VERSION;
 	info.firmware_version = FIRMWARE_VERSION;
-	info.gateware_version = ssm_version_read();
-	info.lanes            = FIELD(SSM_CAPABILITIES_LANES, capabilities);
-	info.max_headdim      = FIELD(SSM_CAPABILITIES_MAX_HEADDIM, capabilities);
-	info.max_d_state      = FIELD(SSM_CAPABILITIES_MAX_D_STATE, capabilities);
-	info.max_heads        = SSM_MAX_HEADS;
-	info.max_groups       = SSM_MAX_GROUPS;
-	info.max_tokens       = SSM_MAX_TOKENS;
 	info.clock_hz         = CONFIG_CLOCK_FREQUENCY;
 	info.data_base        = DATA_BASE;
 	info.data_size        = DATA_SIZE;
+	info.data_width       = MEMORY_DATA_WIDTH;
 	info.ring_base        = DRAM_BASE + RING_OFFSET;
 	info.ring_entries     = RING_ENTRIES;
 	info.job_bytes        = JOB_BYTES;
-	info.capabilities     = CAPABILITY_SSM | CAPABILITY_SELFTEST | CAPABILITY_CHECKSUM;
-	if (SSM_STOCHASTIC_ROUNDING)
-		info.capabilities |= CAPABILITY_STOCHASTIC_ROUNDING;
-	info.resident_tiles   = SSM_RESIDENT_TILES;
 	info.boot_count       = former_boots() + 1;
+	info.engine_count     = engines_describe(info.engines);
+#ifdef CSR_SSM_BASE
+	info.gateware_version = ssm_version_read();
+#endif
 }
 
 void info_publish(void)

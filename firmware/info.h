@@ -14,7 +14,7 @@
 /* The firmware's own copy, which no host can change. */
 extern struct info info;
 
-/* Fills `info` from the gateware. */
+/* Fills `info` from the gateware, after engines_init(). */
 void info_init(void);
 
 /* Writes `info` to DRAM: from then on the host may ring. */

@@ -8,9 +8,6 @@
 #include "scheduler.h"
 #include "ssm.h"
 
-/* Looks at the events between two looks at the CSRs: they are in SRAM, so waiting leaves the bus to the others. */
-#define EVENT_POLLS 256
-
 static void start(struct run *run, const struct block *block, uint32_t timeout, uint32_t tiles_done)
 {
 	run->block   = block;
@@ -69,13 +66,6 @@ int scheduler_post(struct run *run)
 	return 0;
 }
 
-void scheduler_wait(void)
-{
-	uint32_t polls;
-
-	for (polls = EVENT_POLLS; polls && !ssm_events; polls--);
-}
-
 uint32_t scheduler_look(const struct run *run, int *completed, uint32_t *detail)
 {
 	int late;
@@ -110,8 +100,8 @@ uint32_t scheduler_run(const struct block *block, uint32_t timeout, uint32_t *de
 		return error;
 	while (!error && !completed) {
 		if (!scheduler_post(&run))
-			scheduler_wait();
-		ssm_events_clear();
+			engine_wait();
+		engine_events_clear();
 		error = scheduler_look(&run, &completed, detail);
 	}
 	*tiles += scheduler_tiles(&run);

@@ -3,13 +3,13 @@
  *
  * SPDX-License-Identifier: BSD-2-Clause
  *
- * Driver of the SSM core: reset, interrupt, queue of tile descriptors, counters.
+ * Driver of the SSM core: reset, interrupt, queue of tile descriptors, counters, as an engine (engine.h).
  */
 
 #ifndef SSM_H
 #define SSM_H
 
-#include "platform.h"
+#include "engine.h"
 
 /* Written with a descriptor beside the job's flags, which are those of the gateware. */
 #define SSM_TILE_INTERRUPT FIELD_SET(SSM_TILE_PUSH_INTERRUPT, 1)
@@ -24,22 +24,11 @@ _Static_assert(JOB_RESIDENT   == FIELD_SET(SSM_TILE_PUSH_RESIDENT, 1),   "RESIDE
 #define SSM_EVENT_DONE  FIELD_SET(SSM_EV_PENDING_DONE, 1)
 #define SSM_EVENT_ERROR FIELD_SET(SSM_EV_PENDING_ERROR, 1)
 
-struct ssm_counters {
-	uint64_t lane_busy;
-	uint64_t read_beats;
-	uint64_t write_beats;
-};
+/* What was built. */
+extern struct engine_ssm ssm_built;
 
 /* Descriptors that can be in flight. */
 extern uint32_t ssm_queue_depth;
-
-/* Events since ssm_events_clear(); set by the interrupt. */
-extern volatile uint32_t ssm_events;
-
-static inline void ssm_events_clear(void)
-{
-	ssm_events = 0;
-}
 
 static inline int ssm_busy(void)
 {
@@ -73,15 +62,10 @@ static inline uint32_t ssm_place(uint32_t tile)
 #endif
 }
 
-/* Resets the core and turns its interrupt on. */
-void ssm_init(void);
-
 /* Brings the core back to idle; 0 when it does not get there. */
 int ssm_reset(void);
 
+/* Its interrupts, to engine_events. */
 void ssm_isr(void);
-
-/* What was counted since the last call, or since the reset. */
-void ssm_counters_take(struct ssm_counters *counters);
 
 #endif

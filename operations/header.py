@@ -14,7 +14,7 @@ import pathlib
 
 from operations import config, protocol, ssm, timeouts
 from operations.operations import OPERATIONS, Engine, JobFlag, Opcode
-from operations.protocol import Capability, Error, Status
+from operations.protocol import Error, Status
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -28,9 +28,9 @@ CONSTANTS = {
     timeouts : ("TIMEOUT_SETUP", "TIMEOUT_RESET", "TIMEOUT_FACTOR_SSM", "TIMEOUT_FACTOR_CHECKSUM", "MIN_BEAT_BYTES",
         "MIN_LANES_BYTES"),
     protocol : ("PROTOCOL_VERSION", "FIRMWARE_OFFSET", "FIRMWARE_SIZE", "INFO_OFFSET", "INFO_MAGIC", "RING_OFFSET", "TABLE_OFFSET",
-        "TABLE_SIZE", "DATA_OFFSET", "RING_ENTRIES", "JOB_BYTES", "REBOOT"),
+        "TABLE_SIZE", "DATA_OFFSET", "RING_ENTRIES", "JOB_BYTES", "REBOOT", "ENGINES_MAX"),
 }
-ENUMS = {"CAPABILITY": Capability, "OPCODE": Opcode, "JOB": JobFlag, "STATUS": Status, "ERROR": Error}
+ENUMS = {"ENGINE": Engine, "OPCODE": Opcode, "JOB": JobFlag, "STATUS": Status, "ERROR": Error}
 
 # C Header -----------------------------------------------------------------------------------------
 
@@ -59,7 +59,13 @@ def c_header() -> str:
         lines += ["", f"/* {operation.name} */", f"#define {operation.name}_FLAGS ({flags})"]
         if operation.fields:
             lines += [f"struct job_{operation.name.lower()} {{", *_members([field.name for field in operation.fields]), "};"]
-    lines += ["", "struct info {", *_members(protocol.INFO_WORDS), "};"]
+    engines = {f"engine_{engine.name.lower()}": words for engine, words in protocol.ENGINE_INFO.items() if words}
+    for name, words in engines.items():
+        lines += ["", f"struct {name} {{", *_members(words), "};"]
+    lines += ["", "struct engine_info {", "\tuint32_t kind;", "\tunion {", f"\t\tuint32_t words[{protocol.ENGINE_WORDS - 1}];"]
+    lines += [f"\t\tstruct {name} {name.removeprefix('engine_')};" for name in engines]
+    lines += ["\t};", "};"]
+    lines += ["", "struct info {", *_members(protocol.INFO_HEAD), "\tstruct engine_info engines[ENGINES_MAX];", "};"]
     lines += ["", "struct job {", *_members(protocol.JOB_HEAD), "\tunion {",
         f"\t\tuint32_t operands[{protocol.JOB_OPERANDS}];"]
     lines += [f"\t\tstruct job_{operation.name.lower()} {operation.name.lower()};" for operation in OPERATIONS if operation.fields]

@@ -11,7 +11,7 @@ operations/header.py writes ``protocol.h`` for the firmware, and the firmware's 
 DRAM, from the start of main RAM::
 
     0x0000_0000  firmware: image, data, stack             FIRMWARE_SIZE
-    0x0010_0000  info block (written by the firmware)     INFO_BYTES
+    0x0010_0000  info block (written by the firmware)     4 x INFO_WORDS
     0x0010_0800  SHA-256 of the firmware's image          (written by the host that loaded it)
     0x0010_1000  job ring   (written by both)             RING_ENTRIES x JOB_BYTES
     0x0010_2000  tables of CRCs (written by the firmware) TABLE_SIZE
@@ -31,10 +31,10 @@ means nothing. All words are 32 bits, little endian; 64-bit values are low word 
 
 from enum import IntEnum, IntFlag
 
-from operations.operations import OPERATIONS
+from operations.operations import OPERATIONS, Engine
 from operations.operations import JobFlag as JobFlag, Opcode as Opcode # What a job asks for, told to who imports this file.
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 
 # DRAM Map (offsets from the start of main RAM) ----------------------------------------------------
 
@@ -53,35 +53,40 @@ DATA_OFFSET     = 0x0020_0000
 
 INFO_MAGIC = 0x324d5353 # "SSM2".
 
-INFO_WORDS = (
+INFO_HEAD = (
     "magic",            # INFO_MAGIC; written last, so a valid magic means a complete block.
     "protocol_version", # PROTOCOL_VERSION.
     "firmware_version", # 0x00MMmmpp: major, minor, patch.
     "gateware_version", # As read from the CSR ssm_version.
-    "lanes",            # L.
-    "max_headdim",
-    "max_d_state",
-    "max_heads",
-    "max_groups",
-    "max_tokens",
     "clock_hz",
     "data_base",        # Bus address of the first byte a job may name.
     "data_size",        # Bytes from there.
+    "data_width",       # Bits of the engines' ports to memory.
     "ring_base",        # Bus address of the ring.
     "ring_entries",
     "job_bytes",
-    "capabilities",     # Capability flags.
-    "resident_tiles",   # Head tiles that can stay on chip; 0: none can.
     "boot_count",       # Counts starts of the firmware since the DRAM was last undefined; for diagnosis.
+    "engine_count",     # Engines that are there, each described by ENGINE_WORDS words behind these ones.
 )
-INFO_BYTES = 4*len(INFO_WORDS)
 
-
-class Capability(IntFlag):
-    SSM      = 1 << 0 # Opcode SSM.
-    SELFTEST = 1 << 1 # Opcode SELFTEST.
-    STOCHASTIC_ROUNDING = 1 << 2 # The state is rounded stochastically, by each job's seed; else to nearest even.
-    CHECKSUM = 1 << 3 # Opcode CHECKSUM.
+ENGINES_MAX  = 4
+ENGINE_WORDS = 16 # Its kind (Engine), then what ENGINE_INFO says; the others are not used.
+ENGINE_INFO  = {
+    Engine.SSM: (
+        "version",             # Of the gateware.
+        "lanes",               # L.
+        "max_headdim",
+        "max_d_state",
+        "max_heads",
+        "max_groups",
+        "max_tokens",
+        "resident_tiles",      # Head tiles that can stay on chip; 0: none can.
+        "stochastic_rounding", # 1: the state is rounded stochastically, by each job's seed; 0: to nearest even.
+    ),
+    Engine.CHECKSUM: (),
+}
+INFO_WORDS = len(INFO_HEAD) + ENGINES_MAX*ENGINE_WORDS
+assert INFO_OFFSET + 4*INFO_WORDS <= STAMP_OFFSET
 
 # Mailbox ------------------------------------------------------------------------------------------
 
@@ -108,13 +113,13 @@ JOB_RESULT = ( # Written by the firmware.
     "error_detail",    # The offending value, or the gateware's error bits.
     "cycles_low",      # Clock cycles from doorbell (or the end of the job before) to completion.
     "cycles_high",
-    "lane_busy_low",   # Cycles in which the lanes took a vector.
-    "lane_busy_high",
-    "read_beats_low",  # Beats read by the accelerator's DMA.
-    "read_beats_high",
-    "write_beats_low", # Likewise written.
-    "write_beats_high",
-    "tiles",           # Head tiles completed.
+    "bytes_read_low",    # From memory by the engine,
+    "bytes_read_high",
+    "bytes_written_low", # and to memory.
+    "bytes_written_high",
+    "busy_cycles_low",   # Cycles in which the engine computed: in which the lanes took a vector.
+    "busy_cycles_high",
+    "units",             # Completed, of what the operation counts: head tiles, blocks.
     "reserved0",
 )
 JOB_REQUEST_WORDS = len(JOB_HEAD) + JOB_OPERANDS # Written by the host.

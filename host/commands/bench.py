@@ -51,8 +51,8 @@ def bench(args):
         region = size//ALIGNMENT*ALIGNMENT
         cycles = device.run(Job(Opcode.CHECKSUM, region=address, region_bytes=region, block_bytes=region,
             table=device.ram + TABLE_OFFSET)).cycles
-        summary |= {"round_trip_seconds": statistics.median(trips), "dram_read_cycles": cycles,
-            "dram_read_share": region/ALIGNMENT/cycles}
+        summary |= {"round_trip_seconds": statistics.median(trips), "dram_read_cycles": cycles, "data_width": device.info.data_width,
+            "dram_read_share": 8*region/device.info.data_width/cycles}
     save_json(args.json, summary)
     print(f"{size} bytes by {summary['transport']}, checked by CRCs that the device computes")
     for what in ("write", "read"):
@@ -61,7 +61,7 @@ def bench(args):
             f"device's cycles, {size/cycles*summary['clock_hz']/1e6:.2f} MB/s at {summary['clock_hz']/1e6:g} MHz")
     print(f"  round trip {1e3*summary['round_trip_seconds']:.2f} ms, median of {ROUND_TRIPS}")
     print(f"  DRAM       {region} bytes read by the device in {summary['dram_read_cycles']} cycles, "
-        f"{summary['dram_read_share']:.0%} of a beat of {ALIGNMENT} bytes a cycle")
+        f"{summary['dram_read_share']:.0%} of a beat of {summary['data_width']//8} bytes a cycle")
 
 
 def add_bench_arguments(parser):

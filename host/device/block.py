@@ -13,7 +13,7 @@ from host.device.device import version_string
 from host.device.jobs import ssm_job
 from host.errors import DeviceError
 
-from operations.config import ALIGNMENT, check_range
+from operations.config import check_range
 from operations.ssm import Geometry, pack_bc, pack_state, pack_x, unpack_state, unpack_y
 
 # Constants ----------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ def run_block(device, case, mode="prefill", progress=None, seed=0, store_every=1
     y = unpack_y(geometry,     device.read(address["y"],     y_bytes,     meter))
     h = unpack_state(geometry, device.read(address["state"], state_bytes, meter))
     cycles = sum(result.cycles for result in results)
-    moved  = sum(result.read_beats + result.write_beats for result in results)
+    read, written = sum(result.bytes_read for result in results), sum(result.bytes_written for result in results)
     busy   = (after["port_cycles"] - before["port_cycles"]) % 2**64
     return BlockResult(y, h, {
         "mode"             : mode,
@@ -94,15 +94,16 @@ def run_block(device, case, mode="prefill", progress=None, seed=0, store_every=1
         "cycles"           : cycles,
         "cycles_per_token" : cycles/case.tokens,
         "per_token_cycles" : [result.cycles for result in results] if mode == "decode" else None,
-        "lane_busy_cycles" : sum(result.lane_busy for result in results),
-        "dma_read_bytes"   : ALIGNMENT*sum(result.read_beats  for result in results),
-        "dma_write_bytes"  : ALIGNMENT*sum(result.write_beats for result in results),
+        "lane_busy_cycles" : sum(result.busy_cycles for result in results),
+        "dma_read_bytes"   : read,
+        "dma_write_bytes"  : written,
         "port_cycles"      : busy,
-        "dram_share"       : moved/busy if busy else 0.0,
+        "dram_share"       : 8*(read + written)/device.info.data_width/busy if busy else 0.0,
         "wait_cycles"      : {name.removeprefix("wait_"): (after[name] - before[name]) % 2**64
             for name in before if name.startswith("wait_")},
         "not_finite"       : {"y": _not_finite(y), "h": _not_finite(h)},
         "clock_hz"         : device.info.clock_hz,
+        "data_width"       : device.info.data_width,
         "lanes"            : device.info.lanes,
         "rounding"         : "stochastic" if geometry.config.stochastic_rounding else "nearest",
         "transport"        : device.transport.name,

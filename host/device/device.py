@@ -25,8 +25,10 @@ from host.device.jobs import Job
 from host.errors import AllocationError, DeviceError, DeviceTimeout, VersionMismatch
 
 from operations.config import ALIGNMENT, GATEWARE_VERSION, SSMConfig, ceil_multiple
-from operations.protocol import (FIRMWARE_OFFSET, FIRMWARE_SIZE, INFO_MAGIC, INFO_OFFSET, INFO_WORDS, JOB_BYTES,
-    JOB_REQUEST_WORDS, JOB_RESULT, PROTOCOL_VERSION, REBOOT, RING_ENTRIES, STAMP_OFFSET, Capability, Error, Opcode, Status)
+from operations.operations import Engine, Opcode
+from operations.protocol import (ENGINE_INFO, ENGINE_WORDS, ENGINES_MAX, FIRMWARE_OFFSET, FIRMWARE_SIZE, INFO_HEAD, INFO_MAGIC,
+    INFO_OFFSET, INFO_WORDS, JOB_BYTES, JOB_REQUEST_WORDS, JOB_RESULT, PROTOCOL_VERSION, REBOOT, RING_ENTRIES, STAMP_OFFSET, Error,
+    Status)
 from operations.ssm import unpack_capabilities
 
 from tools.errors import UsageError
@@ -42,15 +44,46 @@ BOOT_TIME = 1.0  # at most so many seconds from reset to the boot ROM, or from t
 
 # Info ---------------------------------------------------------------------------------------------
 
-class Info(namedtuple("Info", INFO_WORDS)):
-    """The firmware's info block (see operations.protocol.INFO_WORDS)."""
+class Info(namedtuple("Info", (*INFO_HEAD, "engines"))):
+    """The firmware's info block (see operations.protocol.INFO_HEAD); engines: {Engine: {word: value}} (see ENGINE_INFO there)."""
+
+    @classmethod
+    def of(cls, words):
+        """From its INFO_WORDS words. Engines of kinds that this host does not know are left out."""
+        words   = [int(word) for word in words]
+        head    = dict(zip(INFO_HEAD, words))
+        engines = {}
+        for n in range(min(head["engine_count"], ENGINES_MAX)):
+            kind, *values = words[len(INFO_HEAD) + n*ENGINE_WORDS:][:ENGINE_WORDS]
+            if kind in ENGINE_INFO:
+                engines[Engine(kind)] = dict(zip(ENGINE_INFO[Engine(kind)], values))
+        return cls(**head, engines=engines)
 
     @property
     def config(self):
-        """What the gateware can run, as an SSMConfig."""
-        return SSMConfig(lanes=self.lanes, max_headdim=self.max_headdim, max_d_state=self.max_d_state,
-            max_heads=self.max_heads, max_groups=self.max_groups, max_tokens=self.max_tokens,
-            resident_tiles=self.resident_tiles, stochastic_rounding=bool(self.capabilities & Capability.STOCHASTIC_ROUNDING))
+        """What the SSM core can run, as an SSMConfig.
+
+        Raises
+        ------
+        VersionMismatch : there is none.
+        """
+        if Engine.SSM not in self.engines:
+            raise VersionMismatch("The gateware has no SSM core: load one that has.")
+        words = dict(self.engines[Engine.SSM])
+        del words["version"]
+        return SSMConfig(**words | {"stochastic_rounding": bool(words["stochastic_rounding"])})
+
+    @property
+    def lanes(self):
+        return self.config.lanes
+
+    @property
+    def max_tokens(self):
+        return self.config.max_tokens
+
+    @property
+    def resident_tiles(self):
+        return self.config.resident_tiles
 
     def check(self):
         """Raise VersionMismatch unless this host can talk to that firmware."""
@@ -61,7 +94,8 @@ class Info(namedtuple("Info", INFO_WORDS)):
             raise VersionMismatch(f"The firmware has a ring of {self.ring_entries} x {self.job_bytes} bytes, this host "
                 f"one of {RING_ENTRIES} x {JOB_BYTES}: load the firmware that belongs to this host.")
         try:
-            self.config
+            if Engine.SSM in self.engines:
+                self.config
         except ValueError as error:
             raise VersionMismatch(f"The firmware describes gateware this host does not know ({error}): use host, "
                 "firmware and gateware of one version.") from error
@@ -76,12 +110,12 @@ def version_string(version):
 @dataclass(frozen=True)
 class Result:
     """What a completed job reports."""
-    index       : int
-    cycles      : int
-    lane_busy   : int
-    read_beats  : int
-    write_beats : int
-    tiles       : int
+    index         : int
+    cycles        : int
+    bytes_read    : int
+    bytes_written : int
+    busy_cycles   : int
+    units         : int # Head tiles, or blocks.
 
 # Device -------------------------------------------------------------------------------------------
 
@@ -241,13 +275,17 @@ class Device:
                 raise VersionMismatch(f"The gateware's {name} must be {expected}, as csr.csv has it, is {found}: {advice}")
 
     def _read_info(self):
-        return Info(*map(int, self.transport.read_words(self.ram + INFO_OFFSET, len(INFO_WORDS))))
+        return Info.of(self.transport.read_words(self.ram + INFO_OFFSET, INFO_WORDS))
+
+    def _is_ready(self):
+        """Whether there is an info block."""
+        return int(self.transport.read_words(self.ram + INFO_OFFSET, 1)[0]) == INFO_MAGIC
 
     def _adopt(self, image):
         """Use the firmware that runs, if there is one, and if it is `image`."""
-        info = self._read_info()
-        if info.magic != INFO_MAGIC:
+        if not self._is_ready():
             return False
+        info = self._read_info()
         if image is not None and self.read(self.ram + STAMP_OFFSET, len(_stamp(image))) != _stamp(image):
             return False
         info.check()
@@ -280,7 +318,7 @@ class Device:
                 lambda: self.read_csr("mailbox_boot") == 0, BOOT_TIME)
 
     def _load(self, image):
-        if self._read_info().magic == INFO_MAGIC: # Left over from before a reset.
+        if self._is_ready(): # Left over from before a reset.
             self.write(self.ram + INFO_OFFSET, bytes(4))
         self.write(self.ram + STAMP_OFFSET, bytes(len(_stamp(image))))
         self.write(self.ram + FIRMWARE_OFFSET, image)
@@ -288,7 +326,7 @@ class Device:
             self.write_csr("mailbox_boot", self.ram + FIRMWARE_OFFSET)
             try:
                 self._wait_for("the firmware to start; if it never does, it was built for other gateware",
-                    lambda: self._read_info().magic == INFO_MAGIC, BOOT_TIME)
+                    self._is_ready, BOOT_TIME)
                 return
             except DeviceTimeout:
                 if attempt == 2:
@@ -359,13 +397,16 @@ class Device:
         index = self._collected
         job   = self._jobs[index]
         if timeout is None:
-            timeout = job.cycles(self.info.config)/self.info.clock_hz
+            timeout = self._job_cycles(job)/self.info.clock_hz
         self._wait_for(f"job {index} (opcode {job.opcode})", lambda: self._is_completed(index), timeout)
         words = dict(zip(JOB_RESULT, map(int, self.transport.read_words(self._slot(index) + 4*JOB_REQUEST_WORDS,
             len(JOB_RESULT)))))
         self._collected = (index + 1) % 2**32
         del self._jobs[index]
         self._results[index] = _result(index, words)
+
+    def _job_cycles(self, job):
+        return job.cycles(self.info.config if Engine.SSM in self.info.engines else SSMConfig())
 
     def _is_completed(self, index):
         completed = self.read_csr("mailbox_completed")
@@ -417,4 +458,4 @@ def _result(index, words):
         return DeviceError(f"Job {index} failed: {name} (error {int(error)}, detail 0x{words['error_detail']:x}).",
             index, error, words["error_detail"])
     wide = lambda name: words[f"{name}_high"] << 32 | words[f"{name}_low"]
-    return Result(index, wide("cycles"), wide("lane_busy"), wide("read_beats"), wide("write_beats"), words["tiles"])
+    return Result(index, wide("cycles"), wide("bytes_read"), wide("bytes_written"), wide("busy_cycles"), words["units"])

@@ -21,8 +21,8 @@ from host.device.jobs import Job
 from host.errors import IntegrityError, VersionMismatch
 
 from operations.config import ALIGNMENT, ceil_multiple
-from operations.operations import Opcode
-from operations.protocol import TABLE_OFFSET, TABLE_SIZE, Capability
+from operations.operations import Engine, Opcode
+from operations.protocol import TABLE_OFFSET, TABLE_SIZE
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -77,8 +77,8 @@ class _Checks:
 
 
 def _check(device, address, size, block):
-    if not device.info.capabilities & Capability.CHECKSUM:
-        raise VersionMismatch("The firmware computes no checksums: load the one that belongs to this host.")
+    if Engine.CHECKSUM not in device.info.engines:
+        raise VersionMismatch("The device computes no checksums: load gateware and firmware that belong to this host.")
     if block <= 0 or block % ALIGNMENT:
         raise ValueError(f"block must be a multiple of {ALIGNMENT} above 0, is {block}.")
     base, end = device.info.data_base, device.info.data_base + device.info.data_size

@@ -68,6 +68,8 @@ def test_table(device, seed):
     offset = table - TABLE
     assert device.read(TABLE, TABLE_SIZE) == before[:offset] + crcs + before[offset + len(crcs):]
     assert device.read(region, size) == data
+    assert (result["units"], result["bytes_read_low"]) == (blocks, size)
+    assert 0 < result["busy_cycles_low"] < result["cycles_low"]
 
 
 def test_exact_fit(device):

@@ -16,7 +16,7 @@
 #define TIMEOUT_FACTOR_CHECKSUM 0x40u
 #define MIN_BEAT_BYTES 0x10u
 #define MIN_LANES_BYTES 0x8u
-#define PROTOCOL_VERSION 0x3u
+#define PROTOCOL_VERSION 0x4u
 #define FIRMWARE_OFFSET 0x0u
 #define FIRMWARE_SIZE 0x100000u
 #define INFO_OFFSET 0x100000u
@@ -28,12 +28,11 @@
 #define RING_ENTRIES 0x10u
 #define JOB_BYTES 0x80u
 #define REBOOT 0xffffffffu
+#define ENGINES_MAX 0x4u
 #define FIRMWARE_VERSION 0x200u
 
-#define CAPABILITY_SSM 1u
-#define CAPABILITY_SELFTEST 2u
-#define CAPABILITY_STOCHASTIC_ROUNDING 4u
-#define CAPABILITY_CHECKSUM 8u
+#define ENGINE_SSM 1u
+#define ENGINE_CHECKSUM 2u
 
 #define OPCODE_NOP 0u
 #define OPCODE_SSM 1u
@@ -104,26 +103,41 @@ struct job_checksum {
 	uint32_t table;
 };
 
-struct info {
-	uint32_t magic;
-	uint32_t protocol_version;
-	uint32_t firmware_version;
-	uint32_t gateware_version;
+struct engine_ssm {
+	uint32_t version;
 	uint32_t lanes;
 	uint32_t max_headdim;
 	uint32_t max_d_state;
 	uint32_t max_heads;
 	uint32_t max_groups;
 	uint32_t max_tokens;
+	uint32_t resident_tiles;
+	uint32_t stochastic_rounding;
+};
+
+struct engine_info {
+	uint32_t kind;
+	union {
+		uint32_t words[15];
+		struct engine_ssm ssm;
+	};
+};
+
+struct info {
+	uint32_t magic;
+	uint32_t protocol_version;
+	uint32_t firmware_version;
+	uint32_t gateware_version;
 	uint32_t clock_hz;
 	uint32_t data_base;
 	uint32_t data_size;
+	uint32_t data_width;
 	uint32_t ring_base;
 	uint32_t ring_entries;
 	uint32_t job_bytes;
-	uint32_t capabilities;
-	uint32_t resident_tiles;
 	uint32_t boot_count;
+	uint32_t engine_count;
+	struct engine_info engines[ENGINES_MAX];
 };
 
 struct job {
@@ -143,13 +157,13 @@ struct job {
 	uint32_t error_detail;
 	uint32_t cycles_low;
 	uint32_t cycles_high;
-	uint32_t lane_busy_low;
-	uint32_t lane_busy_high;
-	uint32_t read_beats_low;
-	uint32_t read_beats_high;
-	uint32_t write_beats_low;
-	uint32_t write_beats_high;
-	uint32_t tiles;
+	uint32_t bytes_read_low;
+	uint32_t bytes_read_high;
+	uint32_t bytes_written_low;
+	uint32_t bytes_written_high;
+	uint32_t busy_cycles_low;
+	uint32_t busy_cycles_high;
+	uint32_t units;
 	uint32_t reserved0;
 };
 

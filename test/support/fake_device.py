@@ -25,9 +25,10 @@ from host.device.device import COUNTERS
 from model.bitexact import ssm_block
 
 from operations.config import SSMConfig
-from operations.operations import OPERATIONS, JobFlag, Opcode
-from operations.protocol import (DATA_OFFSET, INFO_MAGIC, INFO_OFFSET, INFO_WORDS, JOB_BYTES, JOB_HEAD, JOB_REQUEST_WORDS,
-    JOB_RESULT, PROTOCOL_VERSION, REBOOT, RING_ENTRIES, RING_OFFSET, Capability, Error, Status)
+from operations.operations import OPERATIONS, Engine, JobFlag, Opcode
+from operations.protocol import (DATA_OFFSET, ENGINE_INFO, ENGINE_WORDS, INFO_HEAD, INFO_MAGIC, INFO_OFFSET, JOB_BYTES, JOB_HEAD,
+    JOB_REQUEST_WORDS,
+    JOB_RESULT, PROTOCOL_VERSION, REBOOT, RING_ENTRIES, RING_OFFSET, Error, Status)
 from operations.ssm import Geometry, pack_state, pack_y, unpack_state
 
 # Constants ----------------------------------------------------------------------------------------
@@ -41,6 +42,7 @@ SSM_BASE        = CSR_BASE + 0x1800 # ssm_version, then ssm_capabilities.
 IDENTIFIER      = "SoC, with a comma"
 CSRS     = ("boot", "doorbell", "completed")
 CLOCK_HZ = 100_000_000
+DATA_WIDTH = 128
 IMAGE    = struct.Struct("<4sI") # What the fake boot ROM accepts: magic, protocol version of the firmware.
 
 # Layout -------------------------------------------------------------------------------------------
@@ -175,20 +177,22 @@ class FakeDevice:
         self.boots += 1
         self.jobs   = 0
         self.csrs["doorbell"] = self.csrs["completed"] = 0
-        info = dict.fromkeys(INFO_WORDS, 0) | {
-            "protocol_version" : version,           "firmware_version" : 0x00010203,
-            "gateware_version" : 0x00000100,        "lanes"            : self.config.lanes,
-            "max_headdim" : self.config.max_headdim, "max_d_state" : self.config.max_d_state,
-            "max_heads"   : self.config.max_heads,   "max_groups"  : self.config.max_groups,
-            "max_tokens"  : self.config.max_tokens,  "clock_hz"    : CLOCK_HZ,
-            "data_base"   : RAM_BASE + DATA_OFFSET,  "data_size"   : self.ram.nbytes - DATA_OFFSET,
-            "ring_base"   : RAM_BASE + RING_OFFSET,  "ring_entries": RING_ENTRIES,
-            "job_bytes"   : JOB_BYTES,               "boot_count"  : self.boots,
-            "resident_tiles": self.config.resident_tiles,
-            "capabilities": Capability.SSM | Capability.SELFTEST | Capability.CHECKSUM |
-                (Capability.STOCHASTIC_ROUNDING if self.config.stochastic_rounding else 0),
+        engines = [ # As the firmware lists them.
+            [Engine.SSM, 0x200, *(int(getattr(self.config, word)) for word in ENGINE_INFO[Engine.SSM][1:])],
+            [Engine.CHECKSUM],
+        ]
+        info = dict.fromkeys(INFO_HEAD, 0) | {
+            "protocol_version" : version,               "firmware_version" : 0x00010203,
+            "gateware_version" : 0x00000100,            "clock_hz"         : CLOCK_HZ,
+            "data_base" : RAM_BASE + DATA_OFFSET,       "data_size"    : self.ram.nbytes - DATA_OFFSET,
+            "ring_base" : RAM_BASE + RING_OFFSET,       "ring_entries" : RING_ENTRIES,
+            "job_bytes" : JOB_BYTES,                    "boot_count"   : self.boots,
+            "data_width": DATA_WIDTH,                   "engine_count" : len(engines),
         }
-        self.store(RAM_BASE + INFO_OFFSET, struct.pack(f"<{len(info)}I", *info.values()))
+        words = list(info.values())
+        for engine in engines:
+            words += engine + [0]*(ENGINE_WORDS - len(engine))
+        self.store(RAM_BASE + INFO_OFFSET, struct.pack(f"<{len(words)}I", *words))
         self.store(RAM_BASE + INFO_OFFSET, struct.pack("<I", INFO_MAGIC))
         self.running = True
         while True:
@@ -259,11 +263,11 @@ class FakeDevice:
         if not job["flags"] & JobFlag.NO_STORE:
             self.store(job["state_out"], pack_state(geometry, h))
         return {
-            "cycles_low"      : 1000*tokens,
-            "lane_busy_low"   : tokens*geometry.heads*geometry.tile_words,
-            "read_beats_low"  : 0 if job["flags"] & (JobFlag.ZERO_STATE | JobFlag.RESIDENT) else state//64,
-            "write_beats_low" : 0 if job["flags"] & JobFlag.NO_STORE else state//64,
-            "tiles"           : geometry.heads,
+            "cycles_low"        : 1000*tokens,
+            "busy_cycles_low"   : tokens*geometry.heads*geometry.tile_words,
+            "bytes_read_low"    : 0 if job["flags"] & (JobFlag.ZERO_STATE | JobFlag.RESIDENT) else state,
+            "bytes_written_low" : 0 if job["flags"] & JobFlag.NO_STORE else state,
+            "units"             : geometry.heads,
         }
 
 # Etherbone ----------------------------------------------------------------------------------------

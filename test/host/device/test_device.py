@@ -24,7 +24,8 @@ from host.link.uartbone import UARTBone
 from model.bitexact import ssm_block
 
 from operations.config import GATEWARE_VERSION, SSMConfig
-from operations.protocol import DATA_OFFSET, INFO_OFFSET, RING_ENTRIES, Error, Opcode
+from operations.operations import Engine
+from operations.protocol import ENGINE_INFO, INFO_HEAD, DATA_OFFSET, INFO_OFFSET, RING_ENTRIES, Error, Opcode
 from operations.ssm import Geometry
 
 from tools.errors import UsageError
@@ -189,9 +190,9 @@ def test_running_firmware_of_another_version(connect, firmware, tmp_path):
     old = tmp_path/"old.bin"
     old.write_bytes(fake_firmware(version=7))
     with FakeDevice() as fake, connect(fake) as device:
-        with pytest.raises(VersionMismatch, match="firmware speaks protocol version 7, this host version 3"):
+        with pytest.raises(VersionMismatch, match="firmware speaks protocol version 7, this host version 4"):
             device.boot(str(old))
-        with pytest.raises(VersionMismatch, match="firmware speaks protocol version 7, this host version 3"):
+        with pytest.raises(VersionMismatch, match="firmware speaks protocol version 7, this host version 4"):
             device.boot()
         assert device.boot(firmware) is True # Naming the right one replaces it.
         device.run(Job(Opcode.NOP))
@@ -202,7 +203,8 @@ def test_running_firmware_of_another_version(connect, firmware, tmp_path):
     ("lanes",        5, r"gateware this host does not know \(lanes must be one of 4, 8, 16, 32, 64, is 5"),
 ])
 def test_info_that_does_not_fit(booted, word, value, message):
-    index = booted.info._fields.index(word)
+    words = INFO_HEAD + ("kind", *ENGINE_INFO[Engine.SSM])
+    index = words.index(word)
     booted.fake.ram[INFO_OFFSET//4 + index] = value
     with pytest.raises(VersionMismatch, match=message):
         booted.boot()
@@ -422,7 +424,7 @@ def test_summary(booted):
     assert summary == {
         "mode": "prefill", "store_every": None, "tokens": 4, "cycles": 4000, "cycles_per_token": 1000,
         "per_token_cycles": None,
-        "lane_busy_cycles": 4*4*8*32//16, "dma_read_bytes": state, "dma_write_bytes": state, "clock_hz": 100_000_000,
+        "lane_busy_cycles": 4*4*8*32//16, "dma_read_bytes": state, "dma_write_bytes": state, "clock_hz": 100_000_000, "data_width": 128,
         "lanes": 16, "transport": "etherbone", "firmware": "1.2.3", "gateware": "0.1.0",
         "bytes_streamed": written + 4*4*64 + state, "bytes_verified": written + 72, # 72: the job.
         "rounding": "nearest", "port_cycles": 0, "dram_share": 0.0,

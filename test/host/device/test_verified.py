@@ -59,8 +59,8 @@ def test_bad_regions(booted, address, size, block, message):
 
 
 def test_firmware_without_checksums(booted):
-    booted.info = booted.info._replace(capabilities=1)
-    with pytest.raises(VersionMismatch, match="The firmware computes no checksums"):
+    booted.info = booted.info._replace(engines={})
+    with pytest.raises(VersionMismatch, match="The device computes no checksums"):
         booted.upload(BASE, bytes(64))
 
 # Upload, Download ---------------------------------------------------------------------------------

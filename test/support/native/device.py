@@ -10,8 +10,8 @@ import subprocess
 
 from dataclasses import dataclass
 
-from operations.operations import OPERATIONS, Opcode
-from operations.protocol import (DATA_OFFSET, INFO_OFFSET, INFO_WORDS, JOB_BYTES, JOB_HEAD, JOB_OPERANDS, JOB_RESULT,
+from operations.operations import OPERATIONS, Engine, Opcode
+from operations.protocol import (DATA_OFFSET, ENGINE_INFO, ENGINE_WORDS, INFO_HEAD, INFO_OFFSET, INFO_WORDS, JOB_BYTES, JOB_HEAD, JOB_OPERANDS, JOB_RESULT,
     PROTOCOL_VERSION, RING_ENTRIES, RING_OFFSET)
 
 # Constants ----------------------------------------------------------------------------------------
@@ -106,8 +106,11 @@ class Device:
             self.command(f"write {address} {data.hex()}")
 
     def info(self):
-        words = struct.unpack(f"<{len(INFO_WORDS)}I", self.read(RAM_BASE + INFO_OFFSET, 4*len(INFO_WORDS)))
-        return dict(zip(INFO_WORDS, words))
+        """The words of its head; and {Engine: its words} as "engines"."""
+        words   = struct.unpack(f"<{INFO_WORDS}I", self.read(RAM_BASE + INFO_OFFSET, 4*INFO_WORDS))
+        info    = dict(zip(INFO_HEAD, words))
+        engines = [words[len(INFO_HEAD) + n*ENGINE_WORDS:][:ENGINE_WORDS] for n in range(info["engine_count"])]
+        return info | {"engines": {Engine(kind): dict(zip(ENGINE_INFO[kind], values)) for kind, *values in engines}}
 
     # Jobs -----------------------------------------------------------------------------------------
 

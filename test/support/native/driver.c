@@ -134,8 +134,8 @@ static void commands(void)
 			hook_push = hook_done = 0;
 			printf("ok\n");
 		} else if (!strcmp(line, "start\n")) {
+			engines_init();
 			info_init();
-			ssm_init();
 			ring_init();
 			info_publish();
 			printf("ok\n");

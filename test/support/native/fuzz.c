@@ -82,7 +82,7 @@ static uint32_t ceil_multiple(uint32_t value, uint32_t multiple)
 /* Bytes of a record of so many elements. */
 static uint64_t record_bytes(uint32_t elements)
 {
-	return ceil_multiple(2*elements, 64);
+	return ceil_multiple(2*elements, ALIGNMENT);
 }
 
 /* Regions that leave the data region are not named: their job must be refused. */
@@ -103,7 +103,7 @@ static void name_regions(const struct job *job)
 
 	if (job->opcode == OPCODE_SSM && job->ssm.heads <= 0xffff && job->ssm.headdim <= 0xffff && job->ssm.d_state <= 0xffff
 		&& job->ssm.groups <= 0xffff && job->ssm.tokens <= 0xffff) {
-		uint64_t P = ceil_multiple(job->ssm.headdim, 8), N = ceil_multiple(job->ssm.d_state, info.lanes > 8 ? info.lanes : 8);
+		uint64_t P = ceil_multiple(job->ssm.headdim, 8), N = ceil_multiple(job->ssm.d_state, ssm_built.lanes > 8 ? ssm_built.lanes : 8);
 
 		name_region(X,         job->ssm.x_address,  (uint64_t)job->ssm.tokens*job->ssm.heads*record_bytes(8 + P));
 		name_region(BC,        job->ssm.bc_address, (uint64_t)job->ssm.tokens*job->ssm.groups*record_bytes(2*N));
@@ -154,7 +154,7 @@ static void on_push(const struct fake_tile *tile)
 {
 	uint32_t tokens = tile->tokens & 0xffff, from = tile->tokens >> 16;
 	uint32_t P      = ceil_multiple(tile->headdim, 8);
-	uint32_t N      = ceil_multiple(tile->d_state, info.lanes > 8 ? info.lanes : 8);
+	uint32_t N      = ceil_multiple(tile->d_state, ssm_built.lanes > 8 ? ssm_built.lanes : 8);
 
 	CHECK(tokens && from <= tokens && tile->headdim && tile->d_state);
 	check_records(X,  tile->x,  tile->x_stride,  tokens, record_bytes(8 + P));
@@ -177,7 +177,7 @@ static void on_done(const struct fake_tile *tile)
 static void on_checksum(uint32_t address, uint32_t bytes)
 {
 	checksums++;
-	CHECK(bytes && bytes%64 == 0 && address%64 == 0);
+	CHECK(bytes && bytes%ALIGNMENT == 0 && address%ALIGNMENT == 0);
 	CHECK(address >= DATA_BASE && (uint64_t)address + bytes <= (uint64_t)DATA_BASE + DATA_SIZE);
 	operation(1);
 }
@@ -378,8 +378,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	named_count = 0;
 	checksums   = 0;
 	input_left  = 0;
+	engines_init();
 	info_init();
-	ssm_init();
 	ring_init();
 	info_publish();
 	fake_dram_read(DRAM_BASE + INFO_OFFSET, (uint8_t *)&published, sizeof(published));
