@@ -56,7 +56,7 @@ struct block {
 /* Sets the geometry, from sizes of which none is 0, and the records' bytes. */
 void block_init(struct block *block, uint32_t heads, uint32_t headdim, uint32_t d_state, uint32_t groups);
 
-/* Whether the block touches these regions at all: an address of one it does not touch means nothing. */
+/* Whether the block touches these records at all: an address of one it does not touch means nothing. */
 static inline int block_reads_state(const struct block *block)
 {
 	return !(block->flags & (JOB_ZERO_STATE | JOB_RESIDENT));

@@ -56,7 +56,7 @@ int scheduler_post(struct run *run)
 		| FIELD_SET(SSM_TILE_TOKENS_TOKENS, block->tokens));
 	ssm_tile_x_write(block->x);
 	ssm_tile_bc_write(block->bc);
-	/* A region that is not used still needs a legal address: x stands in, of larger records. */
+	/* What is not used still needs a legal address: x stands in, of larger records. */
 	ssm_tile_y_write(block_writes_y(block) ? block->y + block->first_token*block->heads*block->y_bytes : block->x);
 	ssm_tile_state_in_write(block->state_in);
 	ssm_tile_state_out_write(block->state_out);

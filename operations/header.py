@@ -12,6 +12,8 @@ writes docs/operations.md, and the header that test/operations/test_header.py ex
 
 import pathlib
 
+from collections.abc import Iterable, Sequence
+
 from operations import config, protocol, ssm, timeouts
 from operations.operations import OPERATIONS, Engine, JobFlag, Opcode
 from operations.protocol import Error, Status
@@ -34,7 +36,7 @@ ENUMS = {"ENGINE": Engine, "OPCODE": Opcode, "JOB": JobFlag, "STATUS": Status, "
 
 # C Header -----------------------------------------------------------------------------------------
 
-def _members(words, indent=1):
+def _members(words: Iterable[str], indent: int = 1) -> list[str]:
     return [indent*"\t" + f"uint32_t {word};" for word in words]
 
 
@@ -75,7 +77,7 @@ def c_header() -> str:
 
 # Document -----------------------------------------------------------------------------------------
 
-def _table(heads, rows):
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(heads)} |", f"|{'---|'*len(heads)}", *(f"| {' | '.join(row)} |" for row in rows), ""]
 
 

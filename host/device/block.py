@@ -5,11 +5,13 @@
 
 """Runs a case on the device: packs and streams the inputs, runs the jobs, streams the results back."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from host.device.device import version_string
+from host.device.case import Case
+from host.device.device import Device, version_string
 from host.device.jobs import ssm_job
 from host.errors import DeviceError
 
@@ -25,13 +27,14 @@ MODES = ("prefill", "decode")
 @dataclass(frozen=True)
 class BlockResult:
     """y (T, H, P), h (H, P, N) and a summary ready for JSON."""
-    y       : object
-    h       : object
+    y       : np.ndarray
+    h       : np.ndarray
     summary : dict = field(default_factory=dict)
 
 # Run ----------------------------------------------------------------------------------------------
 
-def run_block(device, case, mode="prefill", progress=None, seed=0, store_every=1):
+def run_block(device: Device, case: Case, mode: str = "prefill", progress: Callable[[str, int, int], None] | None = None,
+              seed: int = 0, store_every: int = 1) -> BlockResult:
     """Run a :class:`~host.device.case.Case` on a booted device.
 
     Parameters
@@ -119,7 +122,7 @@ def _not_finite(array):
     return int(np.count_nonzero(~np.isfinite(array)))
 
 
-def check_store_every(store_every, max_tokens):
+def check_store_every(store_every: int, max_tokens: int) -> None:
     """Raise ValueError unless a job can run again as many tokens."""
     check_range("store_every", store_every, 1, max_tokens)
 

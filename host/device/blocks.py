@@ -14,10 +14,13 @@ import time
 import numpy as np
 import torch
 
+from host.device.device import Device
 from host.device.jobs import ssm_job
 from host.device.maxima import model_geometry
 
 from model.decoder import CHUNK, layer_seed, round_inputs
+from model.network import NetworkConfig
+from model.ssm import BlockInputs
 
 from operations.ssm import pack_bc, pack_state, pack_x, unpack_state, unpack_y
 
@@ -45,7 +48,7 @@ class DeviceBlocks:
     """
     dtype = np.dtype(np.float16)
 
-    def __init__(self, device, config, seed=0):
+    def __init__(self, device: Device, config: NetworkConfig, seed: int = 0):
         layer         = config.layer
         self.device   = device
         self.seed     = seed
@@ -64,7 +67,7 @@ class DeviceBlocks:
         self._states = [device.allocate(self._state_bytes, f"the state of layer {n}") for n in range(config.n_layer)]
         self._zero   = [True]*config.n_layer # The state is zeros; the memory holds something else.
 
-    def run(self, layer, token, inputs):
+    def run(self, layer: int, token: int, inputs: BlockInputs) -> torch.Tensor:
         start = time.monotonic()
         case  = round_inputs(layer, inputs, token)
         y     = []
@@ -92,12 +95,12 @@ class DeviceBlocks:
         self.jobs   += 1
         return unpack_y(self.geometry, self.device.read(self._y, tokens*self._y_bytes))
 
-    def state(self, layer):
+    def state(self, layer: int) -> np.ndarray:
         if self._zero[layer]:
             return np.zeros((self.geometry.heads, self.geometry.headdim, self.geometry.d_state), self.dtype)
         return unpack_state(self.geometry, self.device.read(self._states[layer], self._state_bytes))
 
-    def load(self, layer, h):
+    def load(self, layer: int, h: np.ndarray | None) -> None:
         if h is not None:
             self.device.write(self._states[layer], pack_state(self.geometry, h))
         self._zero[layer] = h is None

@@ -13,16 +13,20 @@
 """
 
 import hashlib
+import os
 import time
 
 from collections import namedtuple
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from host.device import verified
+from host.device.csr import CSRMap
 from host.device.jobs import Job
 from host.errors import AllocationError, DeviceError, DeviceTimeout, VersionMismatch
+from host.link.transport import Transport
 
 from operations.config import ALIGNMENT, GATEWARE_VERSION, SSMConfig, ceil_multiple
 from operations.operations import Engine, Opcode
@@ -42,13 +46,15 @@ GATEWARE  = (GATEWARE_VERSION >> 16, GATEWARE_VERSION >> 8 & 0xff) # Major and m
 PATIENCE  = 10.0 # Seconds the host waits for anything, besides the time the device needs by its own clock, which is
 BOOT_TIME = 1.0  # at most so many seconds from reset to the boot ROM, or from there to a ready firmware.
 
+Progress = Callable[[int], None] # Called with bytes as they are moved.
+
 # Info ---------------------------------------------------------------------------------------------
 
 class Info(namedtuple("Info", (*INFO_HEAD, "engines"))):
     """The firmware's info block (see operations.protocol.INFO_HEAD); engines: {Engine: {word: value}} (see ENGINE_INFO there)."""
 
     @classmethod
-    def of(cls, words):
+    def of(cls, words: Iterable[int]) -> "Info":
         """From its INFO_WORDS words. Engines of kinds that this host does not know are left out."""
         words   = [int(word) for word in words]
         head    = dict(zip(INFO_HEAD, words))
@@ -60,7 +66,7 @@ class Info(namedtuple("Info", (*INFO_HEAD, "engines"))):
         return cls(**head, engines=engines)
 
     @property
-    def config(self):
+    def config(self) -> SSMConfig:
         """What the SSM core can run, as an SSMConfig.
 
         Raises
@@ -74,18 +80,18 @@ class Info(namedtuple("Info", (*INFO_HEAD, "engines"))):
         return SSMConfig(**words | {"stochastic_rounding": bool(words["stochastic_rounding"])})
 
     @property
-    def lanes(self):
+    def lanes(self) -> int:
         return self.config.lanes
 
     @property
-    def max_tokens(self):
+    def max_tokens(self) -> int:
         return self.config.max_tokens
 
     @property
-    def resident_tiles(self):
+    def resident_tiles(self) -> int:
         return self.config.resident_tiles
 
-    def check(self):
+    def check(self) -> None:
         """Raise VersionMismatch unless this host can talk to that firmware."""
         if self.protocol_version != PROTOCOL_VERSION:
             raise VersionMismatch(f"The firmware speaks protocol version {self.protocol_version}, this host version "
@@ -101,7 +107,7 @@ class Info(namedtuple("Info", (*INFO_HEAD, "engines"))):
                 "firmware and gateware of one version.") from error
 
 
-def version_string(version):
+def version_string(version: int) -> str:
     """ "1.2.3" from 0x00010203."""
     return f"{version >> 16}.{version >> 8 & 0xff}.{version & 0xff}"
 
@@ -134,31 +140,31 @@ class Device:
     ----------
     info : :class:`Info` of the running firmware, checked; None before :meth:`boot`.
     """
-    def __init__(self, transport, csr, timeout_scale=1.0, patience=PATIENCE):
+    def __init__(self, transport: Transport, csr: CSRMap, timeout_scale: float = 1.0, patience: float = PATIENCE):
         self.transport     = transport
         self.csr           = csr
         self.timeout_scale = timeout_scale
         self.patience      = patience
         self.ram           = csr.memories["main_ram"][0]
-        self.info          = None
+        self.info: Info    = None
         self._next         = 0  # The next address to allocate,
         self._reserved     = 0  # and the lowest one.
         self._rung         = 0  # Jobs rung for, modulo 2**32 as all job indices.
         self._collected    = 0  # Jobs whose results were read.
-        self._jobs         = {} # Jobs not yet collected, by index.
-        self._results      = {} # Collected, not yet asked for: a Result, or the error to raise.
+        self._jobs: dict[int, Job] = {} # Jobs not yet collected, by index.
+        self._results: dict[int, Result | DeviceError] = {} # Collected, not yet asked for: a Result, or the error to raise.
 
     # Memory ---------------------------------------------------------------------------------------
 
-    def read(self, address, size, progress=None):
+    def read(self, address: int, size: int, progress: Progress | None = None) -> bytes:
         """`size` bytes from bus address `address` on."""
         return self.transport.read_bytes(address, size, progress)
 
-    def write(self, address, data, verify=True, progress=None):
+    def write(self, address: int, data: bytes, verify: bool = True, progress: Progress | None = None) -> None:
         """Write bytes from bus address `address` on, and read them back unless `verify` is False."""
         self.transport.write_bytes(address, data, verify, progress)
 
-    def read_csr(self, name):
+    def read_csr(self, name: str) -> int:
         """The value of a CSR of any width."""
         address, count = self.csr.registers[name]
         value = 0
@@ -166,23 +172,23 @@ class Device:
             value = value << 32 | int(word)
         return value
 
-    def write_csr(self, name, value):
+    def write_csr(self, name: str, value: int) -> None:
         """Write a CSR of 32 bits. It need not read as it was written, so nothing is verified."""
         address, _ = self.csr.registers[name]
         self.transport.write_words(address, [value], readback=False)
 
-    def cycles(self):
+    def cycles(self) -> int:
         """Clock cycles since the device's reset."""
         self.write_csr("mailbox_latch", 1)
         return self.read_csr("mailbox_cycles")
 
-    def counters(self):
+    def counters(self) -> dict[str, int]:
         """The accelerator's counters, of one moment: {name: value}. See cores/ssm/ssm.py for what they count."""
         self.write_csr("ssm_counters_latch", 1)
         return {name: self.read_csr(f"ssm_counters_{name}") for name in COUNTERS}
 
-    def allocate(self, size, what="memory"):
-        """Bus address of `size` bytes of the data region, aligned to a beat. :meth:`free` gives all back.
+    def allocate(self, size: int, what: str = "memory") -> int:
+        """Bus address of `size` bytes of the data region, a multiple of ALIGNMENT. :meth:`free` gives all back.
 
         Raises
         ------
@@ -196,30 +202,30 @@ class Device:
         self._next = address + size
         return address
 
-    def reserve(self, size):
+    def reserve(self, size: int) -> None:
         """Keep the first `size` bytes of the data region, which hold what was loaded; gives back all that was allocated."""
         self._reserved = size
         self.free()
 
-    def free(self):
+    def free(self) -> None:
         """Give back all that was allocated."""
         self._next = ceil_multiple(self.info.data_base + self._reserved, ALIGNMENT)
 
-    def checksums(self, address, size, block=verified.BLOCK_BYTES):
+    def checksums(self, address: int, size: int, block: int = verified.BLOCK_BYTES) -> np.ndarray:
         """CRC-32 of each block of the data region; see :func:`host.device.verified.checksums`."""
         return verified.checksums(self, address, size, block)
 
-    def upload(self, address, data, progress=None, resume=True):
+    def upload(self, address: int, data: bytes, progress: Progress | None = None, resume: bool = True) -> verified.Transfer:
         """Write to the data region, verified by the device's CRCs; see :func:`host.device.verified.upload`."""
         return verified.upload(self, address, data, progress, resume)
 
-    def download(self, address, size, progress=None):
+    def download(self, address: int, size: int, progress: Progress | None = None) -> bytes:
         """Read from the data region, verified likewise; see :func:`host.device.verified.download`."""
         return verified.download(self, address, size, progress)
 
     # Firmware -------------------------------------------------------------------------------------
 
-    def boot(self, firmware=None, reload=False):
+    def boot(self, firmware: str | os.PathLike | None = None, reload: bool = False) -> bool:
         """Have `firmware` running, its info block checked, no job pending.
 
         Parameters
@@ -252,7 +258,7 @@ class Device:
         self.write(self.ram + STAMP_OFFSET, _stamp(image))
         return True
 
-    def check_gateware(self):
+    def check_gateware(self) -> None:
         """Raise VersionMismatch unless the gateware is what csr.csv describes, and of a version that this host knows.
 
         It only reads. By the addresses of another gateware, whatever is written next would go to wrong registers.
@@ -334,11 +340,11 @@ class Device:
 
     # Jobs -----------------------------------------------------------------------------------------
 
-    def submit(self, job):
+    def submit(self, job: Job) -> int:
         """Hand a :class:`Job` to the firmware. Waits only while the ring is full. Returns the job's index."""
         return self.submit_all([job])[0]
 
-    def submit_all(self, jobs):
+    def submit_all(self, jobs: Sequence[Job]) -> list[int]:
         """Hand over several jobs, ringing once for as many as the ring has room for. Returns their indices."""
         indices = []
         while len(indices) < len(jobs):
@@ -355,7 +361,7 @@ class Device:
             self._ring()
         return indices
 
-    def wait(self, index, timeout=None):
+    def wait(self, index: int, timeout: float | None = None) -> Result:
         """The :class:`Result` of a submitted job; it can be asked for once.
 
         Parameters
@@ -376,11 +382,11 @@ class Device:
             raise result
         return result
 
-    def run(self, job, timeout=None):
+    def run(self, job: Job, timeout: float | None = None) -> Result:
         """Submit a job and wait for it."""
         return self.wait(self.submit(job), timeout)
 
-    def drain(self):
+    def drain(self) -> None:
         """Wait for all submitted jobs and forget their results, so that the memory they use is free again."""
         while self._collected != self._rung:
             self._collect()

@@ -13,7 +13,9 @@ The link only has to bring most of the blocks. While a segment is under way, the
 
 import zlib
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +25,9 @@ from host.errors import IntegrityError, VersionMismatch
 from operations.config import ALIGNMENT, ceil_multiple
 from operations.operations import Engine, Opcode
 from operations.protocol import TABLE_OFFSET, TABLE_SIZE
+
+if TYPE_CHECKING: # Which itself imports this file.
+    from host.device.device import Device
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -41,7 +46,7 @@ class Transfer:
     moved : int = 0 # Sent or read the first time; of an upload, what is not here was right on the device before.
     again : int = 0 # Sent or read again.
 
-    def __add__(self, other):
+    def __add__(self, other: "Transfer") -> "Transfer":
         return Transfer(self.size + other.size, self.moved + other.moved, self.again + other.again)
 
 # Checksums ----------------------------------------------------------------------------------------
@@ -87,7 +92,7 @@ def _check(device, address, size, block):
             f"0x{address:x} with {size} bytes.")
 
 
-def checksums(device, address, size, block=BLOCK_BYTES):
+def checksums(device: "Device", address: int, size: int, block: int = BLOCK_BYTES) -> np.ndarray:
     """CRC-32 (zlib's) of each block of a part of the data region, as the device computes it: a numpy.uint32 array.
 
     Parameters
@@ -115,7 +120,7 @@ def _store(result, checks):
     result[first:first + len(crcs)] = crcs
 
 
-def block_checksums(data, block=BLOCK_BYTES):
+def block_checksums(data: bytes, block: int = BLOCK_BYTES) -> np.ndarray:
     """The same of bytes that the host has."""
     return np.array([zlib.crc32(data[n:n + block]) for n in range(0, len(data), block)], np.uint32)
 
@@ -156,7 +161,8 @@ def _troubles(device):
 
 # Upload -------------------------------------------------------------------------------------------
 
-def upload(device, address, data, progress=None, resume=True):
+def upload(device: "Device", address: int, data: bytes, progress: Callable[[int], None] | None = None,
+           resume: bool = True) -> Transfer:
     """Write `data` to the data region, verified by CRCs that the device computes, without reading it back.
 
     Parameters
@@ -211,7 +217,7 @@ def upload(device, address, data, progress=None, resume=True):
 
 # Download -----------------------------------------------------------------------------------------
 
-def download(device, address, size, progress=None):
+def download(device: "Device", address: int, size: int, progress: Callable[[int], None] | None = None) -> bytes:
     """`size` bytes of the data region from `address` on, a multiple of ALIGNMENT, verified by CRCs that the device computes.
 
     Raises

@@ -32,7 +32,7 @@ def _toolchain():
 
 # Boot ROM -----------------------------------------------------------------------------------------
 
-def bootrom_image(mailbox_boot_address, has_dcache=True):
+def bootrom_image(mailbox_boot_address: int, has_dcache: bool = True) -> list[int]:
     """The boot ROM's 32-bit words. It may be placed anywhere.
 
     Parameters
