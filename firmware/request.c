@@ -6,18 +6,6 @@
 
 #include "request.h"
 
-uint32_t request_inside(uint32_t address, uint64_t bytes, uint32_t base, uint32_t size, uint32_t *detail)
-{
-	uint32_t offset = address - base;
-
-	*detail = address;
-	if (address % ALIGNMENT)
-		return ERROR_BAD_ALIGNMENT;
-	if (offset >= size || bytes > size - offset)
-		return ERROR_BAD_ADDRESS;
-	return ERROR_NONE;
-}
-
 uint32_t request_check(struct task *task)
 {
 	const struct job       *job = &task->job;

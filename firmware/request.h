@@ -19,6 +19,16 @@ uint32_t request_check(struct task *task);
  * Whether so many bytes from an aligned address on lie in the region of a base and a size: an ERROR code. bytes is a
  * product of three sizes at most, which at their maxima needs 42 bits.
  */
-uint32_t request_inside(uint32_t address, uint64_t bytes, uint32_t base, uint32_t size, uint32_t *detail);
+static inline uint32_t request_inside(uint32_t address, uint64_t bytes, uint32_t base, uint32_t size, uint32_t *detail)
+{
+	uint32_t offset = address - base;
+
+	*detail = address;
+	if (address % ALIGNMENT)
+		return ERROR_BAD_ALIGNMENT;
+	if (offset >= size || bytes > size - offset)
+		return ERROR_BAD_ADDRESS;
+	return ERROR_NONE;
+}
 
 #endif

@@ -190,7 +190,7 @@ static void __attribute__((noinline)) take(void) /* So that polling saves no reg
 }
 
 /* The slots no longer tell which jobs they hold, so none is run. All are answered: no host waits for ever. */
-static void COLD overrun(void)
+static void COLD __attribute__((noinline)) overrun(void)
 {
 	uint32_t jobs = rung - completed;
 	uint32_t i;

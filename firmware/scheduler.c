@@ -89,7 +89,7 @@ uint32_t scheduler_tiles(const struct run *run)
 	return (int32_t)missing > 0 ? run->block->heads - missing : run->block->heads;
 }
 
-uint32_t scheduler_run(const struct block *block, uint32_t timeout, uint32_t *detail, uint32_t *tiles)
+uint32_t COLD scheduler_run(const struct block *block, uint32_t timeout, uint32_t *detail, uint32_t *tiles)
 {
 	struct run run;
 	uint32_t   error;

@@ -41,7 +41,7 @@ def test_seeded_inputs(tmp_path, name):
 
 
 @pytest.mark.parametrize("file, code, without, message", [
-    ("request.c",   "if (offset >= size || bytes > size - offset)", "if (bytes > size - offset)",
+    ("request.h",   "if (offset >= size || bytes > size - offset)", "if (bytes > size - offset)",
         "not so: |AddressSanitizer"),
     ("checksum.c",  "4ull*checksum_blocks(job)",                "4ull",                      "table_named|AddressSanitizer"),
     ("scheduler.c", "cycles_now() - run->start >= run->timeout", "0",                         "waits without end"),
