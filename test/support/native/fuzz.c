@@ -222,15 +222,15 @@ static void poll(void)
 	}
 }
 
-/* Two heads, three tokens; checksums of ten blocks. */
+/* Two heads, three tokens; checksums of forty blocks. */
 static struct job good_job(uint32_t opcode)
 {
 	struct job job = {.version = PROTOCOL_VERSION, .opcode = opcode};
 
 	if (opcode == OPCODE_CHECKSUM) {
 		job.checksum.region       = DATA_BASE;
-		job.checksum.region_bytes = 640;
-		job.checksum.block_bytes  = 64;
+		job.checksum.region_bytes = 40*ALIGNMENT;
+		job.checksum.block_bytes  = ALIGNMENT;
 		job.checksum.table        = TABLE_BASE;
 	} else if (opcode == OPCODE_SSM) {
 		job.ssm.heads      = 2;
@@ -258,9 +258,9 @@ static uint32_t word(void)
 	case 0:
 		return take8();
 	case 1:
-		return edges[kind >> 2 & 7] + 64*((int8_t)take8()/32) + (kind >> 5 == 7);
+		return edges[kind >> 2 & 7] + ALIGNMENT*((int8_t)take8()/32) + (kind >> 5 == 7);
 	case 2:
-		return DATA_BASE + 64*(take8() | (uint32_t)take8() << 8);
+		return DATA_BASE + ALIGNMENT*(take8() | (uint32_t)take8() << 8);
 	default:
 		return take32();
 	}
