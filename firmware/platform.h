@@ -4,7 +4,7 @@
  * SPDX-License-Identifier: BSD-2-Clause
  *
  * What the firmware needs of the SoC beside its CSRs. A native build replaces the headers included here by its own
- * (see test/native).
+ * (see test/support/native).
  */
 
 #ifndef PLATFORM_H

@@ -16,9 +16,9 @@ import hashlib
 import os
 import time
 
-from collections import namedtuple
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -50,19 +50,33 @@ Progress = Callable[[int], None] # Called with bytes as they are moved.
 
 # Info ---------------------------------------------------------------------------------------------
 
-class Info(namedtuple("Info", (*INFO_HEAD, "engines"))):
-    """The firmware's info block (see operations.protocol.INFO_HEAD); engines: {Engine: {word: value}} (see ENGINE_INFO there)."""
+class Info(NamedTuple):
+    """The firmware's info block: the words of its head (operations.protocol.INFO_HEAD), then what engines there are."""
+    magic            : int
+    protocol_version : int
+    firmware_version : int
+    gateware_version : int
+    clock_hz         : int
+    data_base        : int
+    data_size        : int
+    data_width       : int
+    ring_base        : int
+    ring_entries     : int
+    job_bytes        : int
+    boot_count       : int
+    engine_count     : int
+    engines          : dict[Engine, dict[str, int]] # {word: value} of each, see operations.protocol.ENGINE_INFO.
 
     @classmethod
     def of(cls, words: Iterable[int]) -> "Info":
         """From its INFO_WORDS words. Engines of kinds that this host does not know are left out."""
-        words   = [int(word) for word in words]
-        head    = dict(zip(INFO_HEAD, words))
+        values  = [int(word) for word in words]
+        head    = dict(zip(INFO_HEAD, values))
         engines = {}
         for n in range(min(head["engine_count"], ENGINES_MAX)):
-            kind, *values = words[len(INFO_HEAD) + n*ENGINE_WORDS:][:ENGINE_WORDS]
+            kind, *built = values[len(INFO_HEAD) + n*ENGINE_WORDS:][:ENGINE_WORDS]
             if kind in ENGINE_INFO:
-                engines[Engine(kind)] = dict(zip(ENGINE_INFO[Engine(kind)], values))
+                engines[Engine(kind)] = dict(zip(ENGINE_INFO[Engine(kind)], built))
         return cls(**head, engines=engines)
 
     @property
@@ -75,9 +89,9 @@ class Info(namedtuple("Info", (*INFO_HEAD, "engines"))):
         """
         if Engine.SSM not in self.engines:
             raise VersionMismatch("The gateware has no SSM core: load one that has.")
-        words = dict(self.engines[Engine.SSM])
-        del words["version"]
-        return SSMConfig(**words | {"stochastic_rounding": bool(words["stochastic_rounding"])})
+        words      = {word: value for word, value in self.engines[Engine.SSM].items() if word != "version"}
+        stochastic = bool(words.pop("stochastic_rounding"))
+        return SSMConfig(stochastic_rounding=stochastic, **words) # type: ignore[arg-type] # Numbers, all of them.
 
     @property
     def lanes(self) -> int:
@@ -146,7 +160,7 @@ class Device:
         self.timeout_scale = timeout_scale
         self.patience      = patience
         self.ram           = csr.memories["main_ram"][0]
-        self.info: Info    = None
+        self.info: Info    = None # type: ignore[assignment] # Before boot().
         self._next         = 0  # The next address to allocate,
         self._reserved     = 0  # and the lowest one.
         self._rung         = 0  # Jobs rung for, modulo 2**32 as all job indices.
@@ -275,10 +289,10 @@ class Device:
             raise VersionMismatch(f"The gateware's version must be {GATEWARE[0]}.{GATEWARE[1]}.x, reads "
                 f"{version_string(version)} (0x{version:08x}): {advice}")
         built = self.read_csr("ssm_capabilities")
-        for name, found in unpack_capabilities(built).items():
-            expected = self.csr.constants.get(f"ssm_{name}")
-            if expected not in (None, found):
-                raise VersionMismatch(f"The gateware's {name} must be {expected}, as csr.csv has it, is {found}: {advice}")
+        for name, value in unpack_capabilities(built).items():
+            constant = self.csr.constants.get(f"ssm_{name}")
+            if constant not in (None, value):
+                raise VersionMismatch(f"The gateware's {name} must be {constant}, as csr.csv has it, is {value}: {advice}")
 
     def _read_info(self):
         return Info.of(self.transport.read_words(self.ram + INFO_OFFSET, INFO_WORDS))
@@ -346,7 +360,7 @@ class Device:
 
     def submit_all(self, jobs: Sequence[Job]) -> list[int]:
         """Hand over several jobs, ringing once for as many as the ring has room for. Returns their indices."""
-        indices = []
+        indices: list[int] = []
         while len(indices) < len(jobs):
             while (self._rung - self._collected) % 2**32 >= RING_ENTRIES:
                 self._collect()

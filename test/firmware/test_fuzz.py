@@ -3,7 +3,7 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""The firmware's ring against random hosts and random hardware: test/native/fuzz.c says what must not happen."""
+"""The firmware's ring against random hosts and random hardware: test/support/native/fuzz.c says what must not happen."""
 
 import os
 import shutil

@@ -7,9 +7,11 @@
 
 import pytest
 
+from host.device.device import Info
+
 from operations import header
 from operations.operations import OPERATIONS, JobFlag, Opcode, operand_words
-from operations.protocol import JOB_OPERANDS
+from operations.protocol import INFO_HEAD, JOB_OPERANDS
 
 # Written Files ------------------------------------------------------------------------------------
 
@@ -35,6 +37,10 @@ def test_names():
     for operation in OPERATIONS:
         names = [field.name for field in operation.fields]
         assert len(set(names)) == len(names) <= JOB_OPERANDS
+
+
+def test_info_of_the_host():
+    assert Info._fields == (*INFO_HEAD, "engines")
 
 # Words --------------------------------------------------------------------------------------------
 

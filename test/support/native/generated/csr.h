@@ -3,7 +3,7 @@
  *
  * SPDX-License-Identifier: BSD-2-Clause
  *
- * Stands in for LiteX's generated header: the CSRs the firmware uses, as accesses to test/native/fake.c.
+ * Stands in for LiteX's generated header: the CSRs the firmware uses, as accesses to test/support/native/fake.c.
  */
 
 #ifndef NATIVE_CSR_H
