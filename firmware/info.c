@@ -7,10 +7,6 @@
 #include "engine.h"
 #include "info.h"
 
-#define INFO_WORDS (sizeof(struct info)/4)
-
-struct info info;
-
 static volatile struct info *published(void)
 {
 	return (volatile struct info *)dram(DRAM_BASE + INFO_OFFSET);
@@ -26,9 +22,13 @@ static uint32_t former_boots(void)
 	return former->boot_count;
 }
 
-void info_init(void)
+void COLD info_publish(void)
 {
-	info.magic            = INFO_MAGIC;
+	struct info        info   = {.magic = INFO_MAGIC};
+	volatile uint32_t *words  = dram(DRAM_BASE + INFO_OFFSET);
+	const uint32_t    *source = (const uint32_t *)&info;
+	uint32_t i;
+
 	info.protocol_version = PROTOCOL_VERSION;
 	info.firmware_version = FIRMWARE_VERSION;
 	info.clock_hz         = CONFIG_CLOCK_FREQUENCY;
@@ -43,17 +43,9 @@ void info_init(void)
 #ifdef CSR_SSM_BASE
 	info.gateware_version = ssm_version_read();
 #endif
-}
-
-void info_publish(void)
-{
-	volatile uint32_t *words  = dram(DRAM_BASE + INFO_OFFSET);
-	const uint32_t    *source = (const uint32_t *)&info;
-	uint32_t i;
-
-	for (i = 1; i < INFO_WORDS; i++)
+	for (i = 1; i < sizeof(info)/4; i++)
 		words[i] = source[i];
-	words[0] = INFO_MAGIC; /* Last: a valid magic means a complete block. */
+	words[0] = info.magic; /* Last: a valid magic means a complete block. */
 }
 
 void info_retract(void)

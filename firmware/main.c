@@ -39,7 +39,6 @@ int main(void)
 	irq_setie(0);
 	dram_acquire();
 	engines_init();
-	info_init();
 	ring_init();
 	info_publish();
 	console_print("firmware: ready\n");

@@ -149,11 +149,13 @@ static uint64_t cycles_taken(uint64_t rung_time)
 static void answer(volatile struct job *result, uint64_t rung_time, uint32_t sequence, uint32_t error, uint32_t detail,
 	uint32_t units, const struct engine *engine)
 {
-	struct counters counters = {0, 0, 0};
+	struct counters counters;
 	uint64_t        cycles;
 
 	if (engine)
 		engine->take(&counters);
+	else
+		counters = (struct counters){0, 0, 0};
 	result->result_sequence    = sequence;
 	result->error              = error;
 	result->error_detail       = detail;

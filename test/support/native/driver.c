@@ -135,7 +135,6 @@ static void commands(void)
 			printf("ok\n");
 		} else if (!strcmp(line, "start\n")) {
 			engines_init();
-			info_init();
 			ring_init();
 			info_publish();
 			printf("ok\n");

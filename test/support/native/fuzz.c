@@ -379,7 +379,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	checksums   = 0;
 	input_left  = 0;
 	engines_init();
-	info_init();
 	ring_init();
 	info_publish();
 	fake_dram_read(DRAM_BASE + INFO_OFFSET, (uint8_t *)&published, sizeof(published));
