@@ -3,7 +3,7 @@
  *
  * SPDX-License-Identifier: BSD-2-Clause
  *
- * A run of the SSM block: its geometry, the sizes of its records in DRAM (as operations/config.py has them) and where
+ * A run of the SSM block: its geometry, the sizes of its records in DRAM (as operations/ssm.py has them) and where
  * they lie.
  */
 
@@ -15,7 +15,7 @@
 #include "protocol.h"
 
 /* Bytes from first to before end. Empty (0, 0) when the block does not touch it: then it overlaps nothing. */
-struct region {
+struct range {
 	uint32_t first;
 	uint32_t end;
 };
@@ -46,17 +46,17 @@ struct block {
 	uint32_t state_in;
 	uint32_t state_out;
 	/* All of the records. */
-	struct region x_region;
-	struct region bc_region;
-	struct region y_region;
-	struct region state_in_region;
-	struct region state_out_region;
+	struct range x_range;
+	struct range bc_range;
+	struct range y_range;
+	struct range state_in_range;
+	struct range state_out_range;
 };
 
 /* Sets the geometry, from sizes of which none is 0, and the records' bytes. */
 void block_init(struct block *block, uint32_t heads, uint32_t headdim, uint32_t d_state, uint32_t groups);
 
-/* Whether the block touches these regions at all: an address of one it does not touch means nothing. */
+/* Whether the block touches these records at all: an address of one it does not touch means nothing. */
 static inline int block_reads_state(const struct block *block)
 {
 	return !(block->flags & (JOB_ZERO_STATE | JOB_RESIDENT));
@@ -72,7 +72,7 @@ static inline int block_writes_y(const struct block *block)
 	return block->first_token != block->tokens;
 }
 
-static inline int region_overlap(const struct region *a, const struct region *b)
+static inline int range_overlap(const struct range *a, const struct range *b)
 {
 	return a->first < b->end && b->first < a->end;
 }

@@ -4,14 +4,14 @@
  * SPDX-License-Identifier: BSD-2-Clause
  *
  * Boot ROM: waits until the CSR mailbox_boot holds a firmware's address, clears it, and goes there.
- * MAILBOX_BOOT_ADDRESS comes from the command line. Runs anywhere, without a stack.
+ * MAILBOX_BOOT_ADDRESS and REBOOT come from the command line. Runs anywhere, without a stack.
  */
 
 	.option norvc
 
 	csrci mstatus, 8                # No interrupts: a former firmware's handlers are gone.
 	li    a0, MAILBOX_BOOT_ADDRESS
-	li    a1, -1                    # A reboot request, to a firmware that is already gone.
+	li    a1, REBOOT                # A reboot request, to a firmware that is already gone.
 wait:
 	lw    a2, 0(a0)
 	beqz  a2, wait

@@ -9,20 +9,13 @@
 #ifndef CHECKSUM_H
 #define CHECKSUM_H
 
-#include "platform.h"
+#include "operations.h"
 
-#define CHECKSUM_BUSY 1u
+#define CHECKSUM_BUSY FIELD_SET(CHECKSUM_STATUS_BUSY, 1)
 
-/* Blocks of a job's region, of which the last one may be shorter. */
-static inline uint32_t checksum_blocks(const struct job *job)
-{
-	return (job->region_bytes - 1)/job->block_bytes + 1;
-}
-
-/*
- * Writes the CRC of each block to the table of a job that request_check() has passed. Returns an ERROR code and its
- * detail, which is the unit's status; the table is then incomplete.
- */
-uint32_t checksum_run(const struct job *job, uint32_t *detail);
+/* The operation CHECKSUM, see operations.h. begin() writes the CRC of each block to the table; with an error, whose detail is
+ * the unit's status, the table is incomplete. */
+uint32_t checksum_check(struct task *task);
+uint32_t checksum_begin(struct task *task);
 
 #endif

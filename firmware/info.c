@@ -4,12 +4,8 @@
  * SPDX-License-Identifier: BSD-2-Clause
  */
 
+#include "engine.h"
 #include "info.h"
-#include "ssm.h"
-
-#define INFO_WORDS (sizeof(struct info)/4)
-
-struct info info;
 
 static volatile struct info *published(void)
 {
@@ -26,42 +22,30 @@ static uint32_t former_boots(void)
 	return former->boot_count;
 }
 
-void info_init(void)
+void COLD info_publish(void)
 {
-	uint32_t capabilities = ssm_capabilities_read();
-
-	info.magic            = INFO_MAGIC;
-	info.protocol_version = PROTOCOL_VERSION;
-	info.firmware_version = FIRMWARE_VERSION;
-	info.gateware_version = ssm_version_read();
-	info.lanes            = capabilities & 0xff;
-	info.max_headdim      = (capabilities >>  8) & 0x3ff;
-	info.max_d_state      = (capabilities >> 18) & 0x3ff;
-	info.max_heads        = SSM_MAX_HEADS;
-	info.max_groups       = SSM_MAX_GROUPS;
-	info.max_tokens       = SSM_MAX_TOKENS;
-	info.clock_hz         = CONFIG_CLOCK_FREQUENCY;
-	info.data_base        = DATA_BASE;
-	info.data_size        = DATA_SIZE;
-	info.ring_base        = DRAM_BASE + RING_OFFSET;
-	info.ring_entries     = RING_ENTRIES;
-	info.job_bytes        = JOB_BYTES;
-	info.capabilities     = CAPABILITY_SSM | CAPABILITY_SELFTEST | CAPABILITY_CHECKSUM;
-	if (SSM_STOCHASTIC_ROUNDING)
-		info.capabilities |= CAPABILITY_STOCHASTIC_ROUNDING;
-	info.resident_tiles   = SSM_RESIDENT_TILES;
-	info.boot_count       = former_boots() + 1;
-}
-
-void info_publish(void)
-{
+	struct info        info   = {.magic = INFO_MAGIC};
 	volatile uint32_t *words  = dram(DRAM_BASE + INFO_OFFSET);
 	const uint32_t    *source = (const uint32_t *)&info;
 	uint32_t i;
 
-	for (i = 1; i < INFO_WORDS; i++)
+	info.protocol_version = PROTOCOL_VERSION;
+	info.firmware_version = FIRMWARE_VERSION;
+	info.clock_hz         = CONFIG_CLOCK_FREQUENCY;
+	info.data_base        = DATA_BASE;
+	info.data_size        = DATA_SIZE;
+	info.data_width       = MEMORY_DATA_WIDTH;
+	info.ring_base        = DRAM_BASE + RING_OFFSET;
+	info.ring_entries     = RING_ENTRIES;
+	info.job_bytes        = JOB_BYTES;
+	info.boot_count       = former_boots() + 1;
+	info.engine_count     = engines_describe(info.engines);
+#ifdef CSR_SSM_BASE
+	info.gateware_version = ssm_version_read();
+#endif
+	for (i = 1; i < sizeof(info)/4; i++)
 		words[i] = source[i];
-	words[0] = INFO_MAGIC; /* Last: a valid magic means a complete block. */
+	words[0] = info.magic; /* Last: a valid magic means a complete block. */
 }
 
 void info_retract(void)

@@ -11,15 +11,7 @@
 
 #include "platform.h"
 
-#define FIRMWARE_VERSION 0x00000200 /* 0.2.0 */
-
-/* The firmware's own copy, which no host can change. */
-extern struct info info;
-
-/* Fills `info` from the gateware. */
-void info_init(void);
-
-/* Writes `info` to DRAM: from then on the host may ring. */
+/* Writes it to DRAM, after engines_init(): from then on the host may ring. */
 void info_publish(void);
 
 /* Withdraws it. */

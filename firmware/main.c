@@ -5,9 +5,9 @@
  */
 
 #include "console.h"
+#include "engine.h"
 #include "info.h"
 #include "ring.h"
-#include "ssm.h"
 
 #define MCAUSE_INTERRUPT 0x80000000
 
@@ -19,7 +19,7 @@ static void COLD __attribute__((noreturn)) reboot(void)
 	irq_setie(0);
 	irq_setmask(0);
 	info_retract();
-	ssm_reset();
+	engines_reset();
 	((void (*)(void))ROM_BOOT_ADDRESS)();
 	for (;;);
 }
@@ -31,15 +31,14 @@ void isr(void)
 		console_print("firmware: exception, back to the boot ROM\n");
 		reboot(); /* The host sees the info block gone, and can load a firmware again. */
 	}
-	ssm_isr();
+	engines_isr();
 }
 
 int main(void)
 {
 	irq_setie(0);
 	dram_acquire();
-	info_init();
-	ssm_init();
+	engines_init();
 	ring_init();
 	info_publish();
 	console_print("firmware: ready\n");

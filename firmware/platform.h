@@ -4,7 +4,7 @@
  * SPDX-License-Identifier: BSD-2-Clause
  *
  * What the firmware needs of the SoC beside its CSRs. A native build replaces the headers included here by its own
- * (see test/native).
+ * (see test/support/native).
  */
 
 #ifndef PLATFORM_H
@@ -19,6 +19,10 @@
 #include <system.h>
 
 #include "protocol.h"
+
+/* A field of a CSR, by the name that csr.h has for it: taken from the CSR's value, and in its place in a value. */
+#define FIELD(name, value)     ((uint32_t)(value) >> CSR_##name##_OFFSET & ((1u << CSR_##name##_SIZE) - 1))
+#define FIELD_SET(name, value) ((uint32_t)(value) << CSR_##name##_OFFSET)
 
 #define DRAM_BASE ((uint32_t)MAIN_RAM_BASE)
 #define DRAM_SIZE ((uint32_t)MAIN_RAM_SIZE)
@@ -62,7 +66,7 @@ static inline uint64_t cycles_now(void)
 /* The host asks for the boot ROM, to load another firmware. */
 static inline int reboot_requested(void)
 {
-	return mailbox_boot_read() == 0xffffffff;
+	return mailbox_boot_read() == REBOOT;
 }
 
 #endif

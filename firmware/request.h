@@ -4,19 +4,31 @@
  * SPDX-License-Identifier: BSD-2-Clause
  *
  * Check of what a host asks for. Nothing of a request is used before it passed; afterwards every address that its
- * block leads to lies in a region the request names, inside the data region or, of a table of CRCs, the tables.
+ * operation makes of it lies in a range the request names, inside the data region or, of a table of CRCs, the tables.
  */
 
 #ifndef REQUEST_H
 #define REQUEST_H
 
-#include "block.h"
-#include "platform.h"
+#include "operations.h"
+
+/* Returns an ERROR code, with the offending value in the task's detail. The task holds the job; its operation is set. */
+uint32_t request_check(struct task *task);
 
 /*
- * Returns an ERROR code and, in detail, the offending value. With OPCODE_SSM the block is filled in. The job must be a
- * copy that the host can't change any more.
+ * Whether so many bytes from an aligned address on lie in the region of a base and a size: an ERROR code. bytes is a
+ * product of three sizes at most, which at their maxima needs 42 bits.
  */
-uint32_t request_check(const struct job *job, struct block *block, uint32_t *detail);
+static inline uint32_t request_inside(uint32_t address, uint64_t bytes, uint32_t base, uint32_t size, uint32_t *detail)
+{
+	uint32_t offset = address - base;
+
+	*detail = address;
+	if (address % ALIGNMENT)
+		return ERROR_BAD_ALIGNMENT;
+	if (offset >= size || bytes > size - offset)
+		return ERROR_BAD_ADDRESS;
+	return ERROR_NONE;
+}
 
 #endif

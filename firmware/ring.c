@@ -6,32 +6,23 @@
 
 #include <stddef.h>
 
-#include "checksum.h"
-#include "platform.h"
 #include "request.h"
 #include "ring.h"
-#include "scheduler.h"
-#include "selftest.h"
-#include "ssm.h"
 
 #define REQUEST_WORDS (offsetof(struct job, result_sequence)/4)
 
-/* Times the queue is looked at for room, between two looks at how the job fares. An event calls for one at once. */
+/* Times an engine is looked at for room, between two looks at how the job fares. An event calls for one at once. */
 #define POSTS 64
 
 /*
- * A job under way: while one runs, the next one is fetched and checked, and where block_may_follow() allows it, its tiles
- * are posted behind the other's, so that the core goes on without a break.
+ * A job under way: while one runs, the next one is fetched and checked, and where its operation allows it, it is posted behind
+ * the other one, so that the engine goes on without a break.
  */
 struct entry {
 	enum {EMPTY, FETCHED, RUNNING, ENDED} state;
-	struct job   job;
-	struct block block;
-	struct run   run;
-	uint64_t     rung_time; /* 0: while another job ran. */
-	uint32_t     error;
-	uint32_t     detail;
-	uint32_t     tiles;
+	struct task task;
+	uint64_t    rung_time; /* 0: while another job ran. */
+	uint32_t    error;
 };
 
 static struct entry entries[2];
@@ -70,34 +61,24 @@ static void fetch(struct entry *entry, uint32_t index, uint64_t rung_time)
 {
 	volatile struct job *result = slot(index);
 	volatile uint32_t   *source = (volatile uint32_t *)result;
-	uint32_t            *words  = (uint32_t *)&entry->job;
+	uint32_t            *words  = (uint32_t *)&entry->task.job;
 	uint32_t i;
 
 #pragma GCC unroll 17
 	for (i = 0; i < REQUEST_WORDS; i++)
 		words[i] = source[i];
 	dram_acquire();
-	result->status   = STATUS_RUNNING;
-	entry->rung_time = rung_time;
-	entry->tiles     = 0;
-	entry->error     = request_check(&entry->job, &entry->block, &entry->detail);
-	entry->state     = entry->error ? ENDED : FETCHED;
+	result->status    = STATUS_RUNNING;
+	entry->rung_time  = rung_time;
+	entry->task.units = 0;
+	entry->error      = request_check(&entry->task);
+	entry->state      = entry->error ? ENDED : FETCHED;
 }
 
 static void begin(struct entry *entry)
 {
-	const struct job *job = &entry->job;
-
-	entry->state = ENDED;
-	if (job->opcode == OPCODE_SSM) {
-		entry->error = scheduler_begin(&entry->run, &entry->block, job->timeout, &entry->detail);
-		if (!entry->error)
-			entry->state = RUNNING;
-	} else if (job->opcode == OPCODE_SELFTEST) {
-		entry->error = selftest_run(job->timeout, &entry->detail, &entry->tiles);
-	} else if (job->opcode == OPCODE_CHECKSUM) {
-		entry->error = checksum_run(job, &entry->detail);
-	}
+	entry->error = entry->task.operation->begin(&entry->task);
+	entry->state = entry->error || !entry->task.operation->post ? ENDED : RUNNING;
 }
 
 /* Takes the next job, if there is one, while the core has enough to do. */
@@ -112,41 +93,41 @@ static void look_ahead(struct entry *next)
 	}
 }
 
-/* Keeps the next job's tiles coming. Returns whether there are more that the queue had no room for. */
+/* Keeps the next job's posts coming. Returns whether there are more that the engine had no room for. */
 static int run_ahead(const struct entry *entry, struct entry *next)
 {
-	if (next->state == FETCHED && next->job.opcode == OPCODE_SSM
-		&& block_may_follow(&next->block, &entry->block, ssm_queue_depth)) {
-		scheduler_follow(&next->run, &next->block, next->job.timeout, &entry->run);
+	const struct operation *operation = entry->task.operation;
+
+	if (next->state == FETCHED && next->task.operation == operation && operation->follow(&next->task, &entry->task))
 		next->state = RUNNING;
-	}
-	return next->state == RUNNING && scheduler_post(&next->run);
+	return next->state == RUNNING && operation->post(&next->task);
 }
 
 static void run(struct entry *entry, struct entry *next)
 {
+	const struct operation *operation = entry->task.operation;
 	uint32_t posts = 0;
 	int      done  = 0;
 	int      more;
 
 	while (!done && !entry->error) {
-		more = scheduler_post(&entry->run);
+		more = operation->post(&entry->task);
 		look_ahead(next);
 		if (!more && !run_ahead(entry, next))
-			scheduler_wait();
-		else if (++posts % POSTS && !ssm_events)
+			engine_wait();
+		else if (++posts % POSTS && !engine_events)
 			continue;
-		ssm_events_clear();
-		entry->error = scheduler_look(&entry->run, &done, &entry->detail);
+		engine_events_clear();
+		entry->error = operation->look(&entry->task, &done);
 	}
-	entry->tiles = scheduler_tiles(&entry->run);
+	operation->end(&entry->task);
 	entry->state = ENDED;
 	if (entry->error) {
-		ssm_reset();
+		operation->engine->reset();
 		if (next->state == RUNNING) { /* Some of it may have been stored: to run it again would be wrong. */
-			next->error  = ERROR_ABORTED;
-			next->detail = entry->job.sequence;
-			next->state  = ENDED;
+			next->error       = ERROR_ABORTED;
+			next->task.detail = entry->task.job.sequence;
+			next->state       = ENDED;
 		}
 	}
 }
@@ -164,27 +145,31 @@ static uint64_t cycles_taken(uint64_t rung_time)
 	return finished_time - start;
 }
 
+/* The results of a job; of one that was not begun, without an engine. */
 static void answer(volatile struct job *result, uint64_t rung_time, uint32_t sequence, uint32_t error, uint32_t detail,
-	uint32_t tiles)
+	uint32_t units, const struct engine *engine)
 {
-	struct ssm_counters counters;
-	uint64_t            cycles;
+	struct counters counters;
+	uint64_t        cycles;
 
-	ssm_counters_take(&counters);
-	result->result_sequence  = sequence;
-	result->error            = error;
-	result->error_detail     = detail;
-	result->lane_busy_low    = counters.lane_busy;
-	result->lane_busy_high   = counters.lane_busy   >> 32;
-	result->read_beats_low   = counters.read_beats;
-	result->read_beats_high  = counters.read_beats  >> 32;
-	result->write_beats_low  = counters.write_beats;
-	result->write_beats_high = counters.write_beats >> 32;
-	result->tiles            = tiles;
+	if (engine)
+		engine->take(&counters);
+	else
+		counters = (struct counters){0, 0, 0};
+	result->result_sequence    = sequence;
+	result->error              = error;
+	result->error_detail       = detail;
+	result->busy_cycles_low    = counters.busy_cycles;
+	result->busy_cycles_high   = counters.busy_cycles   >> 32;
+	result->bytes_read_low     = counters.bytes_read;
+	result->bytes_read_high    = counters.bytes_read    >> 32;
+	result->bytes_written_low  = counters.bytes_written;
+	result->bytes_written_high = counters.bytes_written >> 32;
+	result->units              = units;
 	cycles = cycles_taken(rung_time); /* Last, so that it holds all of the above. */
-	result->cycles_low       = cycles;
-	result->cycles_high      = cycles >> 32;
-	result->status           = error ? STATUS_FAILED : STATUS_DONE;
+	result->cycles_low         = cycles;
+	result->cycles_high        = cycles >> 32;
+	result->status             = error ? STATUS_FAILED : STATUS_DONE;
 }
 
 static void __attribute__((noinline)) take(void) /* So that polling saves no registers. */
@@ -197,22 +182,23 @@ static void __attribute__((noinline)) take(void) /* So that polling saves no reg
 	if (job->state == FETCHED)
 		begin(job);
 	else if (job->state == RUNNING)
-		job->run.start = finished_time;
+		job->task.operation->time(&job->task, finished_time);
 	if (job->state == RUNNING)
 		run(job, next);
-	answer(slot(completed), job->rung_time, job->job.sequence, job->error, job->detail, job->tiles);
+	answer(slot(completed), job->rung_time, job->task.job.sequence, job->error, job->task.detail, job->task.units,
+		job->task.operation ? job->task.operation->engine : 0);
 	job->state = EMPTY;
 	completed++;
 }
 
 /* The slots no longer tell which jobs they hold, so none is run. All are answered: no host waits for ever. */
-static void COLD overrun(void)
+static void COLD __attribute__((noinline)) overrun(void)
 {
 	uint32_t jobs = rung - completed;
 	uint32_t i;
 
 	for (i = 0; i < RING_ENTRIES; i++)
-		answer(slot(i), rung_time, slot(i)->sequence, ERROR_RING_OVERRUN, jobs, 0);
+		answer(slot(i), rung_time, slot(i)->sequence, ERROR_RING_OVERRUN, jobs, 0, 0);
 	dram_acquire();
 	completed = rung;
 }

@@ -8,9 +8,6 @@
 #include "scheduler.h"
 #include "ssm.h"
 
-/* Looks at the events between two looks at the CSRs: they are in SRAM, so waiting leaves the bus to the others. */
-#define EVENT_POLLS 256
-
 static void start(struct run *run, const struct block *block, uint32_t timeout, uint32_t tiles_done)
 {
 	run->block   = block;
@@ -37,7 +34,8 @@ uint32_t scheduler_begin(struct run *run, const struct block *block, uint32_t ti
 	ssm_bc_step_write(block->bc_bytes);
 	ssm_y_step_write(block->y_bytes);
 	ssm_state_step_write(block->tile_bytes);
-	ssm_tile_heads_write(block->group_heads << 16 | block->heads);
+	ssm_tile_heads_write(FIELD_SET(SSM_TILE_HEADS_GROUP_HEADS, block->group_heads)
+		| FIELD_SET(SSM_TILE_HEADS_HEADS, block->heads));
 	return ERROR_NONE;
 }
 
@@ -54,10 +52,11 @@ int scheduler_post(struct run *run)
 		return 0;
 	if (!ssm_queue_free())
 		return 1;
-	ssm_tile_tokens_write(block->first_token << 16 | block->tokens);
+	ssm_tile_tokens_write(FIELD_SET(SSM_TILE_TOKENS_FIRST_TOKEN, block->first_token)
+		| FIELD_SET(SSM_TILE_TOKENS_TOKENS, block->tokens));
 	ssm_tile_x_write(block->x);
 	ssm_tile_bc_write(block->bc);
-	/* A region that is not used still needs a legal address: x stands in, of larger records. */
+	/* What is not used still needs a legal address: x stands in, of larger records. */
 	ssm_tile_y_write(block_writes_y(block) ? block->y + block->first_token*block->heads*block->y_bytes : block->x);
 	ssm_tile_state_in_write(block->state_in);
 	ssm_tile_state_out_write(block->state_out);
@@ -65,13 +64,6 @@ int scheduler_post(struct run *run)
 	ssm_tile_push_write(block->flags | SSM_TILE_INTERRUPT | ssm_place(block->tile));
 	run->posted = 1;
 	return 0;
-}
-
-void scheduler_wait(void)
-{
-	uint32_t polls;
-
-	for (polls = EVENT_POLLS; polls && !ssm_events; polls--);
 }
 
 uint32_t scheduler_look(const struct run *run, int *completed, uint32_t *detail)
@@ -97,7 +89,7 @@ uint32_t scheduler_tiles(const struct run *run)
 	return (int32_t)missing > 0 ? run->block->heads - missing : run->block->heads;
 }
 
-uint32_t scheduler_run(const struct block *block, uint32_t timeout, uint32_t *detail, uint32_t *tiles)
+uint32_t COLD scheduler_run(const struct block *block, uint32_t timeout, uint32_t *detail, uint32_t *tiles)
 {
 	struct run run;
 	uint32_t   error;
@@ -108,8 +100,8 @@ uint32_t scheduler_run(const struct block *block, uint32_t timeout, uint32_t *de
 		return error;
 	while (!error && !completed) {
 		if (!scheduler_post(&run))
-			scheduler_wait();
-		ssm_events_clear();
+			engine_wait();
+		engine_events_clear();
 		error = scheduler_look(&run, &completed, detail);
 	}
 	*tiles += scheduler_tiles(&run);

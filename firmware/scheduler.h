@@ -33,9 +33,6 @@ void scheduler_follow(struct run *run, const struct block *block, uint32_t timeo
 /* Posts the tiles of all heads, if no others wait for room in the queue. Returns whether it is still to be done. */
 int scheduler_post(struct run *run);
 
-/* Waits a while for the core, at most some thousand cycles. */
-void scheduler_wait(void);
-
 /* How a run fares: an ERROR code, its detail (the core's error bits, or its status at the time-out), or its completion. */
 uint32_t scheduler_look(const struct run *run, int *completed, uint32_t *detail);
 

@@ -4,9 +4,8 @@
  * SPDX-License-Identifier: BSD-2-Clause
  */
 
-#include "info.h"
-#include "scheduler.h"
 #include "selftest.h"
+#include "ssm.h"
 
 /* Words as they lie in DRAM, and how many bytes of them. */
 struct words {
@@ -34,7 +33,7 @@ struct vector {
 
 #define UNTOUCHED 0xdeadbeef /* What a result holds before the run, so that a core which writes nothing fails. */
 
-/* Takes scratch for a region; returns its address. */
+/* Takes scratch for words; returns its address. */
 static uint32_t allocate(uint32_t *scratch, const struct words *words)
 {
 	uint32_t address = *scratch;
@@ -74,8 +73,10 @@ static int equal(uint32_t address, const struct words *words, uint32_t record_by
 	return 1;
 }
 
-uint32_t selftest_run(uint32_t timeout, uint32_t *detail, uint32_t *tiles)
+uint32_t selftest_begin(struct task *task)
 {
+	uint32_t     timeout = task->job.timeout;
+	uint32_t    *detail  = &task->detail;
 	struct block block;
 	uint64_t     taken, start = cycles_now();
 	uint32_t     error, scratch, i;
@@ -84,7 +85,7 @@ uint32_t selftest_run(uint32_t timeout, uint32_t *detail, uint32_t *tiles)
 		const struct vector *vector = &vectors[i];
 
 		*detail = i;
-		if (info.lanes != SELFTEST_LANES) /* Built for another gateware. */
+		if (ssm_built.lanes != SELFTEST_LANES) /* Built for another gateware. */
 			return ERROR_SELFTEST_MISMATCH;
 		scratch = DATA_BASE + DATA_SIZE - SELFTEST_SCRATCH_BYTES;
 		block_init(&block, vector->heads, vector->headdim, vector->d_state, vector->groups);
@@ -101,7 +102,7 @@ uint32_t selftest_run(uint32_t timeout, uint32_t *detail, uint32_t *tiles)
 		taken = timeout ? cycles_now() - start : 0;
 		if (timeout && taken >= timeout)
 			return ERROR_TIMEOUT;
-		error = scheduler_run(&block, timeout - taken, detail, tiles);
+		error = scheduler_run(&block, timeout - taken, detail, &task->units);
 		if (error)
 			return error;
 		dram_acquire();

@@ -9,12 +9,13 @@
 #ifndef SELFTEST_H
 #define SELFTEST_H
 
-#include <stdint.h>
+#include "operations.h"
 
 /*
- * Runs every vector, each for at most `timeout` cycles (0: as scheduler_run()), with the end of the data region as
- * scratch. Returns an ERROR code; ERROR_SELFTEST_MISMATCH with the vector's index in detail. Adds the tiles completed.
+ * The operation SELFTEST, see operations.h. begin() runs every vector, all of them together for as many cycles as the job may
+ * take (0: each as scheduler_run()), with the end of the data region as scratch. The detail of ERROR_SELFTEST_MISMATCH is the
+ * vector's index.
  */
-uint32_t selftest_run(uint32_t timeout, uint32_t *detail, uint32_t *tiles);
+uint32_t selftest_begin(struct task *task);
 
 #endif

@@ -3,50 +3,42 @@
  *
  * SPDX-License-Identifier: BSD-2-Clause
  *
- * Driver of the SSM core: reset, interrupt, queue of tile descriptors, counters.
+ * Driver of the SSM core: reset, interrupt, queue of tile descriptors, counters, as an engine (engine.h).
  */
 
 #ifndef SSM_H
 #define SSM_H
 
-#include "platform.h"
+#include "engine.h"
 
-/* Flags written with a descriptor. All but the interrupt are the job's. */
-#define SSM_TILE_ZERO_STATE JOB_ZERO_STATE
-#define SSM_TILE_NO_STORE   JOB_NO_STORE
-#define SSM_TILE_RESIDENT   JOB_RESIDENT
-#define SSM_TILE_INTERRUPT  4u
+/* Written with a descriptor beside the job's flags, which are those of the gateware. */
+#define SSM_TILE_INTERRUPT FIELD_SET(SSM_TILE_PUSH_INTERRUPT, 1)
+
+_Static_assert(JOB_ZERO_STATE == FIELD_SET(SSM_TILE_PUSH_ZERO_STATE, 1), "ZERO_STATE");
+_Static_assert(JOB_NO_STORE   == FIELD_SET(SSM_TILE_PUSH_NO_STORE, 1),   "NO_STORE");
+#if SSM_RESIDENT_TILES
+_Static_assert(JOB_RESIDENT   == FIELD_SET(SSM_TILE_PUSH_RESIDENT, 1),   "RESIDENT");
+#endif
 
 /* Sources of the interrupt. */
-#define SSM_EVENT_DONE  1u
-#define SSM_EVENT_ERROR 2u
+#define SSM_EVENT_DONE  FIELD_SET(SSM_EV_PENDING_DONE, 1)
+#define SSM_EVENT_ERROR FIELD_SET(SSM_EV_PENDING_ERROR, 1)
 
-struct ssm_counters {
-	uint64_t lane_busy;
-	uint64_t read_beats;
-	uint64_t write_beats;
-};
+/* What was built. */
+extern struct engine_ssm ssm_built;
 
 /* Descriptors that can be in flight. */
 extern uint32_t ssm_queue_depth;
 
-/* Events since ssm_events_clear(); set by the interrupt. */
-extern volatile uint32_t ssm_events;
-
-static inline void ssm_events_clear(void)
-{
-	ssm_events = 0;
-}
-
 static inline int ssm_busy(void)
 {
-	return ssm_status_read() & 1;
+	return FIELD(SSM_STATUS_BUSY, ssm_status_read());
 }
 
 /* Descriptors the queue has room for. */
 static inline uint32_t ssm_queue_free(void)
 {
-	return (ssm_status_read() >> 8) & 0xff;
+	return FIELD(SSM_STATUS_QUEUE_FREE, ssm_status_read());
 }
 
 /* Seed of the next descriptor; where the core rounds to nearest there is none. */
@@ -63,22 +55,17 @@ static inline void ssm_seed(uint32_t seed)
 static inline uint32_t ssm_place(uint32_t tile)
 {
 #if SSM_RESIDENT_TILES
-	return tile%SSM_RESIDENT_TILES << 8;
+	return FIELD_SET(SSM_TILE_PUSH_TILE, tile%SSM_RESIDENT_TILES);
 #else
 	(void)tile;
 	return 0;
 #endif
 }
 
-/* Resets the core and turns its interrupt on. */
-void ssm_init(void);
-
 /* Brings the core back to idle; 0 when it does not get there. */
 int ssm_reset(void);
 
+/* Its interrupts, to engine_events. */
 void ssm_isr(void);
-
-/* What was counted since the last call, or since the reset. */
-void ssm_counters_take(struct ssm_counters *counters);
 
 #endif

@@ -6,7 +6,7 @@
 """Build-time configuration of the accelerator: the one place where its sizes are stated.
 
 Everything that needs a size takes it from here: the gateware, the C header of the firmware
-(:func:`operations.protocol.c_header`), the host and the bit-accurate model.
+(:func:`operations.header.c_header`), the host and the bit-accurate model.
 """
 
 from dataclasses import dataclass, fields
@@ -23,9 +23,8 @@ DATA_WIDTHS   = (128, 256, 512) # Bits of a memory port.
 # width, and the same bytes serve them all.
 ALIGNMENT = max(DATA_WIDTHS)//8
 
-BEAT_BYTES = ALIGNMENT # TEMPORARY
-
 LANES         = (4, 8, 16, 32, 64)
+MIN_D_STATE_MULTIPLE = 8 # See SSMConfig.d_state_multiple.
 SMALL_LANES   = 8   # As many at most are for a small FPGA, see SystemConfig.of.
 
 BC_SLOTS      = 4   # Tokens whose B and C the core holds, for the next tile of the group.
@@ -147,7 +146,7 @@ class SSMConfig:
     @property
     def d_state_multiple(self):
         """B, C and the rows of the state are padded to a multiple of this many elements."""
-        return max(self.lanes, 8)
+        return max(self.lanes, MIN_D_STATE_MULTIPLE)
 
     @property
     def max_tile_words(self):

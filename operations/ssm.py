@@ -19,16 +19,26 @@ from operations.config import ALIGNMENT, ELEMENT_BYTES, SSMConfig, ceil_multiple
 ROW_ELEMENTS    = 8 # x and y are padded to a multiple of this many elements.
 SCALAR_ELEMENTS = 8 # In front of x: dt, dA, D and zeros.
 
+CAPABILITIES = { # Of the CSR ssm_capabilities: {name: (lowest bit, bits)}; its queue_depth is a logarithm.
+    "lanes"       : (0,   8),
+    "max_headdim" : (8,  10),
+    "max_d_state" : (18, 10),
+}
+
 # Helpers ------------------------------------------------------------------------------------------
 
-def record_bytes(elements):
+def record_bytes(elements: int) -> int:
     """Bytes of a record of so many elements, with what is not used at its end."""
     return ceil_multiple(elements*ELEMENT_BYTES, ALIGNMENT)
 
 
-def empty_records(shape, size):
+def empty_records(shape: tuple[int, ...], size: int) -> np.ndarray:
     """Records of `size` bytes, as zeros: float16, the last axis being the elements."""
     return np.zeros((*shape, size//ELEMENT_BYTES), "<f2")
+
+def unpack_capabilities(word: int) -> dict[str, int]:
+    """{name: value} from the CSR ssm_capabilities."""
+    return {name: word >> offset & (1 << size) - 1 for name, (offset, size) in CAPABILITIES.items()}
 
 # Geometry -----------------------------------------------------------------------------------------
 
@@ -67,36 +77,36 @@ class Geometry:
             raise ValueError(f"groups must be a divisor of heads = {self.heads}, is {self.groups}.")
 
     @property
-    def headdim_padded(self):
+    def headdim_padded(self) -> int:
         return ceil_multiple(self.headdim, ROW_ELEMENTS)
 
     @property
-    def d_state_padded(self):
+    def d_state_padded(self) -> int:
         return ceil_multiple(self.d_state, self.config.d_state_multiple)
 
     @property
-    def tile_words(self):
+    def tile_words(self) -> int:
         return self.headdim*self.d_state_padded//self.config.lanes
 
     @property
-    def tile_bytes(self):
+    def tile_bytes(self) -> int:
         return record_bytes(self.headdim*self.d_state_padded)
 
     @property
-    def x_record_bytes(self):
+    def x_record_bytes(self) -> int:
         return record_bytes(SCALAR_ELEMENTS + self.headdim_padded)
 
     @property
-    def bc_record_bytes(self):
+    def bc_record_bytes(self) -> int:
         return record_bytes(2*self.d_state_padded)
 
     @property
-    def y_record_bytes(self):
+    def y_record_bytes(self) -> int:
         return record_bytes(self.headdim_padded)
 
 # Inputs -------------------------------------------------------------------------------------------
 
-def pack_x(geometry, x, dt, dA, D):
+def pack_x(geometry: Geometry, x: np.ndarray, dt: np.ndarray, dA: np.ndarray, D: np.ndarray) -> bytes:
     """x records of T tokens. x: (T, H, P), dt and dA: (T, H), D: (H,)."""
     records = empty_records((x.shape[0], geometry.heads), geometry.x_record_bytes)
     records[:, :, 0] = dt
@@ -106,7 +116,7 @@ def pack_x(geometry, x, dt, dA, D):
     return records.tobytes()
 
 
-def pack_bc(geometry, B, C):
+def pack_bc(geometry: Geometry, B: np.ndarray, C: np.ndarray) -> bytes:
     """BC records of T tokens. B and C: (T, G, N)."""
     records = empty_records((B.shape[0], geometry.groups), geometry.bc_record_bytes)
     records[:, :, :geometry.d_state] = B
@@ -115,7 +125,7 @@ def pack_bc(geometry, B, C):
 
 # State --------------------------------------------------------------------------------------------
 
-def pack_state(geometry, h):
+def pack_state(geometry: Geometry, h: np.ndarray) -> bytes:
     """Head tiles. h: (H, P, N)."""
     lanes  = geometry.config.lanes
     padded = np.zeros((geometry.heads, geometry.headdim, geometry.d_state_padded), "<f2")
@@ -126,7 +136,7 @@ def pack_state(geometry, h):
     return tiles.tobytes()
 
 
-def unpack_state(geometry, data):
+def unpack_state(geometry: Geometry, data: bytes) -> np.ndarray:
     """The inverse of :func:`pack_state`: (H, P, N)."""
     lanes = geometry.config.lanes
     tiles = np.frombuffer(data, "<f2").reshape(geometry.heads, -1)[:, :geometry.headdim*geometry.d_state_padded]
@@ -136,14 +146,14 @@ def unpack_state(geometry, data):
 
 # Outputs ------------------------------------------------------------------------------------------
 
-def pack_y(geometry, y):
+def pack_y(geometry: Geometry, y: np.ndarray) -> bytes:
     """y records of T tokens. y: (T, H, P)."""
     records = empty_records((y.shape[0], geometry.heads), geometry.y_record_bytes)
     records[:, :, :geometry.headdim] = y
     return records.tobytes()
 
 
-def unpack_y(geometry, data):
+def unpack_y(geometry: Geometry, data: bytes) -> np.ndarray:
     """The inverse of :func:`pack_y`: (T, H, P)."""
     records = np.frombuffer(data, "<f2").reshape(-1, geometry.heads, geometry.y_record_bytes//ELEMENT_BYTES)
     return records[:, :, :geometry.headdim].copy()

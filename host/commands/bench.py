@@ -12,10 +12,11 @@ import time
 import numpy as np
 
 from host.connect import open_device
-from host.device.verified import Checksum
+from host.device.jobs import Job
 from host.progress import Progress
 
-from operations.config import BEAT_BYTES
+from operations.config import ALIGNMENT
+from operations.operations import Opcode
 from operations.protocol import TABLE_OFFSET
 
 from tools.files import save_json
@@ -47,10 +48,11 @@ def bench(args):
             start = time.perf_counter()
             device.read(address, 4)
             trips.append(time.perf_counter() - start)
-        region = size//BEAT_BYTES*BEAT_BYTES
-        cycles = device.run(Checksum(address, region, region, device.ram + TABLE_OFFSET)).cycles
-        summary |= {"round_trip_seconds": statistics.median(trips), "dram_read_cycles": cycles,
-            "dram_read_share": region/BEAT_BYTES/cycles}
+        region = size//ALIGNMENT*ALIGNMENT
+        cycles = device.run(Job(Opcode.CHECKSUM, region=address, region_bytes=region, block_bytes=region,
+            table=device.ram + TABLE_OFFSET)).cycles
+        summary |= {"round_trip_seconds": statistics.median(trips), "dram_read_cycles": cycles, "data_width": device.info.data_width,
+            "dram_read_share": 8*region/device.info.data_width/cycles}
     save_json(args.json, summary)
     print(f"{size} bytes by {summary['transport']}, checked by CRCs that the device computes")
     for what in ("write", "read"):
@@ -59,7 +61,7 @@ def bench(args):
             f"device's cycles, {size/cycles*summary['clock_hz']/1e6:.2f} MB/s at {summary['clock_hz']/1e6:g} MHz")
     print(f"  round trip {1e3*summary['round_trip_seconds']:.2f} ms, median of {ROUND_TRIPS}")
     print(f"  DRAM       {region} bytes read by the device in {summary['dram_read_cycles']} cycles, "
-        f"{summary['dram_read_share']:.0%} of a beat of {BEAT_BYTES} bytes a cycle")
+        f"{summary['dram_read_share']:.0%} of a beat of {summary['data_width']//8} bytes a cycle")
 
 
 def add_bench_arguments(parser):
@@ -69,6 +71,6 @@ def add_bench_arguments(parser):
 
 def size_argument(text):
     """A number of bytes, for argparse."""
-    if not text.isdecimal() or not 4096 <= int(text) <= 2**27 or int(text) % BEAT_BYTES:
-        raise argparse.ArgumentTypeError(f"must be a multiple of {BEAT_BYTES} from 4096 to {2**27}, is {text!r}.")
+    if not text.isdecimal() or not 4096 <= int(text) <= 2**27 or int(text) % ALIGNMENT:
+        raise argparse.ArgumentTypeError(f"must be a multiple of {ALIGNMENT} from 4096 to {2**27}, is {text!r}.")
     return int(text)

@@ -10,6 +10,8 @@ from host.device.device import version_string
 from host.device.manifest import Manifest
 from host.errors import VersionMismatch
 
+from operations.operations import Engine
+
 from tools.errors import UsageError
 from tools.files import save_json
 
@@ -28,8 +30,9 @@ def info(args):
             loaded = None
             args.log(f"The manifest on the device: {error}")
         address, size = device.csr.memories["main_ram"]
-        fields  = device.info._asdict()
+        fields  = device.info._asdict() | device.info.engines[Engine.SSM]
         summary = fields | {
+            "engines"   : [engine.name for engine in device.info.engines],
             "board"     : device.csr.constants.get("config_identifier"),
             "transport" : device.transport.name,
             "peer"      : device.transport.peer,
@@ -47,7 +50,7 @@ def info(args):
     print(f"gateware   {summary['gateware']}, {summary['lanes']} lanes at {summary['clock_hz']/1e6:g} MHz")
     print(f"maxima     {', '.join(name.removeprefix('max_') + f' {fields[name]}' for name in MAXIMA)}")
     print(f"on chip    {summary['resident_tiles'] or 'no'} head tiles")
-    print(f"DRAM       {size} bytes at 0x{address:08x}; data: {summary['data_size']} at 0x{summary['data_base']:08x}")
+    print(f"DRAM       {size} bytes at 0x{address:08x}, ports of {summary['data_width']} bits; data: {summary['data_size']} at 0x{summary['data_base']:08x}")
     print(f"link       {summary['transport']}, {summary['peer']}")
     if loaded is None:
         print("loaded     nothing")

@@ -33,7 +33,7 @@ TEST_BYTES   = {True: 64*1024, False: 4*1024*1024}  # Of DRAM and link, in the s
 def test_firmware(device, size, progress):
     """The firmware's vectors through the core."""
     result = device.run(Job(Opcode.SELFTEST))
-    return f"{result.tiles} head tiles in {result.cycles} cycles"
+    return f"{result.units} head tiles in {result.cycles} cycles"
 
 
 def test_link(device, size, progress):

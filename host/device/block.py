@@ -5,15 +5,17 @@
 
 """Runs a case on the device: packs and streams the inputs, runs the jobs, streams the results back."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from host.device.device import Job, version_string
+from host.device.case import Case
+from host.device.device import Device, version_string
+from host.device.jobs import ssm_job
 from host.errors import DeviceError
 
-from operations.config import BEAT_BYTES, check_range
-from operations.protocol import JobFlag, Opcode
+from operations.config import check_range
 from operations.ssm import Geometry, pack_bc, pack_state, pack_x, unpack_state, unpack_y
 
 # Constants ----------------------------------------------------------------------------------------
@@ -25,13 +27,14 @@ MODES = ("prefill", "decode")
 @dataclass(frozen=True)
 class BlockResult:
     """y (T, H, P), h (H, P, N) and a summary ready for JSON."""
-    y       : object
-    h       : object
+    y       : np.ndarray
+    h       : np.ndarray
     summary : dict = field(default_factory=dict)
 
 # Run ----------------------------------------------------------------------------------------------
 
-def run_block(device, case, mode="prefill", progress=None, seed=0, store_every=1):
+def run_block(device: Device, case: Case, mode: str = "prefill", progress: Callable[[str, int, int], None] | None = None,
+              seed: int = 0, store_every: int = 1) -> BlockResult:
     """Run a :class:`~host.device.case.Case` on a booted device.
 
     Parameters
@@ -85,7 +88,7 @@ def run_block(device, case, mode="prefill", progress=None, seed=0, store_every=1
     y = unpack_y(geometry,     device.read(address["y"],     y_bytes,     meter))
     h = unpack_state(geometry, device.read(address["state"], state_bytes, meter))
     cycles = sum(result.cycles for result in results)
-    moved  = sum(result.read_beats + result.write_beats for result in results)
+    read, written = sum(result.bytes_read for result in results), sum(result.bytes_written for result in results)
     busy   = (after["port_cycles"] - before["port_cycles"]) % 2**64
     return BlockResult(y, h, {
         "mode"             : mode,
@@ -94,15 +97,16 @@ def run_block(device, case, mode="prefill", progress=None, seed=0, store_every=1
         "cycles"           : cycles,
         "cycles_per_token" : cycles/case.tokens,
         "per_token_cycles" : [result.cycles for result in results] if mode == "decode" else None,
-        "lane_busy_cycles" : sum(result.lane_busy for result in results),
-        "dma_read_bytes"   : BEAT_BYTES*sum(result.read_beats  for result in results),
-        "dma_write_bytes"  : BEAT_BYTES*sum(result.write_beats for result in results),
+        "lane_busy_cycles" : sum(result.busy_cycles for result in results),
+        "dma_read_bytes"   : read,
+        "dma_write_bytes"  : written,
         "port_cycles"      : busy,
-        "dram_share"       : moved/busy if busy else 0.0,
+        "dram_share"       : 8*(read + written)/device.info.data_width/busy if busy else 0.0,
         "wait_cycles"      : {name.removeprefix("wait_"): (after[name] - before[name]) % 2**64
             for name in before if name.startswith("wait_")},
         "not_finite"       : {"y": _not_finite(y), "h": _not_finite(h)},
         "clock_hz"         : device.info.clock_hz,
+        "data_width"       : device.info.data_width,
         "lanes"            : device.info.lanes,
         "rounding"         : "stochastic" if geometry.config.stochastic_rounding else "nearest",
         "transport"        : device.transport.name,
@@ -118,7 +122,7 @@ def _not_finite(array):
     return int(np.count_nonzero(~np.isfinite(array)))
 
 
-def check_store_every(store_every, max_tokens):
+def check_store_every(store_every: int, max_tokens: int) -> None:
     """Raise ValueError unless a job can run again as many tokens."""
     check_range("store_every", store_every, 1, max_tokens)
 
@@ -133,28 +137,17 @@ def _jobs(geometry, case, mode, address, seed, store_every):
     for first in range(0, case.tokens, chunk):
         end    = first + chunk
         store  = end == case.tokens or (end - stored >= store_every and not keep)
-        flags  = JobFlag(0)
-        if keep and first > 0:
-            flags |= JobFlag.RESIDENT
-        elif stored == 0 and case.h0 is None:
-            flags |= JobFlag.ZERO_STATE
-        if not store:
-            flags |= JobFlag.NO_STORE
-        yield Job(Opcode.SSM,
-            flags       = flags,
-            heads       = geometry.heads,
-            headdim     = geometry.headdim,
-            d_state     = geometry.d_state,
-            groups      = geometry.groups,
-            tokens      = end - stored,
-            first_token = first - stored,
-            x_address   = address["x"]  + stored*geometry.heads *geometry.x_record_bytes,
-            bc_address  = address["BC"] + stored*geometry.groups*geometry.bc_record_bytes,
-            y_address   = address["y"]  + stored*geometry.heads *geometry.y_record_bytes,
+        yield ssm_job(geometry, end - stored,
+            x           = address["x"]  + stored*geometry.heads *geometry.x_record_bytes,
+            bc          = address["BC"] + stored*geometry.groups*geometry.bc_record_bytes,
+            y           = address["y"]  + stored*geometry.heads *geometry.y_record_bytes,
             state_in    = source,
             state_out   = state,
-            seed        = (seed + stored) % 2**32,
-        )
+            first_token = first - stored,
+            zero_state  = stored == 0 and case.h0 is None,
+            store       = store,
+            resident    = keep and first > 0,
+            seed        = seed + stored)
         if store:
             source = state
         if store or keep:

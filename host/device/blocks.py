@@ -14,12 +14,14 @@ import time
 import numpy as np
 import torch
 
-from host.device.device import Job
+from host.device.device import Device
+from host.device.jobs import ssm_job
 from host.device.maxima import model_geometry
 
 from model.decoder import CHUNK, layer_seed, round_inputs
+from model.network import NetworkConfig
+from model.ssm import BlockInputs
 
-from operations.protocol import JobFlag, Opcode
 from operations.ssm import pack_bc, pack_state, pack_x, unpack_state, unpack_y
 
 # Blocks -------------------------------------------------------------------------------------------
@@ -46,7 +48,7 @@ class DeviceBlocks:
     """
     dtype = np.dtype(np.float16)
 
-    def __init__(self, device, config, seed=0):
+    def __init__(self, device: Device, config: NetworkConfig, seed: int = 0):
         layer         = config.layer
         self.device   = device
         self.seed     = seed
@@ -65,7 +67,7 @@ class DeviceBlocks:
         self._states = [device.allocate(self._state_bytes, f"the state of layer {n}") for n in range(config.n_layer)]
         self._zero   = [True]*config.n_layer # The state is zeros; the memory holds something else.
 
-    def run(self, layer, token, inputs):
+    def run(self, layer: int, token: int, inputs: BlockInputs) -> torch.Tensor:
         start = time.monotonic()
         case  = round_inputs(layer, inputs, token)
         y     = []
@@ -80,31 +82,25 @@ class DeviceBlocks:
         tokens  = len(x)
         records = pack_x(self.geometry, x, dt, dA, D) + pack_bc(self.geometry, B, C)
         self.device.write(self._inputs, records)
-        result = self.device.run(Job(Opcode.SSM,
-            flags      = JobFlag.ZERO_STATE if self._zero[layer] else JobFlag(0),
-            heads      = self.geometry.heads,
-            headdim    = self.geometry.headdim,
-            d_state    = self.geometry.d_state,
-            groups     = self.geometry.groups,
-            tokens     = tokens,
-            x_address  = self._inputs,
-            bc_address = self._inputs + tokens*self._x_bytes,
-            y_address  = self._y,
+        result = self.device.run(ssm_job(self.geometry, tokens,
+            x          = self._inputs,
+            bc         = self._inputs + tokens*self._x_bytes,
+            y          = self._y,
             state_in   = self._states[layer],
             state_out  = self._states[layer],
-            seed       = (layer_seed(self.seed, layer, self.geometry.heads) + token) % 2**32,
-        ))
+            zero_state = self._zero[layer],
+            seed       = layer_seed(self.seed, layer, self.geometry.heads) + token))
         self._zero[layer] = False
         self.cycles += result.cycles
         self.jobs   += 1
         return unpack_y(self.geometry, self.device.read(self._y, tokens*self._y_bytes))
 
-    def state(self, layer):
+    def state(self, layer: int) -> np.ndarray:
         if self._zero[layer]:
             return np.zeros((self.geometry.heads, self.geometry.headdim, self.geometry.d_state), self.dtype)
         return unpack_state(self.geometry, self.device.read(self._states[layer], self._state_bytes))
 
-    def load(self, layer, h):
+    def load(self, layer: int, h: np.ndarray | None) -> None:
         if h is not None:
             self.device.write(self._states[layer], pack_state(self.geometry, h))
         self._zero[layer] = h is None

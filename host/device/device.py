@@ -13,19 +13,27 @@
 """
 
 import hashlib
+import os
 import time
 
-from collections import namedtuple
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from host.device import verified
+from host.device.csr import CSRMap
+from host.device.jobs import Job
 from host.errors import AllocationError, DeviceError, DeviceTimeout, VersionMismatch
+from host.link.transport import Transport
 
-from operations.config import BEAT_BYTES, GATEWARE_VERSION, SSMConfig, ceil_multiple
-from operations.protocol import (FIRMWARE_OFFSET, FIRMWARE_SIZE, INFO_MAGIC, INFO_OFFSET, INFO_WORDS, JOB_BYTES,
-    JOB_REQUEST_WORDS, JOB_WORDS, PROTOCOL_VERSION, RING_ENTRIES, STAMP_OFFSET, Capability, Error, Opcode, Status)
+from operations.config import ALIGNMENT, GATEWARE_VERSION, SSMConfig, ceil_multiple
+from operations.operations import Engine, Opcode
+from operations.protocol import (ENGINE_INFO, ENGINE_WORDS, ENGINES_MAX, FIRMWARE_OFFSET, FIRMWARE_SIZE, INFO_HEAD, INFO_MAGIC,
+    INFO_OFFSET, INFO_WORDS, JOB_BYTES, JOB_REQUEST_WORDS, JOB_RESULT, PROTOCOL_VERSION, REBOOT, RING_ENTRIES, STAMP_OFFSET, Error,
+    Status)
+from operations.ssm import unpack_capabilities
 
 from tools.errors import UsageError
 
@@ -35,23 +43,69 @@ COUNTERS  = ("cycles", "lane_busy", "wait_state", "wait_input", "wait_output", "
     "write_beats", "port_cycles")
 
 GATEWARE  = (GATEWARE_VERSION >> 16, GATEWARE_VERSION >> 8 & 0xff) # Major and minor version that this host knows.
-REBOOT    = 0xffff_ffff # In mailbox_boot: back to the boot ROM, which clears it.
 PATIENCE  = 10.0 # Seconds the host waits for anything, besides the time the device needs by its own clock, which is
 BOOT_TIME = 1.0  # at most so many seconds from reset to the boot ROM, or from there to a ready firmware.
 
+Progress = Callable[[int], None] # Called with bytes as they are moved.
+
 # Info ---------------------------------------------------------------------------------------------
 
-class Info(namedtuple("Info", INFO_WORDS)):
-    """The firmware's info block (see operations.protocol.INFO_WORDS)."""
+class Info(NamedTuple):
+    """The firmware's info block: the words of its head (operations.protocol.INFO_HEAD), then what engines there are."""
+    magic            : int
+    protocol_version : int
+    firmware_version : int
+    gateware_version : int
+    clock_hz         : int
+    data_base        : int
+    data_size        : int
+    data_width       : int
+    ring_base        : int
+    ring_entries     : int
+    job_bytes        : int
+    boot_count       : int
+    engine_count     : int
+    engines          : dict[Engine, dict[str, int]] # {word: value} of each, see operations.protocol.ENGINE_INFO.
+
+    @classmethod
+    def of(cls, words: Iterable[int]) -> "Info":
+        """From its INFO_WORDS words. Engines of kinds that this host does not know are left out."""
+        values  = [int(word) for word in words]
+        head    = dict(zip(INFO_HEAD, values))
+        engines = {}
+        for n in range(min(head["engine_count"], ENGINES_MAX)):
+            kind, *built = values[len(INFO_HEAD) + n*ENGINE_WORDS:][:ENGINE_WORDS]
+            if kind in ENGINE_INFO:
+                engines[Engine(kind)] = dict(zip(ENGINE_INFO[Engine(kind)], built))
+        return cls(**head, engines=engines)
 
     @property
-    def config(self):
-        """What the gateware can run, as an SSMConfig."""
-        return SSMConfig(lanes=self.lanes, max_headdim=self.max_headdim, max_d_state=self.max_d_state,
-            max_heads=self.max_heads, max_groups=self.max_groups, max_tokens=self.max_tokens,
-            resident_tiles=self.resident_tiles, stochastic_rounding=bool(self.capabilities & Capability.STOCHASTIC_ROUNDING))
+    def config(self) -> SSMConfig:
+        """What the SSM core can run, as an SSMConfig.
 
-    def check(self):
+        Raises
+        ------
+        VersionMismatch : there is none.
+        """
+        if Engine.SSM not in self.engines:
+            raise VersionMismatch("The gateware has no SSM core: load one that has.")
+        words      = {word: value for word, value in self.engines[Engine.SSM].items() if word != "version"}
+        stochastic = bool(words.pop("stochastic_rounding"))
+        return SSMConfig(stochastic_rounding=stochastic, **words) # type: ignore[arg-type] # Numbers, all of them.
+
+    @property
+    def lanes(self) -> int:
+        return self.config.lanes
+
+    @property
+    def max_tokens(self) -> int:
+        return self.config.max_tokens
+
+    @property
+    def resident_tiles(self) -> int:
+        return self.config.resident_tiles
+
+    def check(self) -> None:
         """Raise VersionMismatch unless this host can talk to that firmware."""
         if self.protocol_version != PROTOCOL_VERSION:
             raise VersionMismatch(f"The firmware speaks protocol version {self.protocol_version}, this host version "
@@ -60,60 +114,28 @@ class Info(namedtuple("Info", INFO_WORDS)):
             raise VersionMismatch(f"The firmware has a ring of {self.ring_entries} x {self.job_bytes} bytes, this host "
                 f"one of {RING_ENTRIES} x {JOB_BYTES}: load the firmware that belongs to this host.")
         try:
-            self.config
+            if Engine.SSM in self.engines:
+                self.config
         except ValueError as error:
             raise VersionMismatch(f"The firmware describes gateware this host does not know ({error}): use host, "
                 "firmware and gateware of one version.") from error
 
 
-def version_string(version):
+def version_string(version: int) -> str:
     """ "1.2.3" from 0x00010203."""
     return f"{version >> 16}.{version >> 8 & 0xff}.{version & 0xff}"
 
-# Jobs ---------------------------------------------------------------------------------------------
-
-@dataclass
-class Job:
-    """What a job asks for (see operations.protocol.JOB_WORDS)."""
-    opcode      : int
-    flags       : int = 0
-    timeout     : int = 0
-    heads       : int = 0
-    headdim     : int = 0
-    d_state     : int = 0
-    groups      : int = 0
-    tokens      : int = 0
-    x_address   : int = 0
-    bc_address  : int = 0
-    y_address   : int = 0
-    state_in    : int = 0
-    state_out   : int = 0
-    first_token : int = 0
-    tile        : int = 0
-    seed        : int = 0
-
-    def words(self, sequence):
-        """The request as the firmware reads it."""
-        return np.array([PROTOCOL_VERSION, sequence, *astuple(self)], np.uint32)
-
-    def cycles(self, lanes):
-        """The cycles the firmware gives it, or a generous estimate of those it takes."""
-        if self.timeout:
-            return self.timeout
-        updates = self.tokens*self.heads*self.headdim*self.d_state
-        tiles   = self.heads*self.headdim*self.d_state
-        return 16*updates//lanes + 16*tiles + 20_000*self.heads + 5_000_000*(self.opcode == Opcode.SELFTEST)
-
+# Results ------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class Result:
     """What a completed job reports."""
-    index       : int
-    cycles      : int
-    lane_busy   : int
-    read_beats  : int
-    write_beats : int
-    tiles       : int
+    index         : int
+    cycles        : int
+    bytes_read    : int
+    bytes_written : int
+    busy_cycles   : int
+    units         : int # Head tiles, or blocks.
 
 # Device -------------------------------------------------------------------------------------------
 
@@ -132,31 +154,31 @@ class Device:
     ----------
     info : :class:`Info` of the running firmware, checked; None before :meth:`boot`.
     """
-    def __init__(self, transport, csr, timeout_scale=1.0, patience=PATIENCE):
+    def __init__(self, transport: Transport, csr: CSRMap, timeout_scale: float = 1.0, patience: float = PATIENCE):
         self.transport     = transport
         self.csr           = csr
         self.timeout_scale = timeout_scale
         self.patience      = patience
         self.ram           = csr.memories["main_ram"][0]
-        self.info          = None
+        self.info: Info    = None # type: ignore[assignment] # Before boot().
         self._next         = 0  # The next address to allocate,
         self._reserved     = 0  # and the lowest one.
         self._rung         = 0  # Jobs rung for, modulo 2**32 as all job indices.
         self._collected    = 0  # Jobs whose results were read.
-        self._jobs         = {} # Jobs not yet collected, by index.
-        self._results      = {} # Collected, not yet asked for: a Result, or the error to raise.
+        self._jobs: dict[int, Job] = {} # Jobs not yet collected, by index.
+        self._results: dict[int, Result | DeviceError] = {} # Collected, not yet asked for: a Result, or the error to raise.
 
     # Memory ---------------------------------------------------------------------------------------
 
-    def read(self, address, size, progress=None):
+    def read(self, address: int, size: int, progress: Progress | None = None) -> bytes:
         """`size` bytes from bus address `address` on."""
         return self.transport.read_bytes(address, size, progress)
 
-    def write(self, address, data, verify=True, progress=None):
+    def write(self, address: int, data: bytes, verify: bool = True, progress: Progress | None = None) -> None:
         """Write bytes from bus address `address` on, and read them back unless `verify` is False."""
         self.transport.write_bytes(address, data, verify, progress)
 
-    def read_csr(self, name):
+    def read_csr(self, name: str) -> int:
         """The value of a CSR of any width."""
         address, count = self.csr.registers[name]
         value = 0
@@ -164,60 +186,60 @@ class Device:
             value = value << 32 | int(word)
         return value
 
-    def write_csr(self, name, value):
+    def write_csr(self, name: str, value: int) -> None:
         """Write a CSR of 32 bits. It need not read as it was written, so nothing is verified."""
         address, _ = self.csr.registers[name]
         self.transport.write_words(address, [value], readback=False)
 
-    def cycles(self):
+    def cycles(self) -> int:
         """Clock cycles since the device's reset."""
         self.write_csr("mailbox_latch", 1)
         return self.read_csr("mailbox_cycles")
 
-    def counters(self):
+    def counters(self) -> dict[str, int]:
         """The accelerator's counters, of one moment: {name: value}. See cores/ssm/ssm.py for what they count."""
         self.write_csr("ssm_counters_latch", 1)
         return {name: self.read_csr(f"ssm_counters_{name}") for name in COUNTERS}
 
-    def allocate(self, size, what="memory"):
-        """Bus address of `size` bytes of the data region, aligned to a beat. :meth:`free` gives all back.
+    def allocate(self, size: int, what: str = "memory") -> int:
+        """Bus address of `size` bytes of the data region, a multiple of ALIGNMENT. :meth:`free` gives all back.
 
         Raises
         ------
         AllocationError : names `what`, its size and what is left.
         """
         address, end = self._next, self.info.data_base + self.info.data_size
-        size = ceil_multiple(size, BEAT_BYTES)
+        size = ceil_multiple(size, ALIGNMENT)
         if size > end - address:
             raise AllocationError(f"{what} of {size} bytes does not fit: {end - address} of {self.info.data_size} "
                 "bytes of the device's data region are free; use fewer tokens.")
         self._next = address + size
         return address
 
-    def reserve(self, size):
+    def reserve(self, size: int) -> None:
         """Keep the first `size` bytes of the data region, which hold what was loaded; gives back all that was allocated."""
         self._reserved = size
         self.free()
 
-    def free(self):
+    def free(self) -> None:
         """Give back all that was allocated."""
-        self._next = ceil_multiple(self.info.data_base + self._reserved, BEAT_BYTES)
+        self._next = ceil_multiple(self.info.data_base + self._reserved, ALIGNMENT)
 
-    def checksums(self, address, size, block=verified.BLOCK_BYTES):
+    def checksums(self, address: int, size: int, block: int = verified.BLOCK_BYTES) -> np.ndarray:
         """CRC-32 of each block of the data region; see :func:`host.device.verified.checksums`."""
         return verified.checksums(self, address, size, block)
 
-    def upload(self, address, data, progress=None, resume=True):
+    def upload(self, address: int, data: bytes, progress: Progress | None = None, resume: bool = True) -> verified.Transfer:
         """Write to the data region, verified by the device's CRCs; see :func:`host.device.verified.upload`."""
         return verified.upload(self, address, data, progress, resume)
 
-    def download(self, address, size, progress=None):
+    def download(self, address: int, size: int, progress: Progress | None = None) -> bytes:
         """Read from the data region, verified likewise; see :func:`host.device.verified.download`."""
         return verified.download(self, address, size, progress)
 
     # Firmware -------------------------------------------------------------------------------------
 
-    def boot(self, firmware=None, reload=False):
+    def boot(self, firmware: str | os.PathLike | None = None, reload: bool = False) -> bool:
         """Have `firmware` running, its info block checked, no job pending.
 
         Parameters
@@ -250,7 +272,7 @@ class Device:
         self.write(self.ram + STAMP_OFFSET, _stamp(image))
         return True
 
-    def check_gateware(self):
+    def check_gateware(self) -> None:
         """Raise VersionMismatch unless the gateware is what csr.csv describes, and of a version that this host knows.
 
         It only reads. By the addresses of another gateware, whatever is written next would go to wrong registers.
@@ -267,19 +289,23 @@ class Device:
             raise VersionMismatch(f"The gateware's version must be {GATEWARE[0]}.{GATEWARE[1]}.x, reads "
                 f"{version_string(version)} (0x{version:08x}): {advice}")
         built = self.read_csr("ssm_capabilities")
-        for name, shift, width in (("lanes", 0, 8), ("max_headdim", 8, 10), ("max_d_state", 18, 10)):
-            expected, found = self.csr.constants.get(f"ssm_{name}"), built >> shift & (1 << width) - 1
-            if expected not in (None, found):
-                raise VersionMismatch(f"The gateware's {name} must be {expected}, as csr.csv has it, is {found}: {advice}")
+        for name, value in unpack_capabilities(built).items():
+            constant = self.csr.constants.get(f"ssm_{name}")
+            if constant not in (None, value):
+                raise VersionMismatch(f"The gateware's {name} must be {constant}, as csr.csv has it, is {value}: {advice}")
 
     def _read_info(self):
-        return Info(*map(int, self.transport.read_words(self.ram + INFO_OFFSET, len(INFO_WORDS))))
+        return Info.of(self.transport.read_words(self.ram + INFO_OFFSET, INFO_WORDS))
+
+    def _is_ready(self):
+        """Whether there is an info block."""
+        return int(self.transport.read_words(self.ram + INFO_OFFSET, 1)[0]) == INFO_MAGIC
 
     def _adopt(self, image):
         """Use the firmware that runs, if there is one, and if it is `image`."""
-        info = self._read_info()
-        if info.magic != INFO_MAGIC:
+        if not self._is_ready():
             return False
+        info = self._read_info()
         if image is not None and self.read(self.ram + STAMP_OFFSET, len(_stamp(image))) != _stamp(image):
             return False
         info.check()
@@ -312,7 +338,7 @@ class Device:
                 lambda: self.read_csr("mailbox_boot") == 0, BOOT_TIME)
 
     def _load(self, image):
-        if self._read_info().magic == INFO_MAGIC: # Left over from before a reset.
+        if self._is_ready(): # Left over from before a reset.
             self.write(self.ram + INFO_OFFSET, bytes(4))
         self.write(self.ram + STAMP_OFFSET, bytes(len(_stamp(image))))
         self.write(self.ram + FIRMWARE_OFFSET, image)
@@ -320,7 +346,7 @@ class Device:
             self.write_csr("mailbox_boot", self.ram + FIRMWARE_OFFSET)
             try:
                 self._wait_for("the firmware to start; if it never does, it was built for other gateware",
-                    lambda: self._read_info().magic == INFO_MAGIC, BOOT_TIME)
+                    self._is_ready, BOOT_TIME)
                 return
             except DeviceTimeout:
                 if attempt == 2:
@@ -328,13 +354,13 @@ class Device:
 
     # Jobs -----------------------------------------------------------------------------------------
 
-    def submit(self, job):
+    def submit(self, job: Job) -> int:
         """Hand a :class:`Job` to the firmware. Waits only while the ring is full. Returns the job's index."""
         return self.submit_all([job])[0]
 
-    def submit_all(self, jobs):
+    def submit_all(self, jobs: Sequence[Job]) -> list[int]:
         """Hand over several jobs, ringing once for as many as the ring has room for. Returns their indices."""
-        indices = []
+        indices: list[int] = []
         while len(indices) < len(jobs):
             while (self._rung - self._collected) % 2**32 >= RING_ENTRIES:
                 self._collect()
@@ -349,7 +375,7 @@ class Device:
             self._ring()
         return indices
 
-    def wait(self, index, timeout=None):
+    def wait(self, index: int, timeout: float | None = None) -> Result:
         """The :class:`Result` of a submitted job; it can be asked for once.
 
         Parameters
@@ -370,11 +396,11 @@ class Device:
             raise result
         return result
 
-    def run(self, job, timeout=None):
+    def run(self, job: Job, timeout: float | None = None) -> Result:
         """Submit a job and wait for it."""
         return self.wait(self.submit(job), timeout)
 
-    def drain(self):
+    def drain(self) -> None:
         """Wait for all submitted jobs and forget their results, so that the memory they use is free again."""
         while self._collected != self._rung:
             self._collect()
@@ -391,13 +417,16 @@ class Device:
         index = self._collected
         job   = self._jobs[index]
         if timeout is None:
-            timeout = job.cycles(self.info.lanes)/self.info.clock_hz
+            timeout = self._job_cycles(job)/self.info.clock_hz
         self._wait_for(f"job {index} (opcode {job.opcode})", lambda: self._is_completed(index), timeout)
-        words = dict(zip(JOB_WORDS[JOB_REQUEST_WORDS:], map(int, self.transport.read_words(
-            self._slot(index) + 4*JOB_REQUEST_WORDS, len(JOB_WORDS) - JOB_REQUEST_WORDS))))
+        words = dict(zip(JOB_RESULT, map(int, self.transport.read_words(self._slot(index) + 4*JOB_REQUEST_WORDS,
+            len(JOB_RESULT)))))
         self._collected = (index + 1) % 2**32
         del self._jobs[index]
         self._results[index] = _result(index, words)
+
+    def _job_cycles(self, job):
+        return job.cycles(self.info.config if Engine.SSM in self.info.engines else SSMConfig())
 
     def _is_completed(self, index):
         completed = self.read_csr("mailbox_completed")
@@ -449,4 +478,4 @@ def _result(index, words):
         return DeviceError(f"Job {index} failed: {name} (error {int(error)}, detail 0x{words['error_detail']:x}).",
             index, error, words["error_detail"])
     wide = lambda name: words[f"{name}_high"] << 32 | words[f"{name}_low"]
-    return Result(index, wide("cycles"), wide("lane_busy"), wide("read_beats"), wide("write_beats"), words["tiles"])
+    return Result(index, wide("cycles"), wide("bytes_read"), wide("bytes_written"), wide("busy_cycles"), words["units"])

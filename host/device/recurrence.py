@@ -5,9 +5,9 @@
 
 """A recurrent state on the device, taken on token by token, and back again.
 
-    session = Session(device, Geometry(device.info.config, heads=24, headdim=64, d_state=128), store_every=4)
-    y = session.step(x, dt, dA, B, C, D)
-    session.rollback(1) # As if the token had not been.
+    recurrence = Recurrence(device, Geometry(device.info.config, heads=24, headdim=64, d_state=128), store_every=4)
+    y = recurrence.step(x, dt, dA, B, C, D)
+    recurrence.rollback(1) # As if the token had not been.
 """
 
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from host.device.block import check_store_every
-from host.device.device import Job
+from host.device.device import Device
+from host.device.jobs import ssm_job
 
 from operations.config import check_range
-from operations.protocol import JobFlag, Opcode
-from operations.ssm import pack_bc, pack_state, pack_x, unpack_state, unpack_y
+from operations.ssm import Geometry, pack_bc, pack_state, pack_x, unpack_state, unpack_y
 
 # Stored State -------------------------------------------------------------------------------------
 
@@ -33,9 +33,9 @@ class StoredState:
     zero       : bool = False # It is all zeros; the memory holds something else.
     valid      : bool = False
 
-# Session ------------------------------------------------------------------------------------------
+# Recurrence ---------------------------------------------------------------------------------------
 
-class Session:
+class Recurrence:
     """Decodes with a state that is stored only now and then, and can take tokens back.
 
     The state goes to DRAM at each ``store_every``-th token. A token between runs again, on chip, those since then: a job of
@@ -45,7 +45,7 @@ class Session:
 
     Parameters
     ----------
-    device      : a booted :class:`~host.device.device.Device`. The session allocates from it; ``device.free()`` ends it.
+    device      : a booted :class:`~host.device.device.Device`. It allocates from it; ``device.free()`` ends that.
     geometry    : :class:`~operations.ssm.Geometry` of the layer.
     h0          : state to begin with, float16 (H, P, N), or None for zeros.
     store_every : 1: each token's state is stored, and none can be undone.
@@ -60,7 +60,7 @@ class Session:
     ------
     ValueError, AllocationError, DeviceError, DeviceTimeout, LinkError
     """
-    def __init__(self, device, geometry, h0=None, store_every=1, seed=0):
+    def __init__(self, device: Device, geometry: Geometry, h0: np.ndarray | None = None, store_every: int = 1, seed: int = 0):
         check_store_every(store_every, device.info.max_tokens)
         self.device      = device
         self.geometry    = geometry
@@ -76,11 +76,11 @@ class Session:
         self._bc_bytes    = geometry.groups*geometry.bc_record_bytes
         self._y_bytes     = geometry.heads *geometry.y_record_bytes
         self._state_bytes = geometry.heads *geometry.tile_bytes
-        self._y           = device.allocate(store_every*self._y_bytes, "y of a session")
+        self._y           = device.allocate(store_every*self._y_bytes, "y of a recurrence")
         self._states      = [StoredState(
-            address    = device.allocate(self._state_bytes,           "the state of a session"),
-            x_address  = device.allocate(store_every*self._x_bytes,   "inputs of a session"),
-            bc_address = device.allocate(store_every*self._bc_bytes,  "inputs of a session"))
+            address    = device.allocate(self._state_bytes,           "the state of a recurrence"),
+            x_address  = device.allocate(store_every*self._x_bytes,   "inputs of a recurrence"),
+            bc_address = device.allocate(store_every*self._bc_bytes,  "inputs of a recurrence"))
             for _ in range(1 if store_every == 1 else 2)]
         self._base       = self._states[0] # What tokens are run from.
         self._base.valid = True
@@ -89,11 +89,11 @@ class Session:
             device.write(self._base.address, pack_state(geometry, h0))
 
     @property
-    def undoable(self):
+    def undoable(self) -> int:
         """Tokens that :meth:`rollback` can undo."""
         return self.tokens - min(state.tokens for state in self._states if state.valid)
 
-    def step(self, x, dt, dA, B, C, D):
+    def step(self, x: np.ndarray, dt: np.ndarray, dA: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarray) -> np.ndarray:
         """Take a token. float16; x: (H, P), dt, dA, D: (H,), B and C: (G, N). Returns y (H, P)."""
         base, pending = self._base, self.tokens - self._base.tokens
         x_record  = pack_x(self.geometry, x[None], dt[None], dA[None], D)
@@ -105,7 +105,7 @@ class Session:
         y = self.device.read(self._y + pending*self._y_bytes, self._y_bytes)
         return unpack_y(self.geometry, y)[0]
 
-    def rollback(self, tokens):
+    def rollback(self, tokens: int) -> None:
         """Undo the last tokens, 0 to :attr:`undoable` of them. Nothing moves: the next job starts from an earlier token."""
         check_range("tokens", tokens, 0, self.undoable)
         self.tokens -= tokens
@@ -113,7 +113,7 @@ class Session:
             self._base.valid = False
             self._base       = next(state for state in self._states if state.valid)
 
-    def state(self):
+    def state(self) -> np.ndarray:
         """The state after the last token, float16 (H, P, N). It is stored for that if it is not yet."""
         pending = self.tokens - self._base.tokens
         if pending:
@@ -126,28 +126,18 @@ class Session:
         """Run so many tokens after the stored state. With `store` what comes out is the next one to run from."""
         base   = self._base
         target = next((state for state in self._states if state is not base), base)
-        flags  = JobFlag(0)
-        if base.zero:
-            flags |= JobFlag.ZERO_STATE
-        if not store:
-            flags |= JobFlag.NO_STORE
-        elif target is not base:
+        if store and target is not base:
             target.valid = False # From now on it is neither the old state nor the new one.
-        result = self.device.run(Job(Opcode.SSM,
-            flags       = flags,
-            heads       = self.geometry.heads,
-            headdim     = self.geometry.headdim,
-            d_state     = self.geometry.d_state,
-            groups      = self.geometry.groups,
-            tokens      = tokens,
-            first_token = first_token,
-            x_address   = base.x_address,
-            bc_address  = base.bc_address,
-            y_address   = self._y,
+        result = self.device.run(ssm_job(self.geometry, tokens,
+            x           = base.x_address,
+            bc          = base.bc_address,
+            y           = self._y,
             state_in    = base.address,
             state_out   = target.address,
-            seed        = (self.seed + base.tokens) % 2**32,
-        ))
+            first_token = first_token,
+            zero_state  = base.zero,
+            store       = store,
+            seed        = self.seed + base.tokens))
         self.cycles = result.cycles
         if store:
             target.tokens = base.tokens + tokens

@@ -13,14 +13,21 @@ The link only has to bring most of the blocks. While a segment is under way, the
 
 import zlib
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from host.device.jobs import Job
 from host.errors import IntegrityError, VersionMismatch
 
-from operations.config import BEAT_BYTES, ceil_multiple
-from operations.protocol import JOB_REQUEST_WORDS, PROTOCOL_VERSION, TABLE_OFFSET, TABLE_SIZE, Capability, Opcode
+from operations.config import ALIGNMENT, ceil_multiple
+from operations.operations import Engine, Opcode
+from operations.protocol import TABLE_OFFSET, TABLE_SIZE
+
+if TYPE_CHECKING: # Which itself imports this file.
+    from host.device.device import Device
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -28,7 +35,7 @@ BLOCK_BYTES    = 4096 # What is sent again where a bit is wrong. Its CRC costs 0
 SEGMENT_BLOCKS = 256  # Blocks that are sent, or read, in one go.
 ATTEMPTS       = 5    # Times that a block is sent, or read, before the link is given up.
 TABLES         = 2    # Tables on the device: one is read while the next is written.
-TABLE_BLOCKS   = TABLE_SIZE//TABLES//BEAT_BYTES*BEAT_BYTES//4
+TABLE_BLOCKS   = TABLE_SIZE//TABLES//ALIGNMENT*ALIGNMENT//4
 
 # Transfer -----------------------------------------------------------------------------------------
 
@@ -39,32 +46,10 @@ class Transfer:
     moved : int = 0 # Sent or read the first time; of an upload, what is not here was right on the device before.
     again : int = 0 # Sent or read again.
 
-    def __add__(self, other):
+    def __add__(self, other: "Transfer") -> "Transfer":
         return Transfer(self.size + other.size, self.moved + other.moved, self.again + other.again)
 
 # Checksums ----------------------------------------------------------------------------------------
-
-@dataclass
-class Checksum:
-    """Job that has the device write the CRC-32 of each block of a region to a table (see operations.protocol.OPERANDS)."""
-    region       : int
-    region_bytes : int
-    block_bytes  : int
-    table        : int
-    timeout      : int = 0
-    opcode       = Opcode.CHECKSUM
-
-    def words(self, sequence):
-        """The request as the firmware reads it."""
-        words = np.zeros(JOB_REQUEST_WORDS, np.uint32)
-        words[:9] = (PROTOCOL_VERSION, sequence, self.opcode, 0, self.timeout, self.region, self.region_bytes,
-            self.block_bytes, self.table)
-        return words
-
-    def cycles(self, lanes):
-        """A generous estimate of the cycles it takes."""
-        return self.timeout or 16*self.region_bytes//BEAT_BYTES + 10_000*(self.region_bytes//self.block_bytes + 1)
-
 
 class _Checks:
     """Checksums under way, in order: :meth:`start` some blocks, :meth:`result` of the oldest ones."""
@@ -81,8 +66,11 @@ class _Checks:
         """Have the device compute the CRCs of `count` blocks, TABLE_BLOCKS at most."""
         table  = self.device.ram + TABLE_OFFSET + self.started%TABLES*TABLE_SIZE//TABLES
         offset = first*self.block
-        index  = self.device.submit(Checksum(self.address + offset, min(count*self.block, self.size - offset),
-            self.block, table))
+        index  = self.device.submit(Job(Opcode.CHECKSUM,
+            region       = self.address + offset,
+            region_bytes = min(count*self.block, self.size - offset),
+            block_bytes  = self.block,
+            table        = table))
         self.under_way.append((index, first, count, table))
         self.started += 1
 
@@ -94,26 +82,26 @@ class _Checks:
 
 
 def _check(device, address, size, block):
-    if not device.info.capabilities & Capability.CHECKSUM:
-        raise VersionMismatch("The firmware computes no checksums: load the one that belongs to this host.")
-    if block <= 0 or block % BEAT_BYTES:
-        raise ValueError(f"block must be a multiple of {BEAT_BYTES} above 0, is {block}.")
+    if Engine.CHECKSUM not in device.info.engines:
+        raise VersionMismatch("The device computes no checksums: load gateware and firmware that belong to this host.")
+    if block <= 0 or block % ALIGNMENT:
+        raise ValueError(f"block must be a multiple of {ALIGNMENT} above 0, is {block}.")
     base, end = device.info.data_base, device.info.data_base + device.info.data_size
-    if address % BEAT_BYTES or not base <= address <= end - ceil_multiple(size, BEAT_BYTES):
-        raise ValueError(f"address must be a multiple of {BEAT_BYTES}, all bytes in the data region 0x{base:x} to 0x{end:x}, is "
+    if address % ALIGNMENT or not base <= address <= end - ceil_multiple(size, ALIGNMENT):
+        raise ValueError(f"address must be a multiple of {ALIGNMENT}, all bytes in the data region 0x{base:x} to 0x{end:x}, is "
             f"0x{address:x} with {size} bytes.")
 
 
-def checksums(device, address, size, block=BLOCK_BYTES):
+def checksums(device: "Device", address: int, size: int, block: int = BLOCK_BYTES) -> np.ndarray:
     """CRC-32 (zlib's) of each block of a part of the data region, as the device computes it: a numpy.uint32 array.
 
     Parameters
     ----------
-    address, size : in bytes, multiples of 16.
+    address, size : in bytes, multiples of ALIGNMENT.
     block         : bytes of a block, likewise; the last one may be shorter.
     """
-    if size % BEAT_BYTES:
-        raise ValueError(f"size must be a multiple of {BEAT_BYTES}, is {size}.")
+    if size % ALIGNMENT:
+        raise ValueError(f"size must be a multiple of {ALIGNMENT}, is {size}.")
     _check(device, address, size, block)
     blocks = -(-size//block)
     result = np.zeros(blocks, np.uint32)
@@ -132,7 +120,7 @@ def _store(result, checks):
     result[first:first + len(crcs)] = crcs
 
 
-def block_checksums(data, block=BLOCK_BYTES):
+def block_checksums(data: bytes, block: int = BLOCK_BYTES) -> np.ndarray:
     """The same of bytes that the host has."""
     return np.array([zlib.crc32(data[n:n + block]) for n in range(0, len(data), block)], np.uint32)
 
@@ -173,13 +161,14 @@ def _troubles(device):
 
 # Upload -------------------------------------------------------------------------------------------
 
-def upload(device, address, data, progress=None, resume=True):
+def upload(device: "Device", address: int, data: bytes, progress: Callable[[int], None] | None = None,
+           resume: bool = True) -> Transfer:
     """Write `data` to the data region, verified by CRCs that the device computes, without reading it back.
 
     Parameters
     ----------
-    address  : a multiple of 16.
-    data     : bytes; what is missing of the last 16 is written as zeros.
+    address  : a multiple of ALIGNMENT.
+    data     : bytes; what is missing of the last ALIGNMENT ones is written as zeros.
     progress : called with a number of bytes as they are sent, or found on the device; they add up to len(data), padded.
     resume   : ask first which blocks are there and right, as after an interrupted upload, and do not send those.
 
@@ -192,7 +181,7 @@ def upload(device, address, data, progress=None, resume=True):
     IntegrityError : some blocks are still wrong after ATTEMPTS.
     """
     progress = progress or (lambda size: None)
-    data     = bytes(data).ljust(ceil_multiple(len(data), BEAT_BYTES), b"\0")
+    data     = bytes(data).ljust(ceil_multiple(len(data), ALIGNMENT), b"\0")
     _check(device, address, len(data), BLOCK_BYTES)
     result = Transfer(len(data))
     if not data:
@@ -228,14 +217,14 @@ def upload(device, address, data, progress=None, resume=True):
 
 # Download -----------------------------------------------------------------------------------------
 
-def download(device, address, size, progress=None):
-    """`size` bytes of the data region from `address` on, a multiple of 16, verified by CRCs that the device computes.
+def download(device: "Device", address: int, size: int, progress: Callable[[int], None] | None = None) -> bytes:
+    """`size` bytes of the data region from `address` on, a multiple of ALIGNMENT, verified by CRCs that the device computes.
 
     Raises
     ------
     IntegrityError : some blocks still differ after ATTEMPTS; also when the device writes them meanwhile.
     """
-    padded = ceil_multiple(size, BEAT_BYTES)
+    padded = ceil_multiple(size, ALIGNMENT)
     _check(device, address, padded, BLOCK_BYTES)
     if not size:
         return b""

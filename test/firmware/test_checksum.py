@@ -15,7 +15,7 @@ import pytest
 from native import build as native
 from native.device import DATA_BASE, RAM_BASE, RAM_END, Device
 
-from operations.config import SSMConfig
+from operations.config import ALIGNMENT, SSMConfig
 from operations.protocol import TABLE_OFFSET, TABLE_SIZE, Error, JobFlag, Opcode, Status
 
 # Fixtures -----------------------------------------------------------------------------------------
@@ -53,11 +53,11 @@ def assert_fails(result, error, detail):
 def test_table(device, seed):
     """Each block's CRC-32, the last block being shorter; the rest of the tables is left alone."""
     rng    = np.random.default_rng(seed)
-    size   = 16*int(rng.integers(1, 2000))
-    block  = 16*int(rng.integers(1, 300))
+    size   = ALIGNMENT*int(rng.integers(1, 500))
+    block  = ALIGNMENT*int(rng.integers(1, 80))
     blocks = -(-size//block)
-    region = DATA_BASE + 16*int(rng.integers(0, (DATA_BYTES - size)//16 + 1))
-    table  = TABLE + 16*int(rng.integers(0, (TABLE_SIZE - 4*blocks)//16 + 1))
+    region = DATA_BASE + ALIGNMENT*int(rng.integers(0, (DATA_BYTES - size)//ALIGNMENT + 1))
+    table  = TABLE + ALIGNMENT*int(rng.integers(0, (TABLE_SIZE - 4*blocks)//ALIGNMENT + 1))
     data   = rng.bytes(size)
     device.write(region, data)
     before = rng.bytes(TABLE_SIZE)
@@ -68,24 +68,26 @@ def test_table(device, seed):
     offset = table - TABLE
     assert device.read(TABLE, TABLE_SIZE) == before[:offset] + crcs + before[offset + len(crcs):]
     assert device.read(region, size) == data
+    assert (result["units"], result["bytes_read_low"]) == (blocks, size)
+    assert 0 < result["busy_cycles_low"] < result["cycles_low"]
 
 
 def test_exact_fit(device):
     """A region may end with the data region, a table with the tables; a block may be larger than the region."""
-    assert checksum(device, RAM_END - 64, 64, 16, TABLE_END - 16)["status"] == Status.DONE
-    assert checksum(device, DATA_BASE, DATA_BYTES, 2**32 - 16)["status"]    == Status.DONE
+    assert checksum(device, RAM_END - 4*ALIGNMENT, 4*ALIGNMENT, ALIGNMENT, TABLE_END - ALIGNMENT)["status"] == Status.DONE
+    assert checksum(device, DATA_BASE, DATA_BYTES, 2**32 - ALIGNMENT)["status"]    == Status.DONE
 
 
 def test_behind_a_run(device):
     """In the order rung for, with jobs of other kinds."""
     for index in range(4):
         device.post(index, opcode=(Opcode.CHECKSUM, Opcode.NOP)[index % 2], **({} if index % 2 else
-            dict(region=DATA_BASE, region_bytes=64, block_bytes=16, table=TABLE + 16*index)))
+            dict(region=DATA_BASE, region_bytes=256, block_bytes=64, table=TABLE + 64*index)))
     device.ring(4)
     for index in range(4):
         device.poll()
         assert device.result(index)["status"] == Status.DONE
-    assert device.read(TABLE, 16) == device.read(TABLE + 32, 16) == struct.pack("<I", zlib.crc32(bytes(16)))*4
+    assert device.read(TABLE, 16) == device.read(TABLE + 128, 16) == struct.pack("<I", zlib.crc32(bytes(64)))*4
 
 # Errors -------------------------------------------------------------------------------------------
 
@@ -93,12 +95,13 @@ def test_behind_a_run(device):
     (Error.BAD_SIZE,      "region_bytes", 0),
     (Error.BAD_SIZE,      "region_bytes", 4095),
     (Error.BAD_SIZE,      "block_bytes",  0),
-    (Error.BAD_SIZE,      "block_bytes",  8),
-    (Error.BAD_ALIGNMENT, "region",       DATA_BASE + 4),
-    (Error.BAD_ALIGNMENT, "table",        TABLE + 4),
+    (Error.BAD_SIZE,      "block_bytes",  ALIGNMENT//2),
+    (Error.BAD_ALIGNMENT, "region",       DATA_BASE + ALIGNMENT//2),
+    (Error.BAD_ALIGNMENT, "table",        TABLE + ALIGNMENT//2),
     (Error.BAD_FLAGS,     "flags",        JobFlag.ZERO_STATE),
-    *((Error.BAD_ADDRESS, "region", address) for address in (0, TABLE, DATA_BASE - 16, RAM_END - 4080, RAM_END, 2**32 - 16)),
-    *((Error.BAD_ADDRESS, "table",  address) for address in (0, TABLE - 16, TABLE_END, DATA_BASE, 2**32 - 16)),
+    *((Error.BAD_ADDRESS, "region", address) for address in (0, TABLE, DATA_BASE - ALIGNMENT, RAM_END - 4096 + ALIGNMENT, RAM_END,
+        2**32 - ALIGNMENT)),
+    *((Error.BAD_ADDRESS, "table",  address) for address in (0, TABLE - ALIGNMENT, TABLE_END, DATA_BASE, 2**32 - ALIGNMENT)),
 ])
 def test_bad_word(device, error, word, value):
     """Refused; nothing is written, and the next job runs."""
@@ -108,9 +111,9 @@ def test_bad_word(device, error, word, value):
 
 
 @pytest.mark.parametrize("size, block, table, error, detail", [
-    (16*(TABLE_SIZE//4 + 4), 16, TABLE,          Error.BAD_ADDRESS, TABLE), # More blocks than the tables hold.
-    (80,                     16, TABLE_END - 16, Error.BAD_ADDRESS, TABLE_END - 16),
-    (2**32 - 16,             16, TABLE,          Error.BAD_ADDRESS, DATA_BASE),
+    (ALIGNMENT*(TABLE_SIZE//4 + 16), ALIGNMENT, TABLE,                 Error.BAD_ADDRESS, TABLE), # More blocks than they hold.
+    (17*ALIGNMENT,                   ALIGNMENT, TABLE_END - ALIGNMENT, Error.BAD_ADDRESS, TABLE_END - ALIGNMENT),
+    (2**32 - ALIGNMENT,              ALIGNMENT, TABLE,                 Error.BAD_ADDRESS, DATA_BASE),
 ])
 def test_too_many_blocks(device, size, block, table, error, detail):
     assert_fails(checksum(device, DATA_BASE, size, block, table), error, detail)

@@ -26,10 +26,11 @@ from native.device import DATA_BASE, RAM_BASE, RAM_END, Device
 
 from model.bitexact import ssm_block
 
-from operations.config import SSMConfig
-from operations.protocol import (INFO_MAGIC, JOB_BYTES, PROTOCOL_VERSION, RING_ENTRIES, RING_OFFSET, TABLE_OFFSET, Capability,
-    Error, JobFlag, Opcode, Status)
-from operations.ssm import Geometry, pack_bc, pack_state, pack_x, unpack_state, unpack_y
+from operations.config import ALIGNMENT, GATEWARE_VERSION, SSMConfig, SystemConfig
+from operations.operations import Engine, JobFlag, Opcode
+from operations.protocol import (INFO_MAGIC, JOB_BYTES, PROTOCOL_VERSION, RING_ENTRIES, RING_OFFSET, TABLE_OFFSET, Error,
+    Status)
+from operations.ssm import CAPABILITIES, Geometry, pack_bc, pack_state, pack_x, unpack_state, unpack_y
 
 from soc.accelerator import add_ssm
 
@@ -138,7 +139,7 @@ def compute(device, geometry):
             tile.seed if geometry.config.stochastic_rounding else None)
         on_chip[place] = h
         for t in range(first_token, tokens):
-            device.write(tile.y + t*tile.y_stride, vectors.pack_y(head, y[t:t + 1]))
+            device.write(tile.y + (t - first_token)*tile.y_stride, vectors.pack_y(head, y[t:t + 1]))
         if not tile.flags & JobFlag.NO_STORE:
             device.write(tile.state_out, pack_state(head, h))
 
@@ -151,15 +152,19 @@ def test_info(start):
     info   = start(config).info()
     assert info["magic"]            == INFO_MAGIC
     assert info["protocol_version"] == PROTOCOL_VERSION
-    for name in ("lanes", "max_headdim", "max_d_state", "max_heads", "max_groups", "max_tokens"):
-        assert info[name] == getattr(config, name)
+    words  = info["engines"][Engine.SSM]
+    for name in ("lanes", "max_headdim", "max_d_state", "max_heads", "max_groups", "max_tokens", "resident_tiles"):
+        assert words[name] == getattr(config, name)
+    assert not words["stochastic_rounding"]
+    assert list(info["engines"]) == [Engine.SSM, Engine.CHECKSUM]
+    assert info["firmware_version"] == GATEWARE_VERSION
     assert info["clock_hz"]     == 100_000_000
     assert info["data_base"]    == DATA_BASE
     assert info["data_size"]    == RAM_END - DATA_BASE
+    assert info["data_width"]   == native.DATA_WIDTH
     assert info["ring_base"]    == RAM_BASE + RING_OFFSET
     assert info["ring_entries"] == RING_ENTRIES
     assert info["job_bytes"]    == JOB_BYTES
-    assert info["capabilities"] == Capability.SSM | Capability.SELFTEST | Capability.CHECKSUM
     assert info["boot_count"]   == 1
 
 
@@ -172,6 +177,21 @@ def test_start_again(device):
     assert device.csr("mailbox_completed") == 0
     device.rung = 0
     assert_done(device, opcode=Opcode.NOP)
+
+
+@pytest.mark.parametrize("engine, opcodes", [(Engine.SSM, (Opcode.SSM, Opcode.SELFTEST)), (Engine.CHECKSUM, (Opcode.CHECKSUM,))])
+def test_absent_engine(tmp_path, engine, opcodes):
+    """It is not listed, and its operations are refused; the others run."""
+    device = Device(native.build(str(tmp_path), CONFIG, without=(engine.name,)))
+    device.power_up()
+    assert list(device.info()["engines"]) == [other for other in Engine if other != engine]
+    jobs = {Opcode.NOP: {}, Opcode.SSM: small_job(), Opcode.CHECKSUM: dict(region=DATA_BASE, region_bytes=64, block_bytes=64,
+        table=RAM_BASE + TABLE_OFFSET)}
+    for opcode in opcodes:
+        assert_fails(device, Error.BAD_OPCODE, opcode, opcode=opcode, **jobs.get(opcode, {}))
+    for opcode in jobs.keys() - set(opcodes):
+        assert_done(device, opcode=opcode, **jobs[opcode])
+    device.close()
 
 # Scheduling ---------------------------------------------------------------------------------------
 
@@ -198,7 +218,8 @@ def test_descriptors(start, lanes, heads, group_heads, headdim, d_state, tokens,
     device.set(queue_depth=queue_depth)
     job    = small_job(heads, headdim, d_state, groups, tokens, config, first_token=first_token, flags=flags)
     result = assert_done(device, **job)
-    assert result["tiles"] == len(device.tiles) == heads
+    assert result["units"] == len(device.tiles) == heads
+    first_y = job["y_address"] + first_token*heads*geometry.y_record_bytes
     for head, tile in enumerate(device.tiles):
         assert tile.x         == job["x_address"]  + head*geometry.x_record_bytes
         assert tile.bc        == job["bc_address"] + head//group_heads*geometry.bc_record_bytes
@@ -210,7 +231,7 @@ def test_descriptors(start, lanes, heads, group_heads, headdim, d_state, tokens,
         assert tile.tokens    == first_token << 16 | tokens
         assert tile.flags     == flags | (INTERRUPT if head == heads - 1 else 0)
         used = {
-            "y"         : (first_token < tokens,         job["y_address"], geometry.y_record_bytes),
+            "y"         : (first_token < tokens,           first_y,          geometry.y_record_bytes),
             "state_in"  : (not flags & JobFlag.ZERO_STATE, job["state_in"],  geometry.tile_bytes),
             "state_out" : (not flags & JobFlag.NO_STORE,   job["state_out"], geometry.tile_bytes),
         }
@@ -256,7 +277,7 @@ def test_seeds(start):
     config   = SSMConfig(lanes=8, stochastic_rounding=True)
     geometry = Geometry(config, 3, 5, 9)
     device   = start(config, config)
-    assert device.info()["capabilities"] & Capability.STOCHASTIC_ROUNDING
+    assert device.info()["engines"][Engine.SSM]["stochastic_rounding"]
     case     = random_case(np.random.default_rng(5), 3, 3, 5, 9, 1)
     job      = small_job(3, 5, 9, 1, 3, config, seed=2**32 - 2)
     device.on("done", compute(device, geometry))
@@ -280,7 +301,7 @@ def test_resident(start):
     """Loaded once, run token by token on chip, stored once: the model's bits, and each head in its place."""
     geometry = Geometry(RESIDENT, 3, 5, 9)
     device   = start(RESIDENT, RESIDENT)
-    assert device.info()["resident_tiles"] == 6
+    assert device.info()["engines"][Engine.SSM]["resident_tiles"] == 6
     case     = random_case(np.random.default_rng(5), 4, 3, 5, 9, 1)
     job      = small_job(3, 5, 9, 1, 4, RESIDENT, tile=2)
     x, bc, y = (job[name] for name in ("x_address", "bc_address", "y_address"))
@@ -325,10 +346,10 @@ def test_posts_ahead(device):
 def test_counters(device):
     for heads in (3, 5):
         result = assert_done(device, **small_job(heads=heads))
-        assert result["tiles"]           == heads
-        assert result["lane_busy_low"]   == 1000*heads
-        assert result["read_beats_low"]  == 200*heads
-        assert result["write_beats_low"] == 100*heads
+        assert result["units"]           == heads
+        assert result["busy_cycles_low"]   == 1000*heads
+        assert result["bytes_read_low"]    == 200*heads*native.DATA_WIDTH//8
+        assert result["bytes_written_low"] == 100*heads*native.DATA_WIDTH//8
         assert result["cycles_low"]      >= 100*heads
         assert result["cycles_high"]     == 0
 
@@ -372,7 +393,7 @@ def test_without_interrupt(device):
     *((Error.BAD_ALIGNMENT, region,        DATA_BASE + 0x10008) for region in REGIONS),
     *((Error.BAD_ADDRESS,   region,        address)
         for region  in REGIONS
-        for address in (0, DATA_BASE - 16, RAM_END - 16, RAM_END, 0xfffffff0)),
+        for address in (0, DATA_BASE - ALIGNMENT, RAM_END - ALIGNMENT, RAM_END, 2**32 - ALIGNMENT)),
     (Error.OVERLAP,         "y_address",   DATA_BASE),
 ])
 def test_bad_word(device, error, word, value):
@@ -408,7 +429,7 @@ def test_state_beyond_32_bits(start):
     device = start(config, config)
     device.set(max_headdim=256, max_d_state=512)
     job    = dict(heads=2**14, headdim=256, d_state=512, groups=1, tokens=1, x_address=DATA_BASE, first_token=1,
-        bc_address=DATA_BASE, state_in=DATA_BASE + 16, state_out=DATA_BASE + 32)
+        bc_address=DATA_BASE, state_in=DATA_BASE + ALIGNMENT, state_out=DATA_BASE + 2*ALIGNMENT)
     assert Geometry(config, 2**14, 256, 512).tile_bytes*2**14 == 2**32
     for flags, region in ((0, "state_in"), (JobFlag.ZERO_STATE, "state_out"), (JobFlag.NO_STORE, "state_in")):
         assert_fails(device, Error.BAD_ADDRESS, job[region], **job | dict(flags=flags))
@@ -420,19 +441,20 @@ def test_exact_fit(device):
     geometry = Geometry(CONFIG, 2, 8, 16)
     for name, size in region_bytes(geometry, 3).items():
         assert_done(device, **small_job(**{name: RAM_END - size}))
-        assert_fails(device, Error.BAD_ADDRESS, RAM_END - size + 16, **small_job(**{name: RAM_END - size + 16}))
+        beyond = RAM_END - size + ALIGNMENT
+        assert_fails(device, Error.BAD_ADDRESS, beyond, **small_job(**{name: beyond}))
 
 
 @pytest.mark.parametrize("other",   REGIONS)
 @pytest.mark.parametrize("written", ["y_address", "state_out"])
 def test_overlap(device, written, other):
-    """A written region that shares its first or last beat with another one."""
+    """A written region that shares its first or last ALIGNMENT bytes with another one."""
     sizes = region_bytes(Geometry(CONFIG, 2, 8, 16), 3)
     job   = small_job() | {region: DATA_BASE + 0x10000*(k + 1) for k, region in enumerate(REGIONS)}
     assert_done(device, **job)
     if other == written:
         return
-    for address in (job[other] + sizes[other] - 16, job[other] - sizes[written] + 16):
+    for address in (job[other] + sizes[other] - ALIGNMENT, job[other] - sizes[written] + ALIGNMENT):
         clash = job | {written: address}
         first = "y_address" if other == "y_address" else written # The one that is named.
         assert_fails(device, Error.OVERLAP, clash[first], **clash)
@@ -456,8 +478,8 @@ def test_unused_regions(device):
 
 
 addresses = st.one_of(
-    st.integers(0, (RAM_END - DATA_BASE)//16).map(lambda beat: DATA_BASE + 16*beat),
-    st.integers(0, 64).map(lambda beat: DATA_BASE + 0x1000*beat),
+    st.integers(0, (RAM_END - DATA_BASE)//ALIGNMENT).map(lambda n: DATA_BASE + ALIGNMENT*n),
+    st.integers(0, 64).map(lambda n: DATA_BASE + 0x1000*n),
     st.integers(0, 2**32 - 1))
 
 
@@ -511,13 +533,14 @@ def test_random_requests(start, request, version, flags, in_place):
         inside("x_address",  tile.x,  tile.x  + last*tile.x_stride  + geometry.x_record_bytes)
         inside("bc_address", tile.bc, tile.bc + last*tile.bc_stride + geometry.bc_record_bytes)
         if request["first_token"] < tokens:
-            inside("y_address", tile.y, tile.y + last*tile.y_stride + geometry.y_record_bytes)
+            written = tokens - 1 - request["first_token"]
+            inside("y_address", tile.y, tile.y + written*tile.y_stride + geometry.y_record_bytes)
         if not tile.flags & JobFlag.ZERO_STATE:
             inside("state_in",  tile.state_in,  tile.state_in  + geometry.tile_bytes)
         if not tile.flags & JobFlag.NO_STORE:
             inside("state_out", tile.state_out, tile.state_out + geometry.tile_bytes)
         for address in (tile.x, tile.bc, tile.y, tile.state_in, tile.state_out):
-            assert DATA_BASE <= address < RAM_END and address % 16 == 0
+            assert DATA_BASE <= address < RAM_END and address % ALIGNMENT == 0
 
 # Ring ---------------------------------------------------------------------------------------------
 
@@ -537,7 +560,7 @@ def test_full_ring(device):
         result = device.result(index)
         assert result["status"]          == Status.DONE
         assert result["result_sequence"] == 1000 + index
-        assert result["tiles"]           == index + 1
+        assert result["units"]           == index + 1
         assert result["cycles_low"]      < 3000 + 100*(index + 1)
 
 
@@ -701,10 +724,10 @@ def test_full_ring_back_to_back(device):
     run_chain(device, jobs)
     results = [device.result(index) for index in range(RING_ENTRIES)]
     assert [result["result_sequence"] for result in results] == list(range(RING_ENTRIES))
-    assert all(result["status"] == Status.DONE and result["tiles"] == 8 for result in results)
+    assert all(result["status"] == Status.DONE and result["units"] == 8 for result in results)
     total = sum(result["cycles_low"] for result in results)
     assert 8*500*RING_ENTRIES <= total < 8*500*RING_ENTRIES + 3000
-    assert sum(result["lane_busy_low"] for result in results) == 8*1000*RING_ENTRIES
+    assert sum(result["busy_cycles_low"] for result in results) == 8*1000*RING_ENTRIES
 
 
 def test_a_failing_job_takes_the_one_behind_along(device):
@@ -722,7 +745,7 @@ def test_a_failing_job_takes_the_one_behind_along(device):
     # With a full queue nothing of the second job was pushed: it had begun all the same.
     assert errors == [Error.TIMEOUT, Error.ABORTED, Error.NONE]
     assert device.result(1)["error_detail"] == 70
-    assert [device.result(index)["tiles"] for index in range(3)] == [0, 0, 8]
+    assert [device.result(index)["units"] for index in range(3)] == [0, 0, 8]
 
 
 def test_a_failing_job_leaves_others_alone(device):
@@ -784,14 +807,14 @@ def test_restart_with_a_job_behind(device):
 def test_timeout(device):
     device.set(hang=1)
     result = assert_fails(device, Error.TIMEOUT, 1 | 6 << 8, timeout=5000, **small_job())
-    assert result["tiles"] == 0
+    assert result["units"] == 0
     assert 5000 <= result["cycles_low"] < 10000
     device.set(hang=0)
     assert_done(device, **small_job())
 
 
 @pytest.mark.parametrize("job", [small_job(), dict(opcode=Opcode.SELFTEST),
-    dict(opcode=Opcode.CHECKSUM, region=DATA_BASE, region_bytes=16, block_bytes=16, table=RAM_BASE + TABLE_OFFSET)],
+    dict(opcode=Opcode.CHECKSUM, region=DATA_BASE, region_bytes=64, block_bytes=64, table=RAM_BASE + TABLE_OFFSET)],
     ids=["SSM", "SELFTEST", "CHECKSUM"])
 @pytest.mark.parametrize("deaf", [0, 1])
 def test_completed_too_late(device, job, deaf):
@@ -811,7 +834,7 @@ def test_selftest_has_one_timeout(device):
     device.on("done", selftest_handler(device, CONFIG))
     cycles = assert_done(device, opcode=Opcode.SELFTEST)["cycles_low"]
     result = device.run(opcode=Opcode.SELFTEST, timeout=cycles*3//4) # More than any vector takes.
-    assert Error(result["error"]) == Error.TIMEOUT and result["tiles"] > 0
+    assert Error(result["error"]) == Error.TIMEOUT and result["units"] > 0
 
 
 def test_timeout_while_posting(device):
@@ -854,7 +877,7 @@ def test_gateware_error(device, errors, heads):
     device.set(push_errors=errors)
     assert_fails(device, Error.GATEWARE, errors, **small_job(heads=heads))
     result = assert_done(device, **small_job(heads=heads))
-    assert result["lane_busy_low"] == 1000*heads
+    assert result["busy_cycles_low"] == 1000*heads
 
 
 def test_gateware_error_without_interrupt(device):
@@ -874,7 +897,7 @@ def test_selftest(start, config):
     device = start(config, config)
     device.on("done", selftest_handler(device, config))
     result = assert_done(device, opcode=Opcode.SELFTEST)
-    assert result["tiles"] == sum(vector.geometry.heads for vector in vectors.selftest_vectors(config))
+    assert result["units"] == sum(vector.geometry.heads for vector in vectors.selftest_vectors(config))
 
 
 @pytest.mark.parametrize("vector", range(len(vectors.selftest_vectors(CONFIG))))
@@ -950,11 +973,13 @@ def test_build_without_accelerator(tmp_path):
 def test_built_config(tmp_path, config):
     """A configuration survives its way through the SoC's constants."""
     soc = SoCMini(SimPlatform("SIM", []), 100e6, cpu_type="vexriscv", integrated_main_ram_size=0x1000)
-    add_ssm(soc, config)
+    add_ssm(soc, SystemConfig(ssm=config))
     directory = tmp_path/"software"/"include"/"generated"
     directory.mkdir(parents=True)
     (directory/"soc.h").write_text(get_soc_header(soc.constants))
     assert built_config(str(tmp_path)) == config
+    fields = {field.name: (field.offset, field.size) for field in soc.ssm._capabilities.fields.fields}
+    assert CAPABILITIES.items() <= fields.items()
 
 
 def test_firmware_is_self_contained(tmp_path):

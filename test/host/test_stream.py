@@ -28,7 +28,7 @@ from host.link.etherbone import open_socket
 
 from model.bitexact import ssm_block
 
-from operations.config import SSMConfig
+from operations.config import SystemConfig
 from operations.protocol import DATA_OFFSET, Error
 
 # Helpers ------------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ def test_bench(bench):
     for size in ("0", "4097", "x"):
         code, _, stderr = bench.run("bench", "--size", size)
         assert code == 2
-        assert_one_line(stderr, f"must be a multiple of 16 from 4096 to 134217728, is {size!r}")
+        assert_one_line(stderr, f"must be a multiple of 64 from 4096 to 134217728, is {size!r}")
 
 
 def test_discover(bench):
@@ -249,7 +249,7 @@ def test_case_beyond_the_memory_of_the_device(bench):
     np.savez(bench.case, **random_arrays(T=60000, G=1, N=4))
     code, _, stderr = bench.run_case()
     assert code == 2
-    assert_one_line(stderr, "x of 60000 tokens of 7680000 bytes does not fit")
+    assert_one_line(stderr, "x of 60000 tokens of 15360000 bytes does not fit")
 
 
 @pytest.mark.parametrize("option", ["--output", "--json"])
@@ -297,7 +297,7 @@ def test_version_mismatch(bench):
     (bench.folder/"firmware.bin").write_bytes(fake_firmware(version=7))
     code, _, stderr = bench.run_case()
     assert code == 1
-    assert_one_line(stderr, "The firmware speaks protocol version 7, this host version 3")
+    assert_one_line(stderr, "The firmware speaks protocol version 7, this host version 4")
 
 
 def test_link_failure(bench):
@@ -366,12 +366,12 @@ def simulation(bench, monkeypatch):
 def test_simulation(bench, simulation):
     assert stream.main(["run", str(bench.case), "--output", str(bench.output)]) == 0
     assert_output(bench)
-    assert (bench.config, bench.closed) == (SSMConfig(), 1)
+    assert (bench.config, bench.closed) == (SystemConfig(), 1)
 
 
 def test_lanes_choose_the_simulation(bench, simulation, capsys):
     assert stream.main(["info", "--lanes", "32"]) == 2 # The fake device has 16.
-    assert (bench.config, bench.closed) == (SSMConfig(lanes=32), 1)
+    assert (bench.config, bench.closed) == (SystemConfig.of(lanes=32), 1)
     assert_one_line(capsys.readouterr().err, "--lanes 32 is not what the device has: 16.")
 
 

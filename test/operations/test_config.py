@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from operations import ssm as layout
-from operations.config import LANES, SSMConfig
+from operations.config import ALIGNMENT, LANES, SSMConfig
 from operations.ssm import Geometry
 
 # Helpers ------------------------------------------------------------------------------------------
@@ -32,9 +32,9 @@ GEOMETRIES = [Geometry(SSMConfig(lanes=lanes), *sizes) for lanes in LANES
 # SSMConfig ----------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name, value, rule", [
-    ("lanes",       5,     "one of 4, 8, 16, 32"),
-    ("lanes",       64,    "one of 4, 8, 16, 32"),
-    ("lanes",       None,  "one of 4, 8, 16, 32"),
+    ("lanes",       5,     "one of 4, 8, 16, 32, 64"),
+    ("lanes",       128,   "one of 4, 8, 16, 32, 64"),
+    ("lanes",       None,  "one of 4, 8, 16, 32, 64"),
     ("max_headdim", 0,     "an integer from 1 to 256"),
     ("max_headdim", 257,   "an integer from 1 to 256"),
     ("max_headdim", 8.0,   "an integer from 1 to 256"),
@@ -48,10 +48,10 @@ GEOMETRIES = [Geometry(SSMConfig(lanes=lanes), *sizes) for lanes in LANES
     ("queue_depth", 1,     "one of 2, 4, 8, 16, 32"),
     ("queue_depth", 12,    "one of 2, 4, 8, 16, 32"),
     ("dsp_bits",    24,    "one of 18, 25"),
-    ("lanes",       16.0,  "one of 4, 8, 16, 32"),
+    ("lanes",       16.0,  "one of 4, 8, 16, 32, 64"),
     ("resident_tiles", False, "an integer from 2 to 256"),
     ("pipelined",   1,     "True or False"),
-    ("gated_clock", 1,     "True or False"),
+    ("dsp_shift",   1,     "True or False"),
 ])
 def test_config_raises(name, value, rule):
     with pytest.raises(ValueError, match="^" + re.escape(f"{name} must be {rule}, is {value!r}.") + "$"):
@@ -90,7 +90,7 @@ def test_sizes():
     geometry = Geometry(SSMConfig(lanes=16), 4, 5, 17, 2)
     assert (geometry.headdim_padded, geometry.d_state_padded) == (8, 32)
     assert (geometry.tile_words, geometry.tile_bytes) == (10, 320)
-    assert (geometry.x_record_bytes, geometry.bc_record_bytes, geometry.y_record_bytes) == (32, 128, 16)
+    assert (geometry.x_record_bytes, geometry.bc_record_bytes, geometry.y_record_bytes) == (64, 128, 64)
 
 # Layout -------------------------------------------------------------------------------------------
 
@@ -102,10 +102,11 @@ def test_state_round_trip(geometry):
     assert np.array_equal(layout.unpack_state(geometry, data), h)
     # As the table says: word k*P + p of a tile holds h[p][k*L .. k*L + L - 1], padded with zeros.
     lanes = geometry.config.lanes
-    words = halves(data).reshape(geometry.heads, geometry.tile_words, lanes)
+    tiles = halves(data).reshape(geometry.heads, -1)
+    words = tiles[:, :geometry.tile_words*lanes].reshape(geometry.heads, geometry.tile_words, lanes)
     for head, p, n in np.random.default_rng(1).integers(0, h.shape, (50, 3)):
         assert words[head, n//lanes*geometry.headdim + p, n % lanes] == h[head, p, n]
-    assert np.count_nonzero(words) == np.count_nonzero(h)
+    assert np.count_nonzero(tiles) == np.count_nonzero(h)
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
@@ -115,7 +116,7 @@ def test_x_records(geometry):
     D       = tensor(geometry.heads) + 2
     data    = layout.pack_x(geometry, x, dt, dA, D)
     records = halves(data).reshape(3, geometry.heads, -1)
-    assert len(data) == 3*geometry.heads*geometry.x_record_bytes and geometry.x_record_bytes % 16 == 0
+    assert len(data) == 3*geometry.heads*geometry.x_record_bytes and geometry.x_record_bytes % ALIGNMENT == 0
     assert np.array_equal(records[:, :, 0], dt) and np.array_equal(records[:, :, 1], dA)
     assert (records[:, :, 2] == D).all() and not records[:, :, 3:8].any()
     assert np.array_equal(records[:, :, 8:8 + geometry.headdim], x) and not records[:, :, 8 + geometry.headdim:].any()
@@ -125,17 +126,18 @@ def test_x_records(geometry):
 def test_bc_records(geometry):
     B, C    = tensor(3, geometry.groups, geometry.d_state), tensor(3, geometry.groups, geometry.d_state) + 1
     data    = layout.pack_bc(geometry, B, C)
-    records = halves(data).reshape(3, geometry.groups, 2, -1)
-    assert len(data) == 3*geometry.groups*geometry.bc_record_bytes and geometry.bc_record_bytes % 16 == 0
-    assert np.array_equal(records[:, :, 0, :geometry.d_state], B)
-    assert np.array_equal(records[:, :, 1, :geometry.d_state], C)
-    assert not records[..., geometry.d_state:].any()
+    records = halves(data).reshape(3, geometry.groups, -1)
+    start   = geometry.d_state_padded # Of C.
+    assert len(data) == 3*geometry.groups*geometry.bc_record_bytes and geometry.bc_record_bytes % ALIGNMENT == 0
+    assert np.array_equal(records[:, :, :geometry.d_state], B)
+    assert np.array_equal(records[:, :, start:start + geometry.d_state], C)
+    assert np.count_nonzero(records) == np.count_nonzero(B) + np.count_nonzero(C)
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_y_records(geometry):
     y       = tensor(3, geometry.heads, geometry.headdim)
-    records = np.full((3, geometry.heads, geometry.headdim_padded), np.nan, np.float16)
+    records = np.full((3, geometry.heads, geometry.y_record_bytes//2), np.nan, np.float16)
     records[:, :, :geometry.headdim] = y
     assert records.nbytes == 3*geometry.heads*geometry.y_record_bytes
     assert np.array_equal(layout.unpack_y(geometry, records.tobytes()), y)

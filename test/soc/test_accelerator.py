@@ -84,7 +84,7 @@ def run_selftest(build_dir):
         with simulated_transport(simulation, csr) as transport:
             device = Device(transport, csr, SIM_TIMEOUT_SCALE)
             device.boot(simulation.firmware)
-            assert device.run(Job(Opcode.SELFTEST)).tiles > 0
+            assert device.run(Job(Opcode.SELFTEST)).units > 0
 
 
 @pytest.mark.slow

@@ -31,6 +31,10 @@ from soc.accelerator import add_ssm
 from tools.firmware.build import build as build_firmware
 from tools.simulation.runner import Simulation
 
+# Constants ----------------------------------------------------------------------------------------
+
+SMALL = dict(heads=1, headdim=1, d_state=1, groups=1, tokens=1, x_address=0, bc_address=0, y_address=0, state_in=0, state_out=0)
+
 # Data Cache ---------------------------------------------------------------------------------------
 
 @contextmanager
@@ -52,7 +56,7 @@ def run_jobs(device):
             device.run(Job(Opcode.NOP))
         else:
             with pytest.raises(DeviceError) as caught:
-                device.run(Job(Opcode.SSM, heads=1, headdim=1000 + n))
+                device.run(Job(Opcode.SSM, **SMALL | dict(headdim=1000 + n)))
             assert caught.value.error  == Error.BAD_HEADDIM
             assert caught.value.detail == 1000 + n
 

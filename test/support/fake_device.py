@@ -24,10 +24,11 @@ from host.device.device import COUNTERS
 
 from model.bitexact import ssm_block
 
-from operations.config import BEAT_ELEMENTS, SSMConfig
-from operations.protocol import (DATA_OFFSET, INFO_MAGIC, INFO_OFFSET, INFO_WORDS, JOB_BYTES, JOB_OPERANDS, JOB_WORDS,
-    PROTOCOL_VERSION, RING_ENTRIES, RING_OFFSET, Capability, Error, JobFlag, Opcode, Status)
-from operations.ssm import Geometry, pack_state, unpack_state
+from operations.config import SSMConfig
+from operations.operations import OPERATIONS, Engine, JobFlag, Opcode
+from operations.protocol import (DATA_OFFSET, ENGINE_INFO, ENGINE_WORDS, INFO_HEAD, INFO_MAGIC, INFO_OFFSET, JOB_BYTES, JOB_HEAD,
+    JOB_REQUEST_WORDS, JOB_RESULT, PROTOCOL_VERSION, REBOOT, RING_ENTRIES, RING_OFFSET, Error, Status)
+from operations.ssm import Geometry, pack_state, pack_y, unpack_state
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -40,29 +41,21 @@ SSM_BASE        = CSR_BASE + 0x1800 # ssm_version, then ssm_capabilities.
 IDENTIFIER      = "SoC, with a comma"
 CSRS     = ("boot", "doorbell", "completed")
 CLOCK_HZ = 100_000_000
-REBOOT   = 0xffff_ffff
+DATA_WIDTH = 128
 IMAGE    = struct.Struct("<4sI") # What the fake boot ROM accepts: magic, protocol version of the firmware.
 
 # Layout -------------------------------------------------------------------------------------------
 
 def unpack_x(geometry, data):
     """The inverse of operations.ssm.pack_x: x, dt, dA, D."""
-    records = np.frombuffer(data, "<f2").reshape(-1, geometry.heads, BEAT_ELEMENTS + geometry.headdim_padded)
-    x       = records[:, :, BEAT_ELEMENTS:BEAT_ELEMENTS + geometry.headdim]
-    return x, records[:, :, 0], records[:, :, 1], records[0, :, 2]
+    records = np.frombuffer(data, "<f2").reshape(-1, geometry.heads, geometry.x_record_bytes//2)
+    return records[:, :, 8:8 + geometry.headdim], records[:, :, 0], records[:, :, 1], records[0, :, 2]
 
 
 def unpack_bc(geometry, data):
     """The inverse of operations.ssm.pack_bc: B, C."""
-    records = np.frombuffer(data, "<f2").reshape(-1, geometry.groups, 2, geometry.d_state_padded)
-    return records[:, :, 0, :geometry.d_state], records[:, :, 1, :geometry.d_state]
-
-
-def pack_y(geometry, y):
-    """The inverse of operations.ssm.unpack_y."""
-    records = np.zeros((*y.shape[:2], geometry.headdim_padded), "<f2")
-    records[:, :, :geometry.headdim] = y
-    return records.tobytes()
+    records = np.frombuffer(data, "<f2").reshape(-1, geometry.groups, geometry.bc_record_bytes//2)
+    return (records[:, :, start:start + geometry.d_state] for start in (0, geometry.d_state_padded))
 
 # Device -------------------------------------------------------------------------------------------
 
@@ -183,20 +176,22 @@ class FakeDevice:
         self.boots += 1
         self.jobs   = 0
         self.csrs["doorbell"] = self.csrs["completed"] = 0
-        info = dict.fromkeys(INFO_WORDS, 0) | {
-            "protocol_version" : version,           "firmware_version" : 0x00010203,
-            "gateware_version" : 0x00000100,        "lanes"            : self.config.lanes,
-            "max_headdim" : self.config.max_headdim, "max_d_state" : self.config.max_d_state,
-            "max_heads"   : self.config.max_heads,   "max_groups"  : self.config.max_groups,
-            "max_tokens"  : self.config.max_tokens,  "clock_hz"    : CLOCK_HZ,
-            "data_base"   : RAM_BASE + DATA_OFFSET,  "data_size"   : self.ram.nbytes - DATA_OFFSET,
-            "ring_base"   : RAM_BASE + RING_OFFSET,  "ring_entries": RING_ENTRIES,
-            "job_bytes"   : JOB_BYTES,               "boot_count"  : self.boots,
-            "resident_tiles": self.config.resident_tiles,
-            "capabilities": Capability.SSM | Capability.SELFTEST | Capability.CHECKSUM |
-                (Capability.STOCHASTIC_ROUNDING if self.config.stochastic_rounding else 0),
+        engines = [ # As the firmware lists them.
+            [Engine.SSM, 0x200, *(int(getattr(self.config, word)) for word in ENGINE_INFO[Engine.SSM][1:])],
+            [Engine.CHECKSUM],
+        ]
+        info = dict.fromkeys(INFO_HEAD, 0) | {
+            "protocol_version" : version,               "firmware_version" : 0x00010203,
+            "gateware_version" : 0x00000100,            "clock_hz"         : CLOCK_HZ,
+            "data_base" : RAM_BASE + DATA_OFFSET,       "data_size"    : self.ram.nbytes - DATA_OFFSET,
+            "ring_base" : RAM_BASE + RING_OFFSET,       "ring_entries" : RING_ENTRIES,
+            "job_bytes" : JOB_BYTES,                    "boot_count"   : self.boots,
+            "data_width": DATA_WIDTH,                   "engine_count" : len(engines),
         }
-        self.store(RAM_BASE + INFO_OFFSET, struct.pack(f"<{len(info)}I", *info.values()))
+        words = list(info.values())
+        for engine in engines:
+            words += engine + [0]*(ENGINE_WORDS - len(engine))
+        self.store(RAM_BASE + INFO_OFFSET, struct.pack(f"<{len(words)}I", *words))
         self.store(RAM_BASE + INFO_OFFSET, struct.pack("<I", INFO_MAGIC))
         self.running = True
         while True:
@@ -219,12 +214,15 @@ class FakeDevice:
 
     def _take(self):
         slot    = RAM_BASE + RING_OFFSET + self.jobs % RING_ENTRIES*JOB_BYTES
-        job     = dict(zip(JOB_WORDS, struct.unpack(f"<{len(JOB_WORDS)}I", self.load(slot, JOB_BYTES))))
-        results = dict.fromkeys(JOB_WORDS[JOB_WORDS.index("result_sequence"):], 0)
+        words   = struct.unpack(f"<{JOB_REQUEST_WORDS}I", self.load(slot, 4*JOB_REQUEST_WORDS))
+        job     = dict(zip(JOB_HEAD, words))
+        if job["opcode"] < len(OPERATIONS):
+            job |= zip((field.name for field in OPERATIONS[job["opcode"]].fields), words[len(JOB_HEAD):])
+        results = dict.fromkeys(JOB_RESULT, 0)
         error, detail = self.fail.get(self.jobs, (Error.NONE, 0))
         if error == Error.NONE and job["version"] != PROTOCOL_VERSION:
             error, detail = Error.BAD_VERSION, job["version"]
-        if error == Error.NONE and job["opcode"] not in (Opcode.NOP, Opcode.SSM, Opcode.SELFTEST, Opcode.CHECKSUM):
+        if error == Error.NONE and job["opcode"] >= len(OPERATIONS):
             error, detail = Error.BAD_OPCODE, job["opcode"]
         if error == Error.NONE and job["opcode"] == Opcode.SSM:
             try:
@@ -233,10 +231,10 @@ class FakeDevice:
                 error = Error.BAD_HEADS
         if error == Error.NONE and job["opcode"] == Opcode.CHECKSUM:
             results |= {"cycles_low": 1000}
-            self._checksum(*(job[word] for word in JOB_WORDS[JOB_OPERANDS:JOB_OPERANDS + 4]))
+            self._checksum(job["region"], job["region_bytes"], job["block_bytes"], job["table"])
         results |= {"result_sequence": job["sequence"], "error": error, "error_detail": detail,
             "status": Status.FAILED if error else Status.DONE}
-        self.store(slot + 4*JOB_WORDS.index("result_sequence"), struct.pack(f"<{len(results)}I", *results.values()))
+        self.store(slot + 4*JOB_REQUEST_WORDS, struct.pack(f"<{len(results)}I", *results.values()))
         self.jobs = (self.jobs + 1) % 2**32
         self.csrs["completed"] = self.jobs
 
@@ -264,11 +262,11 @@ class FakeDevice:
         if not job["flags"] & JobFlag.NO_STORE:
             self.store(job["state_out"], pack_state(geometry, h))
         return {
-            "cycles_low"      : 1000*tokens,
-            "lane_busy_low"   : tokens*geometry.heads*geometry.tile_words,
-            "read_beats_low"  : 0 if job["flags"] & (JobFlag.ZERO_STATE | JobFlag.RESIDENT) else state//16,
-            "write_beats_low" : 0 if job["flags"] & JobFlag.NO_STORE else state//16,
-            "tiles"           : geometry.heads,
+            "cycles_low"        : 1000*tokens,
+            "busy_cycles_low"   : tokens*geometry.heads*geometry.tile_words,
+            "bytes_read_low"    : 0 if job["flags"] & (JobFlag.ZERO_STATE | JobFlag.RESIDENT) else state,
+            "bytes_written_low" : 0 if job["flags"] & JobFlag.NO_STORE else state,
+            "units"             : geometry.heads,
         }
 
 # Etherbone ----------------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ import tempfile
 
 from litex.soc.cores.cpu import CPU_GCC_TRIPLE_RISCV32
 
+from operations.protocol import REBOOT
+
 from tools.paths import ROOT
 
 # Constants ----------------------------------------------------------------------------------------
@@ -30,7 +32,7 @@ def _toolchain():
 
 # Boot ROM -----------------------------------------------------------------------------------------
 
-def bootrom_image(mailbox_boot_address, has_dcache=True):
+def bootrom_image(mailbox_boot_address: int, has_dcache: bool = True) -> list[int]:
     """The boot ROM's 32-bit words. It may be placed anywhere.
 
     Parameters
@@ -49,7 +51,7 @@ def bootrom_image(mailbox_boot_address, has_dcache=True):
     with tempfile.TemporaryDirectory() as directory:
         elf, image = os.path.join(directory, "bootrom.o"), os.path.join(directory, "bootrom.bin")
         subprocess.run([f"{triple}-gcc", "-march=rv32i2p0", "-mabi=ilp32", "-c", SOURCE, "-o", elf,
-            f"-DMAILBOX_BOOT_ADDRESS={mailbox_boot_address:#x}", *(["-DCPU_HAS_DCACHE"] if has_dcache else [])], check=True)
+            f"-DMAILBOX_BOOT_ADDRESS={mailbox_boot_address:#x}", f"-DREBOOT={REBOOT:#x}", *(["-DCPU_HAS_DCACHE"] if has_dcache else [])], check=True)
         subprocess.run([f"{triple}-objcopy", "-O", "binary", elf, image], check=True)
         with open(image, "rb") as file:
             code = file.read()

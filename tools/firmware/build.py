@@ -8,8 +8,11 @@
 import os
 import re
 
+from collections.abc import Sequence
+
 from operations import protocol
 from operations.config import FIRMWARE_CONSTANTS, SSMConfig
+from operations.header import c_header
 
 from tools import processes
 from tools.firmware.vectors import vectors_header
@@ -25,14 +28,14 @@ class BuildError(RuntimeError):
     """The firmware can't be built; the message says why."""
 
 
-def check_path(path):
+def check_path(path: str) -> None:
     """Raise :class:`BuildError` where make could not build in a folder."""
     if any(character.isspace() for character in path):
         raise BuildError(f"the path of a folder to build in must be without spaces, is {path!r}: make takes a space for the end "
             "of a name.")
 
 
-def built_config(build_dir):
+def built_config(build_dir: str) -> SSMConfig:
     """The :class:`~operations.config.SSMConfig` of a build, from the constants SSM_* of its ``soc.h``."""
     header = os.path.join(build_dir, "software", "include", "generated", "soc.h")
     try:
@@ -43,19 +46,19 @@ def built_config(build_dir):
     missing = [name for name in FIRMWARE_CONSTANTS if name not in constants]
     if missing:
         raise BuildError(f"{header} does not define {', '.join(missing)}: the SoC was built without the accelerator.")
-    return SSMConfig(**{field.name: field.type(int(constants[name])) for name, field in FIRMWARE_CONSTANTS.items()})
+    return SSMConfig(**{field.name: type(field.default)(int(constants[name])) for name, field in FIRMWARE_CONSTANTS.items()})
 
 
-def write_headers(directory, config):
+def write_headers(directory: str, config: SSMConfig) -> None:
     """Write the generated headers of a firmware for `config`."""
     os.makedirs(directory, exist_ok=True)
-    for name, text in (("protocol.h", protocol.c_header()), ("vectors.h", vectors_header(config))):
+    for name, text in (("protocol.h", c_header()), ("vectors.h", vectors_header(config))):
         with open(os.path.join(directory, name), "w") as file:
             file.write(text)
 
 # Build --------------------------------------------------------------------------------------------
 
-def build(build_dir, defines=()):
+def build(build_dir: str, defines: Sequence[str] = ()) -> str:
     """Build the firmware; returns the path of ``firmware.bin``.
 
     Parameters

@@ -17,12 +17,12 @@ FLASH_OFFSET = 0x40_0000
 
 # Image --------------------------------------------------------------------------------------------
 
-def flash_image(build_dir):
+def flash_image(build_dir: str) -> str:
     """Path of the image in a build's folder."""
     return os.path.join(build_dir, "firmware", "firmware.fbi")
 
 
-def write_flash_image(build_dir):
+def write_flash_image(build_dir: str) -> None:
     """Write the image of a build's firmware.bin."""
     firmware = os.path.join(build_dir, "firmware", "firmware.bin")
     insert_crc(firmware, fbi_mode=True, o_filename=flash_image(build_dir), little_endian=True)

@@ -11,6 +11,7 @@ import numpy as np
 
 from model.bitexact import ssm_block
 
+from operations.config import SSMConfig
 from operations.ssm import Geometry, pack_bc, pack_state, pack_x, pack_y
 
 # Constants ----------------------------------------------------------------------------------------
@@ -65,7 +66,7 @@ def _vector(config, heads, headdim, d_state, groups, tokens, zero_state, special
         state_out = pack_state(geometry, h))
 
 
-def selftest_vectors(config):
+def selftest_vectors(config: SSMConfig) -> list[Vector]:
     """The vectors for an :class:`~operations.config.SSMConfig`: several heads and tokens with special values; one
     token from zeros; two groups."""
     unit = config.d_state_multiple
@@ -80,7 +81,7 @@ def selftest_vectors(config):
 
 # C Header -----------------------------------------------------------------------------------------
 
-def vectors_header(config):
+def vectors_header(config: SSMConfig) -> str:
     """The text of ``vectors.h``."""
     vectors = selftest_vectors(config)
     arrays, entries = [], []

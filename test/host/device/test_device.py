@@ -24,7 +24,8 @@ from host.link.uartbone import UARTBone
 from model.bitexact import ssm_block
 
 from operations.config import GATEWARE_VERSION, SSMConfig
-from operations.protocol import DATA_OFFSET, INFO_OFFSET, RING_ENTRIES, Error, Opcode
+from operations.operations import Engine
+from operations.protocol import ENGINE_INFO, INFO_HEAD, DATA_OFFSET, INFO_OFFSET, RING_ENTRIES, Error, Opcode
 from operations.ssm import Geometry
 
 from tools.errors import UsageError
@@ -189,9 +190,9 @@ def test_running_firmware_of_another_version(connect, firmware, tmp_path):
     old = tmp_path/"old.bin"
     old.write_bytes(fake_firmware(version=7))
     with FakeDevice() as fake, connect(fake) as device:
-        with pytest.raises(VersionMismatch, match="firmware speaks protocol version 7, this host version 3"):
+        with pytest.raises(VersionMismatch, match="firmware speaks protocol version 7, this host version 4"):
             device.boot(str(old))
-        with pytest.raises(VersionMismatch, match="firmware speaks protocol version 7, this host version 3"):
+        with pytest.raises(VersionMismatch, match="firmware speaks protocol version 7, this host version 4"):
             device.boot()
         assert device.boot(firmware) is True # Naming the right one replaces it.
         device.run(Job(Opcode.NOP))
@@ -199,10 +200,11 @@ def test_running_firmware_of_another_version(connect, firmware, tmp_path):
 
 @pytest.mark.parametrize("word, value, message", [
     ("ring_entries", 8, r"ring of 8 x 128 bytes, this host one of 16 x 128"),
-    ("lanes",        5, r"gateware this host does not know \(lanes must be one of 4, 8, 16, 32, is 5"),
+    ("lanes",        5, r"gateware this host does not know \(lanes must be one of 4, 8, 16, 32, 64, is 5"),
 ])
 def test_info_that_does_not_fit(booted, word, value, message):
-    index = booted.info._fields.index(word)
+    words = INFO_HEAD + ("kind", *ENGINE_INFO[Engine.SSM])
+    index = words.index(word)
     booted.fake.ram[INFO_OFFSET//4 + index] = value
     with pytest.raises(VersionMismatch, match=message):
         booted.boot()
@@ -246,11 +248,11 @@ def test_wide_csr_is_read_high_word_first(booted):
 
 def test_allocation(booted):
     first  = booted.allocate(1)
-    second = booted.allocate(16)
+    second = booted.allocate(64)
     third  = booted.allocate(16)
-    assert (first, second, third) == tuple(RAM_BASE + DATA_OFFSET + offset for offset in (0, 16, 32))
+    assert (first, second, third) == tuple(RAM_BASE + DATA_OFFSET + offset for offset in (0, 64, 128))
     size = booted.info.data_size
-    with pytest.raises(AllocationError, match=f"y of {size} bytes does not fit: {size - 48} of {size} bytes"):
+    with pytest.raises(AllocationError, match=f"y of {size} bytes does not fit: {size - 192} of {size} bytes"):
         booted.allocate(size, "y")
     booted.free()
     assert booted.allocate(size) == first
@@ -290,8 +292,18 @@ def test_failing_job(booted):
 
 
 def test_job_the_firmware_refuses(booted):
-    with pytest.raises(DeviceError, match="BAD_OPCODE .*detail 0x4d"):
-        booted.run(Job(77))
+    small = dict(heads=1, headdim=1, d_state=1, groups=1, tokens=1, x_address=0, bc_address=0, y_address=0, state_in=0, state_out=0)
+    with pytest.raises(DeviceError, match="BAD_HEADS"):
+        booted.run(Job(Opcode.SSM, **small | dict(heads=0)))
+
+
+def test_job_the_host_refuses():
+    with pytest.raises(ValueError, match="heads must be 1 to max_heads, is missing."):
+        Job(Opcode.SSM)
+    with pytest.raises(ValueError, match="opcode must be one of 0, 1, 2, 3, is 77."):
+        Job(77)
+    with pytest.raises(ValueError, match="timeout must be an integer from 0 to 4294967295, is -1."):
+        Job(Opcode.NOP, timeout=-1)
 
 
 def test_silent_firmware(connect, firmware):
@@ -408,13 +420,13 @@ def test_summary(booted):
     case    = random_case(T=4, H=4, P=8, N=32)
     summary = run_block(booted, case).summary
     state   = 4*8*32*2
-    written = 4*(4*(16 + 16) + 2*2*32*2) + state
+    written = 4*(4*64 + 2*128) + state
     assert summary == {
         "mode": "prefill", "store_every": None, "tokens": 4, "cycles": 4000, "cycles_per_token": 1000,
         "per_token_cycles": None,
-        "lane_busy_cycles": 4*4*8*32//16, "dma_read_bytes": state, "dma_write_bytes": state, "clock_hz": 100_000_000,
+        "lane_busy_cycles": 4*4*8*32//16, "dma_read_bytes": state, "dma_write_bytes": state, "clock_hz": 100_000_000, "data_width": 128,
         "lanes": 16, "transport": "etherbone", "firmware": "1.2.3", "gateware": "0.1.0",
-        "bytes_streamed": written + 4*4*16 + state, "bytes_verified": written + 72, # 72: the job.
+        "bytes_streamed": written + 4*4*64 + state, "bytes_verified": written + 72, # 72: the job.
         "rounding": "nearest", "port_cycles": 0, "dram_share": 0.0,
         "wait_cycles": dict.fromkeys(("state", "input", "output", "descriptor"), 0), "not_finite": {"h": 0, "y": 0},
     }

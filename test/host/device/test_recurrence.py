@@ -3,7 +3,7 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""Sessions, with a fake device that computes as the model does: decoding with deferred stores, and taking tokens back."""
+"""Recurrences, with a fake device that computes as the model does: decoding with deferred stores, and taking tokens back."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from host.device.block import run_block
 from host.device.case import check_case
 from host.device.csr import CSRMap
 from host.device.device import Device
-from host.device.recurrence import Session
+from host.device.recurrence import Recurrence
 from host.errors import AllocationError, DeviceError
 from host.link.etherbone import Etherbone
 
@@ -48,11 +48,11 @@ def case_of(seed, with_h0=True):
 
 
 def start(device, case, **options):
-    return Session(device, Geometry(device.info.config, HEADS, HEADDIM, D_STATE, GROUPS), case.get("h0"), **options)
+    return Recurrence(device, Geometry(device.info.config, HEADS, HEADDIM, D_STATE, GROUPS), case.get("h0"), **options)
 
 
-def step(session, case, t):
-    return session.step(*(case[name][t] for name in ("x", "dt", "dA", "B", "C")), case["D"])
+def step(recurrence, case, t):
+    return recurrence.step(*(case[name][t] for name in ("x", "dt", "dA", "B", "C")), case["D"])
 
 
 def model_states(device, case, seed):
@@ -74,11 +74,11 @@ def test_steps(device, store_every, with_h0):
     """Any distance between stores gives the bits of plain decoding."""
     case       = case_of(store_every, with_h0)
     ys, states = model_states(device, case, 5)
-    session    = start(device, case, store_every=store_every, seed=5)
+    recurrence = start(device, case, store_every=store_every, seed=5)
     for t in range(TOKENS):
-        assert_same_bits(step(session, case, t), ys[t])
-    assert session.tokens == TOKENS and session.cycles > 0
-    assert_same_bits(session.state(), states[-1])
+        assert_same_bits(step(recurrence, case, t), ys[t])
+    assert recurrence.tokens == TOKENS and recurrence.cycles > 0
+    assert_same_bits(recurrence.state(), states[-1])
 
 
 @pytest.mark.parametrize("store_every", [1, 2, 3, 4, 8, 40])
@@ -103,77 +103,77 @@ def test_rollback(device, store_every):
     for taken in range(1, 2*store_every + 2):
         for back in range(1, taken + 1):
             device.free()
-            session = start(device, case, store_every=store_every)
+            recurrence = start(device, case, store_every=store_every)
             for t in range(taken):
-                step(session, case, t)
-            assert min(taken, store_every - 1) <= session.undoable <= taken
-            if back > session.undoable:
-                with pytest.raises(ValueError, match=f"tokens must be an integer from 0 to {session.undoable}, is {back}"):
-                    session.rollback(back)
-                assert session.tokens == taken
+                step(recurrence, case, t)
+            assert min(taken, store_every - 1) <= recurrence.undoable <= taken
+            if back > recurrence.undoable:
+                with pytest.raises(ValueError, match=f"tokens must be an integer from 0 to {recurrence.undoable}, is {back}"):
+                    recurrence.rollback(back)
+                assert recurrence.tokens == taken
                 continue
-            session.rollback(back)
+            recurrence.rollback(back)
             for t in range(taken - back, min(taken + store_every, TOKENS)):
-                assert_same_bits(step(session, case, t), ys[t])
-            assert_same_bits(session.state(), states[session.tokens])
+                assert_same_bits(step(recurrence, case, t), ys[t])
+            assert_same_bits(recurrence.state(), states[recurrence.tokens])
 
 
 def test_another_future(device):
     """After a rollback other tokens may follow; then back to the first ones."""
     case, other = case_of(3), case_of(4)
     ys, states  = model_states(device, case, 0)
-    session     = start(device, case, store_every=4)
+    recurrence  = start(device, case, store_every=4)
     for t in range(6):
-        step(session, case, t)
+        step(recurrence, case, t)
     for _ in range(3):
-        session.rollback(2)
-        step(session, other, 4)
-        step(session, other, 5)
-    session.rollback(2)
+        recurrence.rollback(2)
+        step(recurrence, other, 4)
+        step(recurrence, other, 5)
+    recurrence.rollback(2)
     for t in range(4, TOKENS):
-        assert_same_bits(step(session, case, t), ys[t])
-    assert_same_bits(session.state(), states[-1])
+        assert_same_bits(step(recurrence, case, t), ys[t])
+    assert_same_bits(recurrence.state(), states[-1])
 
 
 def test_state_in_between(device):
     """Reading the state changes nothing that follows."""
     case       = case_of(5, with_h0=False)
     ys, states = model_states(device, case, 0)
-    session    = start(device, case, store_every=3)
-    assert_same_bits(session.state(), states[0])
+    recurrence = start(device, case, store_every=3)
+    assert_same_bits(recurrence.state(), states[0])
     for t in range(TOKENS):
-        assert_same_bits(step(session, case, t), ys[t])
+        assert_same_bits(step(recurrence, case, t), ys[t])
         if t % 2:
-            assert_same_bits(session.state(), states[t + 1])
+            assert_same_bits(recurrence.state(), states[t + 1])
 
 def test_seed_at_the_wrap(device):
     """Seeds count on from 2**32 - 1 to 0."""
     case       = case_of(6)
     ys, states = model_states(device, case, 2**32 - 1)
-    session    = start(device, case, store_every=2, seed=2**32 - 1)
+    recurrence = start(device, case, store_every=2, seed=2**32 - 1)
     for t in range(6):
-        assert_same_bits(step(session, case, t), ys[t])
-    assert_same_bits(session.state(), states[6])
+        assert_same_bits(step(recurrence, case, t), ys[t])
+    assert_same_bits(recurrence.state(), states[6])
 
 
 def test_rollback_after_a_store_that_failed(device):
     """The older of the stored states may be half written: it is not gone back to. The token can be taken again."""
     case       = case_of(7)
     ys, states = model_states(device, case, 0)
-    session    = start(device, case, store_every=2)
+    recurrence = start(device, case, store_every=2)
     for t in range(3):
-        step(session, case, t)
+        step(recurrence, case, t)
     device.fake.fail = {device.fake.jobs: (Error.GATEWARE, 4)}
     with pytest.raises(DeviceError, match="GATEWARE"):
-        step(session, case, 3) # Is to be stored where the state before token 0 lies.
+        step(recurrence, case, 3) # Is to be stored where the state before token 0 lies.
     device.fake.fail = {}
-    assert (session.tokens, session.undoable) == (3, 1)
+    assert (recurrence.tokens, recurrence.undoable) == (3, 1)
     with pytest.raises(ValueError, match="tokens must be an integer from 0 to 1, is 2"):
-        session.rollback(2)
-    session.rollback(1)
+        recurrence.rollback(2)
+    recurrence.rollback(1)
     for t in range(2, 6):
-        assert_same_bits(step(session, case, t), ys[t])
-    assert_same_bits(session.state(), states[6])
+        assert_same_bits(step(recurrence, case, t), ys[t])
+    assert_same_bits(recurrence.state(), states[6])
 
 # Errors -------------------------------------------------------------------------------------------
 
@@ -200,5 +200,5 @@ def test_bad_h0(device):
 
 
 def test_no_room(device):
-    with pytest.raises(AllocationError, match="y of a session of 3840000 bytes does not fit"):
+    with pytest.raises(AllocationError, match="y of a recurrence of 15360000 bytes does not fit"):
         start(device, case_of(1), store_every=60000)

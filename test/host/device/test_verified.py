@@ -30,28 +30,28 @@ def random_bytes(size, seed=1):
 
 # Checksums ----------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("size, block", [(16, 4096), (4096, 4096), (100_000, 4096), (16*3000, 16), (1 << 20, 1 << 20)])
+@pytest.mark.parametrize("size, block", [(64, 4096), (4096, 4096), (100_032, 4096), (64*3000, 64), (1 << 20, 1 << 20)])
 def test_checksums(booted, size, block):
     data = random_bytes(size)
-    booted.fake.store(BASE + 32, data)
-    crcs = booted.checksums(BASE + 32, size, block)
+    booted.fake.store(BASE + 64, data)
+    crcs = booted.checksums(BASE + 64, size, block)
     assert crcs.tolist() == [zlib.crc32(data[n:n + block]) for n in range(0, size, block)]
 
 
 def test_more_checksums_than_tables_hold(booted):
-    size = 16*(2*TABLE_BLOCKS + 10)
+    size = 64*(2*TABLE_BLOCKS + 10)
     data = random_bytes(size)
     booted.fake.store(BASE, data)
-    assert booted.checksums(BASE, size, 16).tolist() == [zlib.crc32(data[n:n + 16]) for n in range(0, size, 16)]
+    assert booted.checksums(BASE, size, 64).tolist() == [zlib.crc32(data[n:n + 64]) for n in range(0, size, 64)]
 
 
 @pytest.mark.parametrize("address, size, block, message", [
-    (BASE,      24,        4096, "size must be a multiple of 16, is 24."),
-    (BASE + 8,  16,        4096, "address must be a multiple of 16, all bytes in the data region .*, is 0x40200008 with 16"),
-    (BASE - 16, 16,        4096, "is 0x401ffff0 with 16 bytes."),
-    (BASE,      0x20_0010, 4096, "is 0x40200000 with 2097168 bytes."),
-    (BASE,      16,        0,    "block must be a multiple of 16 above 0, is 0."),
-    (BASE,      16,        40,   "block must be a multiple of 16 above 0, is 40."),
+    (BASE,      80,        4096, "size must be a multiple of 64, is 80."),
+    (BASE + 16, 64,        4096, "address must be a multiple of 64, all bytes in the data region .*, is 0x40200010 with 64"),
+    (BASE - 64, 64,        4096, "is 0x401fffc0 with 64 bytes."),
+    (BASE,      0x20_0040, 4096, "is 0x40200000 with 2097216 bytes."),
+    (BASE,      64,        0,    "block must be a multiple of 64 above 0, is 0."),
+    (BASE,      64,        80,   "block must be a multiple of 64 above 0, is 80."),
 ])
 def test_bad_regions(booted, address, size, block, message):
     with pytest.raises(ValueError, match=message):
@@ -59,9 +59,9 @@ def test_bad_regions(booted, address, size, block, message):
 
 
 def test_firmware_without_checksums(booted):
-    booted.info = booted.info._replace(capabilities=1)
-    with pytest.raises(VersionMismatch, match="The firmware computes no checksums"):
-        booted.upload(BASE, bytes(16))
+    booted.info = booted.info._replace(engines={})
+    with pytest.raises(VersionMismatch, match="The device computes no checksums"):
+        booted.upload(BASE, bytes(64))
 
 # Upload, Download ---------------------------------------------------------------------------------
 
@@ -69,7 +69,7 @@ def test_firmware_without_checksums(booted):
 def test_upload_and_download(booted, size):
     data   = random_bytes(size)
     before = booted.fake.ram.copy()
-    padded = -(-size//16)*16
+    padded = -(-size//64)*64
     sent   = []
     assert booted.upload(BASE + 64, data, sent.append) == Transfer(padded, padded, 0)
     assert sum(sent) == padded
@@ -135,9 +135,9 @@ def test_damaged_blocks_are_sent_again(connect, firmware, seed):
 
 def test_resumed_upload_that_is_no_multiple_of_a_block(booted):
     """What is found on the device is counted by its bytes: the last block is a short one."""
-    data = random_bytes(2*BLOCK_BYTES + 48)
+    data = random_bytes(2*BLOCK_BYTES + 64)
     booted.upload(BASE, data)
-    for at, moved in ((None, 0), (2*BLOCK_BYTES, 48), (0, BLOCK_BYTES)):
+    for at, moved in ((None, 0), (2*BLOCK_BYTES, 64), (0, BLOCK_BYTES)):
         if at is not None:
             booted.fake.ram[(BASE + at - RAM_BASE)//4] ^= 1
         sent = []
@@ -191,6 +191,6 @@ def test_other_jobs_in_between(booted):
 def test_reserved(booted):
     """What was loaded is not allocated."""
     booted.reserve(1000)
-    assert booted.allocate(16) == BASE + 1008
+    assert booted.allocate(16) == BASE + 1024
     booted.free()
-    assert booted.allocate(16) == BASE + 1008
+    assert booted.allocate(16) == BASE + 1024

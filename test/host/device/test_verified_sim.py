@@ -14,10 +14,10 @@ from host.connect import SIM_TIMEOUT_SCALE, simulated_transport
 from host.device.csr import CSRMap
 from host.device.device import Device, Job
 from host.device.manifest import Manifest, adopt, load
-from host.device.verified import BLOCK_BYTES, Checksum
+from host.device.verified import BLOCK_BYTES
 from host.errors import DeviceError
 
-from operations.config import SystemConfig
+from operations.config import ALIGNMENT, SystemConfig
 from operations.protocol import TABLE_OFFSET, Error, Opcode
 
 from tools.simulation.runner import Simulation
@@ -57,7 +57,8 @@ def test_whole_data_region(device):
     """The unit reads all of DRAM that the firmware lets it, and nothing above."""
     info = device.info
     with pytest.raises(DeviceError) as caught:
-        device.run(Checksum(info.data_base, info.data_size + 16, 4096, device.ram + TABLE_OFFSET))
+        device.run(Job(Opcode.CHECKSUM, region=info.data_base, region_bytes=info.data_size + ALIGNMENT, block_bytes=4096,
+            table=device.ram + TABLE_OFFSET))
     assert (caught.value.error, caught.value.detail) == (Error.BAD_ADDRESS, info.data_base)
     end  = info.data_base + info.data_size - 4096
     data = random.Random(2).randbytes(4096)
@@ -75,7 +76,8 @@ def test_time_out(device):
     """A unit that is stopped in mid-region computes the next one rightly."""
     base = device.info.data_base
     with pytest.raises(DeviceError) as caught:
-        device.run(Checksum(base, 0x10_0000, 0x10_0000, device.ram + TABLE_OFFSET, timeout=1000))
+        device.run(Job(Opcode.CHECKSUM, region=base, region_bytes=0x10_0000, block_bytes=0x10_0000,
+            table=device.ram + TABLE_OFFSET, timeout=1000))
     assert caught.value.error == Error.TIMEOUT
     transfer(device, 5)
 

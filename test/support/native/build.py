@@ -8,14 +8,16 @@
 import os
 import subprocess
 
-from cores.ssm.ssm import COUNTER_BITS
+from cores.common.counters import COUNTER_BITS
 
 from tools.firmware import build as firmware_build
 
 # Constants ----------------------------------------------------------------------------------------
 
 DIRECTORY = os.path.dirname(os.path.abspath(__file__))
-FIRMWARE  = ("block.c", "checksum.c", "info.c", "request.c", "ring.c", "scheduler.c", "selftest.c", "ssm.c")
+FIRMWARE  = ("block.c", "checksum.c", "engine.c", "info.c", "operations.c", "request.c", "ring.c", "scheduler.c", "selftest.c",
+    "ssm.c", "ssm_job.c")
+DATA_WIDTH = 128
 FLAGS     = ("-std=gnu99", "-g", "-Wall", "-Wextra", "-Werror", "-fno-sanitize-recover=all")
 SANITIZE  = "-fsanitize=address,undefined"
 
@@ -24,16 +26,17 @@ SANITIZE  = "-fsanitize=address,undefined"
 def defines(config):
     """The constants of LiteX's soc.h, as options of the compiler."""
     names = ("max_heads", "max_groups", "max_tokens", "resident_tiles", "stochastic_rounding")
-    return [f"-DSSM_COUNTER_BITS={COUNTER_BITS}", *(f"-DSSM_{name.upper()}={int(getattr(config, name))}" for name in names)]
+    return [f"-DSSM_COUNTER_BITS={COUNTER_BITS}", f"-DMEMORY_DATA_WIDTH={DATA_WIDTH}", *(f"-DSSM_{name.upper()}={int(getattr(config, name))}" for name in names)]
 
 
-def build(directory, config, main="driver.c", compiler=("gcc", "-O0", SANITIZE)):
-    """Build `main` and the firmware with the headers of an SSMConfig; returns the program's path."""
+def build(directory, config, main="driver.c", compiler=("gcc", "-O0", SANITIZE), without=()):
+    """Build `main` and the firmware with the headers of an SSMConfig; returns the program's path. without: engines that are not
+    there, by name."""
     firmware_build.write_headers(directory, config)
     path = os.path.join(directory, os.path.splitext(main)[0])
     subprocess.run([*compiler, *FLAGS, "-o", path,
         f"-I{directory}", f"-I{DIRECTORY}", f"-I{firmware_build.DIRECTORY}",
-        *defines(config),
+        *defines(config), *(f"-DWITHOUT_{name}" for name in without),
         *(os.path.join(firmware_build.DIRECTORY, name) for name in FIRMWARE),
         *(os.path.join(DIRECTORY, name) for name in (main, "fake.c")), "-lz"], check=True)
     return path

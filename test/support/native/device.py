@@ -10,8 +10,9 @@ import subprocess
 
 from dataclasses import dataclass
 
-from operations.protocol import (DATA_OFFSET, INFO_OFFSET, INFO_WORDS, JOB_BYTES, JOB_OPERANDS, JOB_WORDS, OPERANDS,
-    PROTOCOL_VERSION, RING_ENTRIES, RING_OFFSET, Opcode)
+from operations.operations import OPERATIONS, Engine, Opcode
+from operations.protocol import (DATA_OFFSET, ENGINE_INFO, ENGINE_WORDS, INFO_HEAD, INFO_OFFSET, INFO_WORDS, JOB_BYTES, JOB_HEAD,
+    JOB_OPERANDS, JOB_RESULT, PROTOCOL_VERSION, RING_ENTRIES, RING_OFFSET)
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -105,8 +106,11 @@ class Device:
             self.command(f"write {address} {data.hex()}")
 
     def info(self):
-        words = struct.unpack(f"<{len(INFO_WORDS)}I", self.read(RAM_BASE + INFO_OFFSET, 4*len(INFO_WORDS)))
-        return dict(zip(INFO_WORDS, words))
+        """The words of its head; and {Engine: its words} as "engines"."""
+        words   = struct.unpack(f"<{INFO_WORDS}I", self.read(RAM_BASE + INFO_OFFSET, 4*INFO_WORDS))
+        info    = dict(zip(INFO_HEAD, words))
+        engines = [words[len(INFO_HEAD) + n*ENGINE_WORDS:][:ENGINE_WORDS] for n in range(info["engine_count"])]
+        return info | {"engines": {Engine(kind): dict(zip(ENGINE_INFO[kind], values)) for kind, *values in engines}}
 
     # Jobs -----------------------------------------------------------------------------------------
 
@@ -115,15 +119,17 @@ class Device:
 
     def post(self, index, **words):
         """Write a job to the ring."""
-        job = dict.fromkeys(JOB_WORDS, 0) | dict(version=PROTOCOL_VERSION, opcode=Opcode.SSM, sequence=index) | words
+        job = dict(version=PROTOCOL_VERSION, opcode=Opcode.SSM, sequence=index) | words
         job["sequence"] %= 2**32
-        names = OPERANDS.get(job["opcode"], ())
-        job  |= {word: job.pop(name) for word, name in zip(JOB_WORDS[JOB_OPERANDS:], names) if name in job}
-        self.write(self.slot(index), struct.pack(f"<{len(JOB_WORDS)}I", *(job[word] for word in JOB_WORDS)))
+        opcode = job["opcode"]
+        fields = OPERATIONS[opcode].fields if opcode < len(OPERATIONS) else ()
+        names  = JOB_HEAD + tuple(field.name for field in fields)
+        unused = JOB_OPERANDS - len(fields) + len(JOB_RESULT)
+        self.write(self.slot(index), struct.pack(f"<{JOB_BYTES//4}I", *(job.get(name, 0) for name in names), *[0]*unused))
 
     def result(self, index):
-        words = struct.unpack(f"<{len(JOB_WORDS)}I", self.read(self.slot(index), JOB_BYTES))
-        return dict(zip(JOB_WORDS, words))
+        words = struct.unpack(f"<{JOB_BYTES//4}I", self.read(self.slot(index), JOB_BYTES))
+        return dict(zip(JOB_RESULT, words[-len(JOB_RESULT):]))
 
     def ring(self, count):
         self.rung = count % 2**32

@@ -134,8 +134,7 @@ static void commands(void)
 			hook_push = hook_done = 0;
 			printf("ok\n");
 		} else if (!strcmp(line, "start\n")) {
-			info_init();
-			ssm_init();
+			engines_init();
 			ring_init();
 			info_publish();
 			printf("ok\n");

@@ -12,6 +12,7 @@
 #include <zlib.h>
 
 #include "checksum.h"
+#include "engine.h"
 #include "fake.h"
 #include "protocol.h"
 #include "ssm.h"
@@ -59,7 +60,7 @@ static void interrupt(void)
 		return;
 	serving = 1;
 	if (csrs[CSR_ssm_ev_pending] & csrs[CSR_ssm_ev_enable])
-		ssm_isr();
+		engines_isr();
 	serving = 0;
 }
 

@@ -79,6 +79,12 @@ static uint32_t ceil_multiple(uint32_t value, uint32_t multiple)
 	return (value + multiple - 1)/multiple*multiple;
 }
 
+/* Bytes of a record of so many elements. */
+static uint64_t record_bytes(uint32_t elements)
+{
+	return ceil_multiple(2*elements, ALIGNMENT);
+}
+
 /* Regions that leave the data region are not named: their job must be refused. */
 static void name_region(enum kind kind, uint64_t first, uint64_t bytes)
 {
@@ -95,22 +101,22 @@ static void name_regions(const struct job *job)
 	uint64_t i, blocks;
 	enum kind kind;
 
-	if (job->opcode == OPCODE_SSM && job->heads <= 0xffff && job->headdim <= 0xffff && job->d_state <= 0xffff
-		&& job->groups <= 0xffff && job->tokens <= 0xffff) {
-		uint64_t P = ceil_multiple(job->headdim, 8), N = ceil_multiple(job->d_state, info.lanes > 8 ? info.lanes : 8);
+	if (job->opcode == OPCODE_SSM && job->ssm.heads <= 0xffff && job->ssm.headdim <= 0xffff && job->ssm.d_state <= 0xffff
+		&& job->ssm.groups <= 0xffff && job->ssm.tokens <= 0xffff) {
+		uint64_t P = ceil_multiple(job->ssm.headdim, 8), N = ceil_multiple(job->ssm.d_state, ssm_built.lanes > 8 ? ssm_built.lanes : 8);
 
-		name_region(X,         job->x_address,  (uint64_t)job->tokens*job->heads*(16 + 2*P));
-		name_region(BC,        job->bc_address, (uint64_t)job->tokens*job->groups*4*N);
-		name_region(Y,         job->y_address,  (uint64_t)job->tokens*job->heads*2*P);
-		name_region(STATE_IN,  job->state_in,   (uint64_t)job->heads*job->headdim*2*N);
-		name_region(STATE_OUT, job->state_out,  (uint64_t)job->heads*job->headdim*2*N);
+		name_region(X,         job->ssm.x_address,  (uint64_t)job->ssm.tokens*job->ssm.heads*record_bytes(8 + P));
+		name_region(BC,        job->ssm.bc_address, (uint64_t)job->ssm.tokens*job->ssm.groups*record_bytes(2*N));
+		name_region(Y,         job->ssm.y_address,  (uint64_t)job->ssm.tokens*job->ssm.heads*record_bytes(P));
+		name_region(STATE_IN,  job->ssm.state_in,   (uint64_t)job->ssm.heads*record_bytes(job->ssm.headdim*N));
+		name_region(STATE_OUT, job->ssm.state_out,  (uint64_t)job->ssm.heads*record_bytes(job->ssm.headdim*N));
 	} else if (job->opcode == OPCODE_SELFTEST) {
 		for (kind = X; kind < KINDS; kind++)
 			name_region(kind, DATA_BASE + DATA_SIZE - SCRATCH_BYTES, SCRATCH_BYTES);
-	} else if (job->opcode == OPCODE_CHECKSUM && job->block_bytes && job->table >= TABLE_BASE) {
-		blocks = ((uint64_t)job->region_bytes + job->block_bytes - 1)/job->block_bytes;
-		for (i = 0; i < blocks && job->table - TABLE_BASE + 4*i < TABLE_SIZE; i++)
-			table_named[(job->table - TABLE_BASE)/4 + i] = 1;
+	} else if (job->opcode == OPCODE_CHECKSUM && job->checksum.block_bytes && job->checksum.table >= TABLE_BASE) {
+		blocks = ((uint64_t)job->checksum.region_bytes + job->checksum.block_bytes - 1)/job->checksum.block_bytes;
+		for (i = 0; i < blocks && job->checksum.table - TABLE_BASE + 4*i < TABLE_SIZE; i++)
+			table_named[(job->checksum.table - TABLE_BASE)/4 + i] = 1;
 	}
 }
 
@@ -137,9 +143,9 @@ static int inside(enum kind kind, uint64_t first, uint64_t bytes)
 	return 0;
 }
 
-static void check_records(enum kind kind, uint32_t address, uint32_t stride, uint32_t from, uint32_t tokens, uint32_t bytes)
+static void check_records(enum kind kind, uint32_t address, uint32_t stride, uint32_t tokens, uint32_t bytes)
 {
-	CHECK(inside(kind, address + (uint64_t)from*stride, (uint64_t)(tokens - 1 - from)*stride + bytes));
+	CHECK(inside(kind, address, (uint64_t)(tokens - 1)*stride + bytes));
 }
 
 static void operation(int in_run);
@@ -148,17 +154,17 @@ static void on_push(const struct fake_tile *tile)
 {
 	uint32_t tokens = tile->tokens & 0xffff, from = tile->tokens >> 16;
 	uint32_t P      = ceil_multiple(tile->headdim, 8);
-	uint32_t N      = ceil_multiple(tile->d_state, info.lanes > 8 ? info.lanes : 8);
+	uint32_t N      = ceil_multiple(tile->d_state, ssm_built.lanes > 8 ? ssm_built.lanes : 8);
 
 	CHECK(tokens && from <= tokens && tile->headdim && tile->d_state);
-	check_records(X,  tile->x,  tile->x_stride,  0, tokens, 16 + 2*P);
-	check_records(BC, tile->bc, tile->bc_stride, 0, tokens, 4*N);
+	check_records(X,  tile->x,  tile->x_stride,  tokens, record_bytes(8 + P));
+	check_records(BC, tile->bc, tile->bc_stride, tokens, record_bytes(2*N));
 	if (from < tokens)
-		check_records(Y, tile->y, tile->y_stride, from, tokens, 2*P);
+		check_records(Y, tile->y, tile->y_stride, tokens - from, record_bytes(P));
 	if (!(tile->flags & (JOB_ZERO_STATE | JOB_RESIDENT)))
-		CHECK(inside(STATE_IN, tile->state_in, 2*tile->headdim*N));
+		CHECK(inside(STATE_IN, tile->state_in, record_bytes(tile->headdim*N)));
 	if (!(tile->flags & JOB_NO_STORE))
-		CHECK(inside(STATE_OUT, tile->state_out, 2*tile->headdim*N));
+		CHECK(inside(STATE_OUT, tile->state_out, record_bytes(tile->headdim*N)));
 	operation(1);
 }
 
@@ -171,7 +177,7 @@ static void on_done(const struct fake_tile *tile)
 static void on_checksum(uint32_t address, uint32_t bytes)
 {
 	checksums++;
-	CHECK(bytes && bytes%16 == 0 && address%16 == 0);
+	CHECK(bytes && bytes%ALIGNMENT == 0 && address%ALIGNMENT == 0);
 	CHECK(address >= DATA_BASE && (uint64_t)address + bytes <= (uint64_t)DATA_BASE + DATA_SIZE);
 	operation(1);
 }
@@ -216,27 +222,27 @@ static void poll(void)
 	}
 }
 
-/* Two heads, three tokens; checksums of ten blocks. */
+/* Two heads, three tokens; checksums of forty blocks. */
 static struct job good_job(uint32_t opcode)
 {
 	struct job job = {.version = PROTOCOL_VERSION, .opcode = opcode};
 
 	if (opcode == OPCODE_CHECKSUM) {
-		job.region       = DATA_BASE;
-		job.region_bytes = 640;
-		job.block_bytes  = 64;
-		job.table        = TABLE_BASE;
+		job.checksum.region       = DATA_BASE;
+		job.checksum.region_bytes = 40*ALIGNMENT;
+		job.checksum.block_bytes  = ALIGNMENT;
+		job.checksum.table        = TABLE_BASE;
 	} else if (opcode == OPCODE_SSM) {
-		job.heads      = 2;
-		job.headdim    = 8;
-		job.d_state    = 16;
-		job.groups     = 1;
-		job.tokens     = 3;
-		job.x_address  = DATA_BASE;
-		job.bc_address = DATA_BASE + 0x1000;
-		job.y_address  = DATA_BASE + 0x2000;
-		job.state_in   = DATA_BASE + 0x3000;
-		job.state_out  = DATA_BASE + 0x4000;
+		job.ssm.heads      = 2;
+		job.ssm.headdim    = 8;
+		job.ssm.d_state    = 16;
+		job.ssm.groups     = 1;
+		job.ssm.tokens     = 3;
+		job.ssm.x_address  = DATA_BASE;
+		job.ssm.bc_address = DATA_BASE + 0x1000;
+		job.ssm.y_address  = DATA_BASE + 0x2000;
+		job.ssm.state_in   = DATA_BASE + 0x3000;
+		job.ssm.state_out  = DATA_BASE + 0x4000;
 	}
 	return job;
 }
@@ -252,9 +258,9 @@ static uint32_t word(void)
 	case 0:
 		return take8();
 	case 1:
-		return edges[kind >> 2 & 7] + 16*((int8_t)take8()/32) + (kind >> 5 == 7);
+		return edges[kind >> 2 & 7] + ALIGNMENT*((int8_t)take8()/32) + (kind >> 5 == 7);
 	case 2:
-		return DATA_BASE + 16*(take8() | (uint32_t)take8() << 8);
+		return DATA_BASE + ALIGNMENT*(take8() | (uint32_t)take8() << 8);
 	default:
 		return take32();
 	}
@@ -372,8 +378,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	named_count = 0;
 	checksums   = 0;
 	input_left  = 0;
-	info_init();
-	ssm_init();
+	engines_init();
 	ring_init();
 	info_publish();
 	fake_dram_read(DRAM_BASE + INFO_OFFSET, (uint8_t *)&published, sizeof(published));

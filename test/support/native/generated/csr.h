@@ -3,7 +3,7 @@
  *
  * SPDX-License-Identifier: BSD-2-Clause
  *
- * Stands in for LiteX's generated header: the CSRs the firmware uses, as accesses to test/native/fake.c.
+ * Stands in for LiteX's generated header: the CSRs the firmware uses, as accesses to test/support/native/fake.c.
  */
 
 #ifndef NATIVE_CSR_H
@@ -23,6 +23,43 @@
 #define CSRS_64(CSR) \
 	CSR(mailbox_cycles) CSR(mailbox_doorbell_cycles) \
 	CSR(ssm_counters_lane_busy) CSR(ssm_counters_read_beats) CSR(ssm_counters_write_beats)
+
+/* Modules: what a test leaves out is not there for the firmware. */
+#ifndef WITHOUT_SSM
+#define CSR_SSM_BASE 0
+#endif
+#ifndef WITHOUT_CHECKSUM
+#define CSR_CHECKSUM_BASE 0
+#endif
+
+/* Fields: OFFSET and SIZE. */
+#define CSR_CHECKSUM_CONTROL_START_OFFSET 0
+#define CSR_CHECKSUM_CONTROL_RESET_OFFSET 1
+#define CSR_CHECKSUM_STATUS_BUSY_OFFSET 0
+#define CSR_SSM_CONTROL_RESET_OFFSET 0
+#define CSR_SSM_EV_PENDING_DONE_OFFSET 0
+#define CSR_SSM_EV_PENDING_ERROR_OFFSET 1
+#define CSR_SSM_CAPABILITIES_LANES_OFFSET 0
+#define CSR_SSM_CAPABILITIES_LANES_SIZE 8
+#define CSR_SSM_CAPABILITIES_MAX_HEADDIM_OFFSET 8
+#define CSR_SSM_CAPABILITIES_MAX_HEADDIM_SIZE 10
+#define CSR_SSM_CAPABILITIES_MAX_D_STATE_OFFSET 18
+#define CSR_SSM_CAPABILITIES_MAX_D_STATE_SIZE 10
+#define CSR_SSM_CAPABILITIES_QUEUE_DEPTH_OFFSET 28
+#define CSR_SSM_CAPABILITIES_QUEUE_DEPTH_SIZE 4
+#define CSR_SSM_STATUS_BUSY_OFFSET 0
+#define CSR_SSM_STATUS_BUSY_SIZE 1
+#define CSR_SSM_STATUS_QUEUE_FREE_OFFSET 8
+#define CSR_SSM_STATUS_QUEUE_FREE_SIZE 8
+#define CSR_SSM_TILE_TOKENS_TOKENS_OFFSET 0
+#define CSR_SSM_TILE_TOKENS_FIRST_TOKEN_OFFSET 16
+#define CSR_SSM_TILE_HEADS_HEADS_OFFSET 0
+#define CSR_SSM_TILE_HEADS_GROUP_HEADS_OFFSET 16
+#define CSR_SSM_TILE_PUSH_ZERO_STATE_OFFSET 0
+#define CSR_SSM_TILE_PUSH_NO_STORE_OFFSET 1
+#define CSR_SSM_TILE_PUSH_INTERRUPT_OFFSET 2
+#define CSR_SSM_TILE_PUSH_RESIDENT_OFFSET 3
+#define CSR_SSM_TILE_PUSH_TILE_OFFSET 8
 
 #define CSR_NUMBER(name) CSR_##name,
 enum { CSRS_32(CSR_NUMBER) CSRS_64(CSR_NUMBER) CSR_COUNT };

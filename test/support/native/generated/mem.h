@@ -3,7 +3,7 @@
  *
  * SPDX-License-Identifier: BSD-2-Clause
  *
- * Stands in for LiteX's generated header. test/native/fake.c maps this memory at this very address.
+ * Stands in for LiteX's generated header. test/support/native/fake.c maps this memory at this very address.
  */
 
 #ifndef NATIVE_MEM_H

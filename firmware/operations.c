@@ -1,0 +1,48 @@
+/*
+ * This file is part of the Mamba-2 LiteX accelerator.
+ *
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+#include "checksum.h"
+#include "operations.h"
+#include "selftest.h"
+#include "ssm_job.h"
+
+static uint32_t nop(struct task *task)
+{
+	(void)task;
+	return ERROR_NONE;
+}
+
+const struct operation operations[OPCODES] TABLE = {
+	[OPCODE_NOP] = {
+		.begin = nop,
+	},
+#ifdef CSR_SSM_BASE
+	[OPCODE_SSM] = {
+		.engine = &ssm_engine,
+		.flags  = SSM_RESIDENT_TILES ? SSM_FLAGS : SSM_FLAGS & ~JOB_RESIDENT,
+		.check  = ssm_job_check,
+		.begin  = ssm_job_begin,
+		.follow = ssm_job_follow,
+		.post   = ssm_job_post,
+		.look   = ssm_job_look,
+		.time   = ssm_job_time,
+		.end    = ssm_job_end,
+	},
+	[OPCODE_SELFTEST] = {
+		.engine = &ssm_engine,
+		.flags  = SELFTEST_FLAGS,
+		.begin  = selftest_begin,
+	},
+#endif
+#ifdef CSR_CHECKSUM_BASE
+	[OPCODE_CHECKSUM] = {
+		.engine = &checksum_engine,
+		.flags  = CHECKSUM_FLAGS,
+		.check  = checksum_check,
+		.begin  = checksum_begin,
+	},
+#endif
+};

@@ -1,0 +1,124 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""The operations that a job may ask for: the only list of them, from which come the C header, the host's jobs and
+docs/operations.md (see operations/header.py). What an operation does is in firmware/operations.c.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+
+from operations.fields import Address, Count, Field, Flag, Immediate, Size
+
+# Engines ------------------------------------------------------------------------------------------
+
+class Engine(IntEnum):
+    """Units of the gateware that operations run on, as numbered in the info block."""
+    SSM      = 1
+    CHECKSUM = 2
+
+# Operations ---------------------------------------------------------------------------------------
+
+class Opcode(IntEnum):
+    NOP      = 0
+    SSM      = 1
+    SELFTEST = 2
+    CHECKSUM = 3
+
+
+class JobFlag(IntFlag):
+    ZERO_STATE = 1 << 0
+    NO_STORE   = 1 << 1
+    RESIDENT   = 1 << 3
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What a job with an opcode does.
+
+    Parameters
+    ----------
+    opcode : its number and name.
+    engine : it runs on; None: on the CPU alone. Without its engine an operation is refused.
+    text   : what it does.
+    fields : its operands, in the order of a job's words.
+    flags  : that a job may have.
+    units  : what `units` of its result counts.
+    """
+    opcode : Opcode
+    engine : Engine | None
+    text   : str
+    fields : tuple[Field, ...] = ()
+    flags  : tuple[Flag, ...]  = ()
+    units  : str | None        = None
+
+    @property
+    def name(self) -> str:
+        return self.opcode.name
+
+
+OPERATIONS = (
+    Operation(Opcode.NOP, None, "Completes at once."),
+    Operation(Opcode.SSM, Engine.SSM, "Runs T tokens of the SSM block.",
+        fields = (
+            Count("heads",        "H.", high="max_heads"),
+            Count("headdim",      "P.", high="max_headdim"),
+            Count("d_state",      "N.", high="max_d_state"),
+            Count("groups",       "G, a divisor of H.", high="max_groups"),
+            Count("tokens",       "T.", high="max_tokens"),
+            Address("x_address",  "T*H x records."),
+            Address("bc_address", "T*G BC records."),
+            Address("y_address",  "T*H y records."),
+            Address("state_in",   "H head tiles (not read with ZERO_STATE or RESIDENT)."),
+            Address("state_out",  "H head tiles (not written with NO_STORE); may equal state_in."),
+            Count("first_token",  "y is written from this token on; earlier tokens only advance the state.", 0, 0, "tokens"),
+            Immediate("tile",     "Where on chip head 0's tile lies or comes to lie; head h's is `tile` + h.", 0),
+            Immediate("seed",     "Of stochastic rounding: token t of head h takes seed + t + h*SEED_STRIDE.", 0),
+        ),
+        flags  = (
+            Flag("ZERO_STATE", 0, "Start from a state of zeros."),
+            Flag("NO_STORE",   1, "Do not store the state."),
+            Flag("RESIDENT",   3, "Take the state as a job before has left it on chip (state_in is not read).", "resident_tiles"),
+        ),
+        units  = "head tiles"),
+    Operation(Opcode.SELFTEST, Engine.SSM, "Runs the firmware's vectors through the core, using the end of the data region as "
+        "scratch.",
+        units  = "head tiles"),
+    Operation(Opcode.CHECKSUM, Engine.CHECKSUM, "Writes the CRC-32 (zlib's) of each block of a region to a table.",
+        fields = (
+            Address("region",     "The first block."),
+            Size("region_bytes",  "Of all blocks."),
+            Size("block_bytes",   "Of a block; the last one may be shorter."),
+            Address("table",      "A word for each block.", region="tables"),
+        ),
+        units  = "blocks"),
+)
+
+BY_OPCODE = {operation.opcode: operation for operation in OPERATIONS}
+
+# Words --------------------------------------------------------------------------------------------
+
+def operand_words(opcode: Opcode, operands: dict[str, int]) -> list[int]:
+    """The operands of a job, in the order of its words.
+
+    Raises
+    ------
+    ValueError : the opcode, or an operand, is unknown, or missing, or no word.
+    """
+    if opcode not in BY_OPCODE:
+        raise ValueError(f"opcode must be one of {', '.join(str(int(known)) for known in BY_OPCODE)}, is {opcode!r}.")
+    fields = BY_OPCODE[opcode].fields
+    names  = [field.name for field in fields]
+    for name in operands:
+        if name not in names:
+            raise ValueError(f"an operand of {Opcode(opcode).name} must be one of {', '.join(names) or 'none'}, is {name!r}.")
+    words = []
+    for field in fields:
+        value = operands.get(field.name, field.default)
+        if value is None:
+            raise ValueError(f"{field.name} must be {field.limits}, is missing.")
+        field.check(value)
+        words.append(int(value))
+    return words
