@@ -11,6 +11,13 @@ The core's results are those of its bit-accurate model, which the tests hold equ
 bench/area.py are taken from build/bench/area.json, if it ran before.
 """
 
+try:
+    from tools import environment # First: the packages are there.
+except ImportError: # Not even this project's.
+    raise SystemExit("accuracy.py: error: this Python lacks the project's packages: run make setup, then . .venv/bin/activate.") from None
+
+environment.check("litex", "matplotlib", "torch")
+
 import argparse
 import json
 import sys

@@ -11,6 +11,13 @@ The datapath is everything between tile memory, inputs and y; DMA and tile memor
 Verilog they belong to, in build/yosys/: the first run takes minutes a row.
 """
 
+try:
+    from tools import environment # First: the packages are there.
+except ImportError: # Not even this project's.
+    raise SystemExit("area.py: error: this Python lacks the project's packages: run make setup, then . .venv/bin/activate.") from None
+
+environment.check("litex", "matplotlib", "torch")
+
 import argparse
 import hashlib
 import json

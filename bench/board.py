@@ -14,6 +14,13 @@ Without a board (--transport sim, the default) the simulation's half runs alone.
 Exit codes: 0 done; 1 a board was named and does not answer, or bits differ; 2 an option is wrong.
 """
 
+try:
+    from tools import environment # First: the packages are there.
+except ImportError: # Not even this project's.
+    raise SystemExit("board.py: error: this Python lacks the project's packages: run make setup, then . .venv/bin/activate.") from None
+
+environment.check("litex", "matplotlib", "torch")
+
 import argparse
 import copy
 import json

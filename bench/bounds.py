@@ -11,6 +11,13 @@ Cycles are simulated ones at the declared clock, firmware in charge, each job fr
 same run: the block on this machine's CPU and GPU, by the clock on the wall, and the prototype's published times.
 """
 
+try:
+    from tools import environment # First: the packages are there.
+except ImportError: # Not even this project's.
+    raise SystemExit("bounds.py: error: this Python lacks the project's packages: run make setup, then . .venv/bin/activate.") from None
+
+environment.check("litex", "matplotlib", "torch")
+
 import argparse
 import json
 import platform

@@ -11,6 +11,13 @@ LiteDRAM with the Arty's memory, compiled alone. A block's state is read, is wri
 behind, as in decoding. From what soc/dram.py and soc/accelerator.py choose one thing is changed at a time.
 """
 
+try:
+    from tools import environment # First: the packages are there.
+except ImportError: # Not even this project's.
+    raise SystemExit("dram.py: error: this Python lacks the project's packages: run make setup, then . .venv/bin/activate.") from None
+
+environment.check("litex", "matplotlib", "torch")
+
 import argparse
 import json
 import sys

@@ -13,6 +13,13 @@ Writes build/bench/boards.json and boards.html. A synthesis takes a quarter of a
 belongs to, in build/yosys/.
 """
 
+try:
+    from tools import environment # First: the packages are there.
+except ImportError: # Not even this project's.
+    raise SystemExit("fit.py: error: this Python lacks the project's packages: run make setup, then . .venv/bin/activate.") from None
+
+environment.check("litex", "matplotlib", "torch")
+
 import argparse
 import gzip
 import hashlib

@@ -12,6 +12,13 @@ A file holds one float16 a line, as four hex digits, in C order. For layer 0: 0_
 0_ssm_state.hex.
 """
 
+try:
+    from tools import environment # First: the packages are there.
+except ImportError: # Not even this project's.
+    raise SystemExit("hex.py: error: this Python lacks the project's packages: run make setup, then . .venv/bin/activate.") from None
+
+environment.check("litex", "matplotlib", "torch")
+
 import argparse
 import json
 import os

@@ -11,6 +11,13 @@ Runs in the simulation's network namespace. Prints JSON: the frames and bytes of
 wrong.
 """
 
+try:
+    from tools import environment # First: the packages are there.
+except ImportError: # Not even this project's.
+    raise SystemExit("litex_link.py: error: this Python lacks the project's packages: run make setup, then . .venv/bin/activate.") from None
+
+environment.check("litex", "matplotlib", "torch")
+
 import argparse
 import json
 import random

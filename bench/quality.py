@@ -11,6 +11,13 @@ The tiny model reads 16,384 bytes of the text that was held out of its training,
 torch.float16, and in the core's bit-accurate model, which the device equals bit for bit. Everything else is float32.
 """
 
+try:
+    from tools import environment # First: the packages are there.
+except ImportError: # Not even this project's.
+    raise SystemExit("quality.py: error: this Python lacks the project's packages: run make setup, then . .venv/bin/activate.") from None
+
+environment.check("litex", "matplotlib", "torch")
+
 import argparse
 import sys
 

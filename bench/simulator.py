@@ -10,6 +10,13 @@
 Both are single-threaded; a rate is cycles a second of the processor's time, so that other programs do not disturb it.
 """
 
+try:
+    from tools import environment # First: the packages are there.
+except ImportError: # Not even this project's.
+    raise SystemExit("simulator.py: error: this Python lacks the project's packages: run make setup, then . .venv/bin/activate.") from None
+
+environment.check("litex", "matplotlib", "torch")
+
 import argparse
 import logging
 import os

@@ -11,6 +11,13 @@ Weights and hidden states are random with the distributions of Mamba-2's initial
 from 256 tokens before the first one.
 """
 
+try:
+    from tools import environment # First: the packages are there.
+except ImportError: # Not even this project's.
+    raise SystemExit("demo.py: error: this Python lacks the project's packages: run make setup, then . .venv/bin/activate.") from None
+
+environment.check("litex", "torch")
+
 import argparse
 import sys
 

@@ -11,6 +11,11 @@ exit codes: 0 done; 1 the device or the link failed; 2 an option, a file or a ca
 141 nobody reads the output any more; 143 terminated.
 """
 
+try:
+    from tools import environment # noqa: F401 (first: the packages are there)
+except ImportError: # Not even this project's.
+    raise SystemExit("stream.py: error: this Python lacks the project's packages: run make setup, then . .venv/bin/activate.") from None
+
 import argparse
 import sys
 import traceback

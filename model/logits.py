@@ -5,6 +5,10 @@
 
 """Writes the logits of the PyTorch reference for any checkpoint: float32 (T, vocabulary), as .npy."""
 
+from tools import environment # First: the packages are there.
+
+environment.check("torch")
+
 import sys
 
 import numpy as np

@@ -9,6 +9,10 @@ Runs a text through the model in float32; prints tables and writes trace.html an
 inputs of each layer: LAYER.npz for host/stream.py run (all tokens), and LAYER_*.hex for bench/hex.py play (the last token).
 """
 
+from tools import environment # First: the packages are there.
+
+environment.check("torch")
+
 import argparse
 import os
 import sys

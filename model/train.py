@@ -11,6 +11,10 @@ The text is the King James Version of the Bible, of 1611, in the public domain, 
 it. Its books of Ruth, Esther and Jonah are held out, and written beside the model as heldout.txt.
 """
 
+from tools import environment # First: the packages are there.
+
+environment.check("torch")
+
 import argparse
 import json
 import math

@@ -76,7 +76,7 @@ class MemoryConfig:
     ------
     ValueError : names the parameter, its value and what is allowed.
     """
-    data_width        : int  = None
+    data_width        : int | None = None
     state_write_ports : int  = 2
     input_port        : bool = True
 

@@ -29,10 +29,10 @@ jobs between completed and doorbell. A doorbell behind completed is a late copy 
 means nothing. All words are 32 bits, little endian; 64-bit values are low word first.
 """
 
-from enum import IntEnum, IntFlag
+from enum import IntEnum
 
-from operations.operations import OPERATIONS, Engine
 from operations.operations import JobFlag as JobFlag, Opcode as Opcode # What a job asks for, told to who imports this file.
+from operations.operations import OPERATIONS, Engine
 
 PROTOCOL_VERSION = 4
 

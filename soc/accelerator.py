@@ -9,8 +9,8 @@ from litex.build.generic_platform import ConstraintError
 
 from litex.soc.interconnect import wishbone
 
-from cores.common.counters import COUNTER_BITS
 from cores.checksum import Checksum
+from cores.common.counters import COUNTER_BITS
 from cores.console import Console
 from cores.mailbox import Mailbox
 from cores.memory.arbiter import Arbiter

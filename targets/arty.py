@@ -7,6 +7,13 @@
 
 """Digilent Arty A7 with the accelerator, reached by Etherbone and by UARTBone."""
 
+try:
+    from tools import environment # First: the packages are there.
+except ImportError: # Not even this project's.
+    raise SystemExit("arty.py: error: this Python lacks the project's packages: run make setup, then . .venv/bin/activate.") from None
+
+environment.check("litex", "migen")
+
 import os
 import shutil
 import sys

@@ -26,8 +26,7 @@ from soc.dram import controller_settings
 from soc.etherbone import add_etherbone
 from soc.flash import add_flash_boot
 
-from targets.common import (BIOS_ROM_SIZE, add_config_arguments, add_protect_argument, builder_environment,
-    config_from_arguments)
+from targets.common import BIOS_ROM_SIZE, add_config_arguments, add_protect_argument, builder_environment, config_from_arguments
 
 from tools import processes
 from tools.arguments import Parser, baudrate, udp_port
@@ -246,10 +245,10 @@ def print_written(builder, constraints, script):
     print(f"  Verilog, memory contents: gateware/{name}.v, *.init")
     print(f"  Constraints:              gateware/{name}.{constraints}")
     print(f"  The toolchain's script:   gateware/{script}, started by build_{name}.sh")
-    print(f"  BIOS, firmware:           software/bios/bios.bin, firmware/firmware.bin")
+    print("  BIOS, firmware:           software/bios/bios.bin, firmware/firmware.bin")
     if "FLASH_BOOT_ADDRESS" in builder.soc.constants:
         print(f"  Firmware for the flash:   firmware/firmware.fbi, at {FLASH_OFFSET:#x}")
-    print(f"  Registers:                csr.csv")
+    print("  Registers:                csr.csv")
 
 # Load, Flash --------------------------------------------------------------------------------------
 

@@ -8,6 +8,13 @@
 """LambdaConcept ECPIX-5 (85F) with the accelerator, reached by Etherbone and by UARTBone. Its bitstream is built by open
 tools alone."""
 
+try:
+    from tools import environment # First: the packages are there.
+except ImportError: # Not even this project's.
+    raise SystemExit("ecpix5.py: error: this Python lacks the project's packages: run make setup, then . .venv/bin/activate.") from None
+
+environment.check("litex", "migen")
+
 import os
 import resource
 import sys

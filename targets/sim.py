@@ -7,6 +7,13 @@
 
 """The simulated SoC: builds it, and runs it for the host's transports."""
 
+try:
+    from tools import environment # First: the packages are there.
+except ImportError: # Not even this project's.
+    raise SystemExit("sim.py: error: this Python lacks the project's packages: run make setup, then . .venv/bin/activate.") from None
+
+environment.check("litex", "migen")
+
 import select
 import shlex
 import sys

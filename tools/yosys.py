@@ -52,11 +52,11 @@ def find_yosys():
     return found
 
 
-def _run(source, script, result, extra={}):
+def _run(source, script, result, extra=None):
     """The text of the file `result` that yosys' `script` writes, of top.v with `source` and the files `extra`."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
-        for name, text in {"top.v": source, **extra}.items():
+        for name, text in {"top.v": source, **(extra or {})}.items():
             (Path(folder)/name).write_text(text)
         status, printed = processes.capture([find_yosys(), "-q", "-p", script], folder)
         if status:

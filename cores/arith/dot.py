@@ -193,7 +193,7 @@ class DotProduct(LiteXModule):
             if place == CHAIN - 1:
                 sums.append(product.source)
                 specials.append(product.special.raw_bits())
-            before = product
+            before = product # noqa: F841 (it is the next one's)
 
         # Adder tree, registered at each level.
         while len(sums) > 1:

@@ -18,7 +18,6 @@ from litex.soc.interconnect.axi import AXIInterface, BURST_INCR
 
 from cores.memory.region import ADDRESS_BITS, beat_shift
 
-
 # Constants ----------------------------------------------------------------------------------------
 
 BURST_BEATS = 16   # The most of any AXI version.

@@ -19,7 +19,6 @@ from litex.soc.interconnect import stream
 from cores.memory.dma import DMAReader, DMAWriter
 from cores.memory.region import ADDRESS_BITS, beat_shift
 
-
 # Constants ----------------------------------------------------------------------------------------
 
 UNDER_WAY = 64 # Beats.

@@ -12,6 +12,10 @@ only, axi4 for a core that fetches and stores its tiles itself; `data_width`, bi
 parameters of operations.config.SSMConfig.
 """
 
+from tools import environment # First: the packages are there.
+
+environment.check("litex", "migen", "yaml")
+
 import re
 
 from dataclasses import fields

@@ -19,7 +19,6 @@ from cores.common.counters import Counters
 from cores.common.engine import Engine
 from cores.memory.dma import DMAReader, DMAWriter
 from cores.memory.interleaved import InterleavedReader, InterleavedWriter
-from cores.memory.region import Region
 from cores.ssm.core import SSMCore, command_layout
 from cores.ssm.dma import TileDMA
 from cores.ssm.heads import ADDRESSES, HeadExpander

@@ -48,7 +48,7 @@ class Case:
     B  : np.ndarray
     C  : np.ndarray
     D  : np.ndarray
-    h0 : np.ndarray = None
+    h0 : np.ndarray | None = None
 
     @property
     def tokens(self):

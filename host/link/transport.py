@@ -57,7 +57,7 @@ class Transport(ABC):
     name       : "etherbone" or "uart".
     statistics : :class:`Statistics`.
     """
-    name = None
+    name : str | None = None
 
     def __init__(self, alive=None):
         self.alive      = alive

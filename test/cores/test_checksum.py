@@ -21,8 +21,8 @@ from litedram.common import LiteDRAMNativePort
 
 from memory_model import MemoryModel
 
-from cores.memory.region import Region
 from cores.checksum import Checksum
+from cores.memory.region import Region
 
 from operations.config import ALIGNMENT, DATA_WIDTHS
 

@@ -28,8 +28,7 @@ from model.bitexact import ssm_block
 
 from operations.config import ALIGNMENT, GATEWARE_VERSION, SSMConfig, SystemConfig
 from operations.operations import Engine, JobFlag, Opcode
-from operations.protocol import (INFO_MAGIC, JOB_BYTES, PROTOCOL_VERSION, RING_ENTRIES, RING_OFFSET, TABLE_OFFSET, Error,
-    Status)
+from operations.protocol import INFO_MAGIC, JOB_BYTES, PROTOCOL_VERSION, RING_ENTRIES, RING_OFFSET, TABLE_OFFSET, Error, Status
 from operations.ssm import CAPABILITIES, Geometry, pack_bc, pack_state, pack_x, unpack_state, unpack_y
 
 from soc.accelerator import add_ssm

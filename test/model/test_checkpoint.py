@@ -104,7 +104,7 @@ def test_original_layout(tmp_path, fields):
 
 
 def test_sharded(checkpoint, tmp_path):
-    model = make_transformers(tmp_path, shard_size="60KB")
+    make_transformers(tmp_path, shard_size="60KB")
     assert (tmp_path/"model.safetensors.index.json").exists()
     sharded, whole = (compute_logits(load_checkpoint(directory), TOKENS) for directory in (tmp_path, checkpoint[0]))
     assert torch.equal(sharded, whole)

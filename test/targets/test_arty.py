@@ -19,10 +19,10 @@ from litex.soc.integration.builder import Builder
 
 from litex_boards.targets.digilent_arty import BaseSoC
 
-from operations.config import SSMConfig, SystemConfig
+from operations.config import SystemConfig
 
 from targets.arty import VARIANTS, ArtySoC, missing_tools
-from targets.common import BIOS_ROM_SIZE, cpu_variant
+from targets.common import BIOS_ROM_SIZE
 
 from tools.paths import ROOT
 
@@ -90,8 +90,8 @@ def without_names(text):
 def test_as_litex_has_it(tmp_path, variant):
     """Vivado is given the same pins, I/O standards, clocks, false paths and commands as by LiteX's own target for the Arty
     with the same features, LEDs included."""
-    config  = SSMConfig(lanes=4)
-    options = {"cpu_type": "vexriscv", "cpu_variant": cpu_variant(config), "integrated_rom_size": BIOS_ROM_SIZE,
+    config  = SystemConfig.of(4)
+    options = {"cpu_type": "vexriscv", "cpu_variant": config.cpu_variant, "integrated_rom_size": BIOS_ROM_SIZE,
         "integrated_sram_size": 0x2000}
     socs    = {
         "litex" : BaseSoC(variant, with_etherbone=True, l2_size=0, **options),

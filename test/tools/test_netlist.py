@@ -13,8 +13,8 @@ import pytest
 
 from core_harness import CoreHarness, Tile, random_tile
 
-from operations.config import BEAT_ELEMENTS, SEED_STRIDE, SSMConfig
-from operations.ssm import unpack_state, unpack_y
+from operations.config import SEED_STRIDE, SSMConfig
+from operations.ssm import SCALAR_ELEMENTS, unpack_state, unpack_y
 
 from tools.firmware.vectors import selftest_vectors
 from tools.yosys import SIMULATED, netlist
@@ -36,11 +36,12 @@ def vector_tiles(vector):
     geometry = vector.geometry
     heads    = range(geometry.heads)
     x  = np.frombuffer(vector.x,  "<f2").reshape(vector.tokens, geometry.heads, -1)
-    bc = np.frombuffer(vector.bc, "<f2").reshape(vector.tokens, geometry.groups, 2, -1)[..., :geometry.d_state]
+    bc = np.frombuffer(vector.bc, "<f2").reshape(vector.tokens, geometry.groups, -1)
+    bc = bc[..., :2*geometry.d_state_padded].reshape(vector.tokens, geometry.groups, 2, -1)[..., :geometry.d_state]
     y  = unpack_y(geometry, vector.y)
     h0, h = (unpack_state(geometry, data) if data else [None]*geometry.heads for data in (vector.state_in, vector.state_out))
     group = [head*geometry.groups//geometry.heads for head in heads]
-    return [(Tile(x[:, n, BEAT_ELEMENTS:BEAT_ELEMENTS + geometry.headdim], x[:, n, 0], x[:, n, 1], bc[:, group[n], 0],
+    return [(Tile(x[:, n, SCALAR_ELEMENTS:SCALAR_ELEMENTS + geometry.headdim], x[:, n, 0], x[:, n, 1], bc[:, group[n], 0],
         bc[:, group[n], 1], x[0, n, 2], h0[n], seed=n*SEED_STRIDE % 2**32), y[:, n], h[n]) for n in heads]
 
 # Netlist ------------------------------------------------------------------------------------------

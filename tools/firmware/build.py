@@ -46,7 +46,8 @@ def built_config(build_dir: str) -> SSMConfig:
     missing = [name for name in FIRMWARE_CONSTANTS if name not in constants]
     if missing:
         raise BuildError(f"{header} does not define {', '.join(missing)}: the SoC was built without the accelerator.")
-    return SSMConfig(**{field.name: type(field.default)(int(constants[name])) for name, field in FIRMWARE_CONSTANTS.items()})
+    return SSMConfig(**{field.name: type(getattr(SSMConfig, field.name))(int(constants[name]))
+        for name, field in FIRMWARE_CONSTANTS.items()})
 
 
 def write_headers(directory: str, config: SSMConfig) -> None:

@@ -286,7 +286,7 @@ def test_records_to_words_and_back(beat, word):
         data  = b"".join(value.to_bytes(word//8, "little") for value in record)
         data += bytes(-len(data) % (beat//8))
         beats.append([int.from_bytes(data[n:n + beat//8], "little") for n in range(0, len(data), beat//8)])
-    words, out, left = [], [], [len(record) for record in records]
+    words, out = [], []
 
     def feed():
         for data in sum(beats, []):

@@ -186,7 +186,7 @@ def save_with_x(path, x, method=zipfile.ZIP_STORED):
 
 
 @pytest.mark.parametrize("x, message", [
-    (header(shape=(2**70,)),                   f"array x must have as many bytes as its shape (1180591620717411303424,) says"),
+    (header(shape=(2**70,)),                   "array x must have as many bytes as its shape (1180591620717411303424,) says"),
     (header(shape=(-1, 2, 3)),                 "array x must have as many bytes as its shape (-1, 2, 3) says"),
     (header() + bytes(119),                    "array x must have as many bytes as its shape (3, 4, 5) says, 120, is of 119."),
     (header() + bytes(121),                    "array x must have as many bytes as its shape (3, 4, 5) says, 120, is of 121."),

@@ -25,7 +25,7 @@ from model.bitexact import ssm_block
 
 from operations.config import GATEWARE_VERSION, SSMConfig
 from operations.operations import Engine
-from operations.protocol import ENGINE_INFO, INFO_HEAD, DATA_OFFSET, INFO_OFFSET, RING_ENTRIES, Error, Opcode
+from operations.protocol import DATA_OFFSET, ENGINE_INFO, INFO_HEAD, INFO_OFFSET, RING_ENTRIES, Error, Opcode
 from operations.ssm import Geometry
 
 from tools.errors import UsageError
