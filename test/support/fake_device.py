@@ -26,8 +26,8 @@ from model.bitexact import ssm_block
 
 from operations.config import SSMConfig
 from operations.operations import OPERATIONS, Engine, JobFlag, Opcode
-from operations.protocol import (DATA_OFFSET, ENGINE_INFO, ENGINE_WORDS, INFO_HEAD, INFO_MAGIC, INFO_OFFSET, JOB_BYTES, JOB_HEAD,
-    JOB_REQUEST_WORDS, JOB_RESULT, PROTOCOL_VERSION, REBOOT, RING_ENTRIES, RING_OFFSET, Error, Status)
+from operations.protocol import (DATA_OFFSET, ENGINE_INFO, ENGINE_WORDS, INFO_HEAD, INFO_MAGIC, INFO_OFFSET, JOB_BYTES,
+    JOB_HEAD, JOB_REQUEST_WORDS, JOB_RESULT, PROTOCOL_VERSION, REBOOT, RING_ENTRIES, RING_OFFSET, Error, Status)
 from operations.ssm import Geometry, pack_state, pack_y, unpack_state
 
 # Constants ----------------------------------------------------------------------------------------

@@ -11,8 +11,8 @@ import subprocess
 from dataclasses import dataclass
 
 from operations.operations import OPERATIONS, Engine, Opcode
-from operations.protocol import (DATA_OFFSET, ENGINE_INFO, ENGINE_WORDS, INFO_HEAD, INFO_OFFSET, INFO_WORDS, JOB_BYTES, JOB_HEAD,
-    JOB_OPERANDS, JOB_RESULT, PROTOCOL_VERSION, RING_ENTRIES, RING_OFFSET)
+from operations.protocol import (DATA_OFFSET, ENGINE_INFO, ENGINE_WORDS, INFO_HEAD, INFO_OFFSET, INFO_WORDS, JOB_BYTES,
+    JOB_HEAD, JOB_OPERANDS, JOB_RESULT, PROTOCOL_VERSION, RING_ENTRIES, RING_OFFSET)
 
 # Constants ----------------------------------------------------------------------------------------
 
