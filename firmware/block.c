@@ -16,7 +16,8 @@ static uint32_t ceil_multiple(uint32_t value, uint32_t multiple)
 void block_init(struct block *block, uint32_t heads, uint32_t headdim, uint32_t d_state, uint32_t groups)
 {
 	uint32_t headdim_padded = ceil_multiple(headdim, ROW_ELEMENTS);
-	uint32_t d_state_padded = ceil_multiple(d_state, ssm_built.lanes > MIN_D_STATE_MULTIPLE ? ssm_built.lanes : MIN_D_STATE_MULTIPLE);
+	uint32_t multiple       = ssm_built.lanes > MIN_D_STATE_MULTIPLE ? ssm_built.lanes : MIN_D_STATE_MULTIPLE;
+	uint32_t d_state_padded = ceil_multiple(d_state, multiple);
 
 	block->heads       = heads;
 	block->headdim     = headdim;

@@ -29,8 +29,8 @@ CONSTANTS = {
     ssm      : ("ROW_ELEMENTS", "SCALAR_ELEMENTS"),
     timeouts : ("TIMEOUT_SETUP", "TIMEOUT_RESET", "TIMEOUT_FACTOR_SSM", "TIMEOUT_FACTOR_CHECKSUM", "MIN_BEAT_BYTES",
         "MIN_LANES_BYTES"),
-    protocol : ("PROTOCOL_VERSION", "FIRMWARE_OFFSET", "FIRMWARE_SIZE", "INFO_OFFSET", "INFO_MAGIC", "RING_OFFSET", "TABLE_OFFSET",
-        "TABLE_SIZE", "DATA_OFFSET", "RING_ENTRIES", "JOB_BYTES", "REBOOT", "ENGINES_MAX"),
+    protocol : ("PROTOCOL_VERSION", "FIRMWARE_OFFSET", "FIRMWARE_SIZE", "INFO_OFFSET", "INFO_MAGIC", "RING_OFFSET",
+        "TABLE_OFFSET", "TABLE_SIZE", "DATA_OFFSET", "RING_ENTRIES", "JOB_BYTES", "REBOOT", "ENGINES_MAX"),
 }
 ENUMS = {"ENGINE": Engine, "OPCODE": Opcode, "JOB": JobFlag, "STATUS": Status, "ERROR": Error}
 
@@ -70,7 +70,8 @@ def c_header() -> str:
     lines += ["", "struct info {", *_members(protocol.INFO_HEAD), "\tstruct engine_info engines[ENGINES_MAX];", "};"]
     lines += ["", "struct job {", *_members(protocol.JOB_HEAD), "\tunion {",
         f"\t\tuint32_t operands[{protocol.JOB_OPERANDS}];"]
-    lines += [f"\t\tstruct job_{operation.name.lower()} {operation.name.lower()};" for operation in OPERATIONS if operation.fields]
+    names  = [operation.name.lower() for operation in OPERATIONS if operation.fields]
+    lines += [f"\t\tstruct job_{name} {name};" for name in names]
     lines += ["\t};", *_members(protocol.JOB_RESULT), "};"]
     lines += ["", "#endif", ""]
     return "\n".join(lines)
@@ -83,14 +84,15 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 def document() -> str:
     """The text of docs/operations.md."""
+    head  = ", ".join(f"`{word}`" for word in protocol.JOB_HEAD)
     lines = [
         "# Operations",
         "",
         "What a job may ask for. This page is written by `python -m operations.header` from",
-        "[operations/operations.py](../operations/operations.py); a test holds it to that. How jobs go to the device and their results",
-        "come back: [operations/protocol.py](../operations/protocol.py).",
+        "[operations/operations.py](../operations/operations.py); a test holds it to that. How jobs go to the device, and",
+        "their results come back: [operations/protocol.py](../operations/protocol.py).",
         "",
-        f"A job has {protocol.JOB_REQUEST_WORDS} words of 32 bits from the host: {', '.join(f'`{word}`' for word in protocol.JOB_HEAD)},",
+        f"A job has {protocol.JOB_REQUEST_WORDS} words of 32 bits from the host: {head},",
         f"and {protocol.JOB_OPERANDS} operands, which the opcode names. The host checks that operands are words; the firmware",
         "checks all that is said here before it begins a job.",
         "",

@@ -80,7 +80,8 @@ OPERATIONS = (
         flags  = (
             Flag("ZERO_STATE", 0, "Start from a state of zeros."),
             Flag("NO_STORE",   1, "Do not store the state."),
-            Flag("RESIDENT",   3, "Take the state as a job before has left it on chip (state_in is not read).", "resident_tiles"),
+            Flag("RESIDENT",   3, "Take the state as a job before has left it on chip (state_in is not read).",
+                needs="resident_tiles"),
         ),
         units  = "head tiles"),
     Operation(Opcode.SELFTEST, Engine.SSM, "Runs the firmware's vectors through the core, using the end of the data region as "

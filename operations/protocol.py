@@ -6,7 +6,8 @@
 """What host and firmware say to each other: DRAM map, info block, job ring, opcodes and error codes.
 
 This file and operations/operations.py, the list of operations, are the one place for it. The host imports them;
-operations/header.py writes ``protocol.h`` for the firmware, and the firmware's build stamps ``PROTOCOL_VERSION`` into its info block, which the host checks before anything else.
+operations/header.py writes ``protocol.h`` for the firmware, which has ``PROTOCOL_VERSION`` in its info block, and the host checks
+that before anything else.
 
 DRAM, from the start of main RAM::
 
@@ -102,7 +103,7 @@ JOB_HEAD = (
     "sequence",        # Chosen by the host; copied to result_sequence.
     "opcode",          # Opcode.
     "flags",           # JobFlag.
-    "timeout",         # Cycles this job may take from when it begins, a NOP as many as it likes; 0: the firmware's own estimate.
+    "timeout",         # Cycles this job may take from when it begins, a NOP any number; 0: the firmware's own estimate.
 )
 JOB_OPERANDS = 13 # Words; what they are, the operation's fields say.
 

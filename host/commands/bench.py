@@ -51,7 +51,8 @@ def bench(args):
         region = size//ALIGNMENT*ALIGNMENT
         cycles = device.run(Job(Opcode.CHECKSUM, region=address, region_bytes=region, block_bytes=region,
             table=device.ram + TABLE_OFFSET)).cycles
-        summary |= {"round_trip_seconds": statistics.median(trips), "dram_read_cycles": cycles, "data_width": device.info.data_width,
+        summary |= {"round_trip_seconds": statistics.median(trips), "dram_read_cycles": cycles,
+            "data_width": device.info.data_width,
             "dram_read_share": 8*region/device.info.data_width/cycles}
     save_json(args.json, summary)
     print(f"{size} bytes by {summary['transport']}, checked by CRCs that the device computes")

@@ -50,7 +50,8 @@ def info(args):
     print(f"gateware   {summary['gateware']}, {summary['lanes']} lanes at {summary['clock_hz']/1e6:g} MHz")
     print(f"maxima     {', '.join(name.removeprefix('max_') + f' {fields[name]}' for name in MAXIMA)}")
     print(f"on chip    {summary['resident_tiles'] or 'no'} head tiles")
-    print(f"DRAM       {size} bytes at 0x{address:08x}, ports of {summary['data_width']} bits; data: {summary['data_size']} at 0x{summary['data_base']:08x}")
+    print(f"DRAM       {size} bytes at 0x{address:08x}, ports of {summary['data_width']} bits; "
+          f"data: {summary['data_size']} at 0x{summary['data_base']:08x}")
     print(f"link       {summary['transport']}, {summary['peer']}")
     if loaded is None:
         print("loaded     nothing")

@@ -30,7 +30,7 @@ from host.link.transport import Transport
 
 from operations.config import ALIGNMENT, GATEWARE_VERSION, SSMConfig, ceil_multiple
 from operations.operations import Engine, Opcode
-from operations.protocol import (ENGINES_MAX, ENGINE_INFO, ENGINE_WORDS, FIRMWARE_OFFSET, FIRMWARE_SIZE, INFO_HEAD, INFO_MAGIC,
+from operations.protocol import (ENGINE_INFO, ENGINE_WORDS, ENGINES_MAX, FIRMWARE_OFFSET, FIRMWARE_SIZE, INFO_HEAD, INFO_MAGIC,
     INFO_OFFSET, INFO_WORDS, JOB_BYTES, JOB_REQUEST_WORDS, JOB_RESULT, PROTOCOL_VERSION, REBOOT, RING_ENTRIES, STAMP_OFFSET,
     Error, Status)
 from operations.ssm import unpack_capabilities

@@ -30,6 +30,7 @@ from operations.config import ALIGNMENT, GATEWARE_VERSION, SSMConfig, SystemConf
 from operations.operations import Engine, JobFlag, Opcode
 from operations.protocol import INFO_MAGIC, JOB_BYTES, PROTOCOL_VERSION, RING_ENTRIES, RING_OFFSET, TABLE_OFFSET, Error, Status
 from operations.ssm import CAPABILITIES, Geometry, pack_bc, pack_state, pack_x, unpack_state, unpack_y
+from operations.timeouts import checksum_timeout, ssm_timeout
 
 from soc.accelerator import add_ssm
 
@@ -851,6 +852,18 @@ def test_own_timeout(device):
     tile_cycles = 3*(8*16//4 + (32 + 64 + 16)//16) + 2*8*16*2//16 # Fewest lanes, no overlap.
     device.set(hang=0, tile_cycles=4*tile_cycles)
     assert_done(device, **small_job(heads=24))
+
+
+@pytest.mark.parametrize("sizes", [(1, 8, 16, 1, 1), (4, 64, 128, 2, 7)])
+def test_own_timeout_is_the_hosts(device, sizes):
+    """Both go by operations/timeouts.py."""
+    device.set(hang=1, access_cycles=100)
+    *block, tokens = sizes
+    cycles = device.run(**small_job(*sizes))["cycles_low"]
+    assert 0 <= cycles - ssm_timeout(Geometry(CONFIG, *block), tokens) < 60_000
+    region = dict(region=DATA_BASE, region_bytes=4096, block_bytes=1024, table=RAM_BASE + TABLE_OFFSET)
+    cycles = device.run(opcode=Opcode.CHECKSUM, **region)["cycles_low"]
+    assert 0 <= cycles - checksum_timeout(4096, 1024) < 20_000
 
 
 def test_stuck_reset(device):

@@ -23,7 +23,7 @@ from host.device.csr import CSRMap
 from host.device.device import Device, Job
 from host.errors import DeviceError
 
-from operations.config import SSMConfig, SystemConfig
+from operations.config import SystemConfig
 from operations.protocol import RING_ENTRIES, Error, Opcode
 
 from soc.accelerator import add_ssm
@@ -87,10 +87,10 @@ def soc_with_l2(l2_size):
 def test_l2_cache_is_refused():
     """The accelerator's ports would go round it."""
     with pytest.raises(ValueError, match="l2_cache_size must be 0, is 8192"):
-        add_ssm(soc_with_l2(8192), SSMConfig())
+        add_ssm(soc_with_l2(8192), SystemConfig())
 
 
 def test_no_l2_cache_is_accepted():
     soc = soc_with_l2(0)
-    add_ssm(soc, SSMConfig())
+    add_ssm(soc, SystemConfig())
     assert soc.ssm and "ssm" in soc.irq.locs

@@ -51,7 +51,8 @@ def bootrom_image(mailbox_boot_address: int, has_dcache: bool = True) -> list[in
     with tempfile.TemporaryDirectory() as directory:
         elf, image = os.path.join(directory, "bootrom.o"), os.path.join(directory, "bootrom.bin")
         subprocess.run([f"{triple}-gcc", "-march=rv32i2p0", "-mabi=ilp32", "-c", SOURCE, "-o", elf,
-            f"-DMAILBOX_BOOT_ADDRESS={mailbox_boot_address:#x}", f"-DREBOOT={REBOOT:#x}", *(["-DCPU_HAS_DCACHE"] if has_dcache else [])], check=True)
+            f"-DMAILBOX_BOOT_ADDRESS={mailbox_boot_address:#x}", f"-DREBOOT={REBOOT:#x}",
+            *(["-DCPU_HAS_DCACHE"] if has_dcache else [])], check=True)
         subprocess.run([f"{triple}-objcopy", "-O", "binary", elf, image], check=True)
         with open(image, "rb") as file:
             code = file.read()

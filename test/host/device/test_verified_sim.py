@@ -38,7 +38,7 @@ def device():
 def transfer(device, seed):
     """New data to and from the device. A wrong bit is found, and only its block is sent again."""
     base = device.info.data_base + 0x10_0000
-    data = random.Random(seed).randbytes(5*BLOCK_BYTES + 160)
+    data = random.Random(seed).randbytes(5*BLOCK_BYTES + 2*ALIGNMENT)
     assert device.upload(base, data).moved == len(data)
     assert device.read(base, len(data)) == data
     assert device.download(base, len(data)) == data

@@ -26,7 +26,8 @@ SANITIZE  = "-fsanitize=address,undefined"
 def defines(config):
     """The constants of LiteX's soc.h, as options of the compiler."""
     names = ("max_heads", "max_groups", "max_tokens", "resident_tiles", "stochastic_rounding")
-    return [f"-DSSM_COUNTER_BITS={COUNTER_BITS}", f"-DMEMORY_DATA_WIDTH={DATA_WIDTH}", *(f"-DSSM_{name.upper()}={int(getattr(config, name))}" for name in names)]
+    return [f"-DSSM_COUNTER_BITS={COUNTER_BITS}", f"-DMEMORY_DATA_WIDTH={DATA_WIDTH}",
+        *(f"-DSSM_{name.upper()}={int(getattr(config, name))}" for name in names)]
 
 
 def build(directory, config, main="driver.c", compiler=("gcc", "-O0", SANITIZE), without=()):
