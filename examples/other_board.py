@@ -9,13 +9,10 @@ python examples/other_board.py radiona_ulx3s --build --no-compile-gateware    # 
 import importlib, importlib.util, sys
 
 from operations.config import SystemConfig
-
 from soc.accelerator import add_accelerator
 from soc.dram import controller_settings
-
 from targets.board import supervised
 from targets.common import builder_environment
-
 from tools.firmware.build import BuildError, build as build_firmware
 
 def with_accelerator(base, config):

@@ -16,7 +16,7 @@ from litedram.common import LiteDRAMNativePort
 # Constants ----------------------------------------------------------------------------------------
 
 BURST     = 128 # Commands that a user may give in a row while others wait: a page of the DRAM, which another one would close.
-UNDER_WAY = 128 # Beats.
+UNDER_WAY = 64 # Beats.
 
 # Arbiter ------------------------------------------------------------------------------------------
 

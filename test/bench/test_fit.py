@@ -83,7 +83,7 @@ def test_owners():
     found = netlist({
         "a": flip_flop(10, 11), "l": lut(11, 12), "ram": cell("RAM32M", {"ADDRA": [14]}, {"DOA": [12]}),
         "b": flip_flop(15, 10), "c": flip_flop(16, 10), "lost": lut(20, 10), "cpu": flip_flop(14, 10),
-    }, {"soc_ssm_ssmcore_x": [10], "soc_artysoc_sdram_bank": [15], "VexRiscv.pc": [14], "soc_ssm_tiledma_y": [16]})
+    }, {"soc_core_inputs_x": [10], "soc_artysoc_sdram_bank": [15], "VexRiscv.pc": [14], "soc_ssm_tiledma_y": [16]})
     assert found.owners(fit.owner) == {"a": "core", "l": "core", "ram": "core", "b": "LiteDRAM", "c": "DMA", "cpu": "CPU"}
 
 # Figures ------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from examples.other_board import with_accelerator
 
 from host.device.csr import CSRMap
 
-from operations.config import SSMConfig
+from operations.config import SystemConfig
 
 from soc.accelerator import page_beats
 from soc.dram import controller_settings
@@ -37,7 +37,7 @@ from tools.paths import ROOT
 
 # Helpers ------------------------------------------------------------------------------------------
 
-CONFIG = SSMConfig(lanes=8, max_headdim=20, max_d_state=24)
+CONFIG = SystemConfig.of(8, max_headdim=20, max_d_state=24)
 
 BOARDS = { # Beats in a page of the DRAM, bits of its controller's ports.
     "digilent_nexys_video" : (128, 128),
@@ -82,7 +82,7 @@ def test_command(name, tmp_path):
     assert csr.constants["ssm_lanes"] == 16 and "main_ram" in csr.memories and "bootrom" in csr.memories
     assert (build/"firmware"/"firmware.bin").stat().st_size > 1000
     text = (build/"gateware"/f"{name}.v").read_text()
-    assert f"module {name}" in text and "uartbone" in text and "ssm_ssmcore" in text
+    assert f"module {name}" in text and "uartbone" in text and "inputbuffer" in text
 
 
 @EVERY_BOARD
@@ -91,9 +91,17 @@ def test_elaboration(name):
     soc = elaborated(name)
     assert not hasattr(soc, "l2_cache") and soc.sdram.controller.settings.cmd_buffer_depth == 16
     assert soc.sdram.controller.settings.read_time == controller_settings().read_time
-    assert {"ssm", "mailbox"} <= set(soc.irq.locs) and soc.constants["SSM_LANES"] == CONFIG.lanes
+    assert {"ssm", "mailbox"} <= set(soc.irq.locs) and soc.constants["SSM_LANES"] == CONFIG.ssm.lanes
     ports = soc.sdram.crossbar.masters
-    assert (page_beats(soc.sdram), len(ports[-1].wdata.data)) == BOARDS[name]
+    assert (page_beats(soc.sdram, soc.ssm.core.data_width), len(ports[-1].wdata.data)) == BOARDS[name]
+
+
+@pytest.mark.parametrize("name, width", [("digilent_genesys2", 256), ("enclustra_mercury_kx2", 512)])
+def test_wide_ports(name, width):
+    """Ports of LiteDRAM that are wider than 128 bits are used as they are."""
+    soc = elaborated(name)
+    assert soc.sdram.crossbar.controller.data_width == soc.ssm.core.data_width == soc.constants["MEMORY_DATA_WIDTH"] == width
+    assert len(soc.ssm.y_writer.sink.data) == width
 
 
 @pytest.mark.parametrize("arguments, exit_code, message", [
@@ -102,8 +110,6 @@ def test_elaboration(name):
     (("sqrl_acorn",),                               1, "No module named 'litepcie'"),
     (("radiona_ulx3s", "--cpu-variant", "minimal"), 2, "cpu_variant must be lite or standard or .*, is minimal."),
     (("radiona_ulx3s", "--csr-ordering", "little"), 2, "csr_ordering must be big, is little."),
-    (("digilent_genesys2",),                        2, "data_width of LiteDRAM's ports must be at most 128, is 256."),
-    (("enclustra_mercury_kx2",),                    2, "data_width of LiteDRAM's ports must be at most 128, is 512."),
     (("qmtech_xc7a35t",),                           2, "must have a link to the host, this one has none, and no free serial"),
     (("radiona_ulx3s",),                            1, "soc.h does not exist: build the SoC's software first"),
 ])
@@ -125,10 +131,10 @@ def test_help(arguments, text, tmp_path):
 @EVERY_BOARD
 def test_simulation(name, monkeypatch):
     """Random jobs, with the memory's pages."""
-    monkeypatch.setattr(ssm_harness, "PAGE_BEATS", page_beats(elaborated(name).sdram))
-    bench, rng = ssm_harness.SSMHarness(CONFIG, "paged"), np.random.default_rng(1)
+    monkeypatch.setattr(ssm_harness, "PAGE_BEATS", page_beats(elaborated(name).sdram, 128))
+    bench, rng = ssm_harness.SSMHarness(CONFIG.ssm, "paged"), np.random.default_rng(1)
     for duty in (256, 100):
         bench.start(rng, duty)
         for _ in range(4):
-            bench.run(bench.place(rng, ssm_harness.job_geometry(rng, CONFIG), 3, random_values))
+            bench.run(bench.place(rng, ssm_harness.job_geometry(rng, CONFIG.ssm), 3, random_values))
         bench.check_memory()
