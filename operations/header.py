@@ -70,8 +70,7 @@ def c_header() -> str:
     lines += ["", "struct info {", *_members(protocol.INFO_HEAD), "\tstruct engine_info engines[ENGINES_MAX];", "};"]
     lines += ["", "struct job {", *_members(protocol.JOB_HEAD), "\tunion {",
         f"\t\tuint32_t operands[{protocol.JOB_OPERANDS}];"]
-    names  = [operation.name.lower() for operation in OPERATIONS if operation.fields]
-    lines += [f"\t\tstruct job_{name} {name};" for name in names]
+    lines += [f"\t\tstruct job_{operation.name.lower()} {operation.name.lower()};" for operation in OPERATIONS if operation.fields]
     lines += ["\t};", *_members(protocol.JOB_RESULT), "};"]
     lines += ["", "#endif", ""]
     return "\n".join(lines)

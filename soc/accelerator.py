@@ -18,7 +18,7 @@ from cores.memory.region import Region
 from cores.ssm.ssm import SSM, SSMPorts
 from cores.unmapped import Unmapped, UnmappedRegion
 
-from operations.config import DATA_WIDTHS, FIRMWARE_CONSTANTS
+from operations.config import DATA_WIDTHS, FIRMWARE_CONSTANTS, SystemConfig
 from operations.protocol import DATA_OFFSET
 
 from soc.boot import add_boot
@@ -204,6 +204,8 @@ def add_accelerator(soc, config):
     ValueError : as :func:`add_ssm`; the memory is too small for the firmware; or there is no link, and the serial port is not
         free.
     """
+    if not isinstance(config, SystemConfig) or config.ssm is None:
+        raise ValueError(f"config must be a SystemConfig with an SSM core, is {config!r}.")
     check_soc(soc)
     memory = soc.bus.regions["main_ram"]
     if memory.size <= DATA_OFFSET:

@@ -114,8 +114,7 @@ REFUSED = [
     ({"bus_standard": "axi"},                       "bus_standard must be wishbone, is axi."),
     ({"bus_data_width": 64},                        "bus_data_width must be 32, is 64."),
     ({"bus_address_width": 64},                     "bus_address_width must be 32, is 64."),
-    ({"dram_bits": 32},                             "data_width of LiteDRAM's ports must be at most 128, is 256."),
-    ({"dram_bits": 64},                             "data_width of LiteDRAM's ports must be at most 128, is 512."),
+    ({"dram_bits": 128},                            "data_width of LiteDRAM's ports must be at most 512, is 1024."),
     ({"dram_bits": 16, "l2_size": 8192},            "l2_cache_size must be 0, is 8192: the accelerator's ports go round it."),
     ({"main_ram": 0},                               "a SoC must have the region main_ram, this one has none: add the memory "
                                                     "before the accelerator."),
