@@ -18,6 +18,13 @@ This project's transport has a window that is longer than the round trip (docs/l
 waits for each read, and for no write, as it acknowledges none. The time that a host takes for its own work is not in it.
 """
 
+try:
+    from tools import environment # First: the packages are there.
+except ImportError: # Not even this project's.
+    raise SystemExit("link.py: error: this Python lacks the project's packages: run make setup, then . .venv/bin/activate.") from None
+
+environment.check("litex", "matplotlib", "torch")
+
 import argparse
 import json
 import os

@@ -20,4 +20,4 @@ def check(*packages: str) -> None:
         sys.exit(f"{Path(sys.argv[0]).name}: error: Python packages are missing: {', '.join(missing)}: {ADVICE}.")
 
 
-check("numpy", "serial", "tqdm")
+check("numpy", "serial", "shtab", "tqdm")

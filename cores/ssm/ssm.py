@@ -83,7 +83,7 @@ class SSM(Engine):
 
     All addresses are byte addresses on the bus and, as strides and steps, multiples of 64. A descriptor with an error
     is dropped, with those of the heads after it, and sets a bit in ``errors``; ``control.reset`` clears errors, queue and core.
-    What the records look like is documented in ``operations/config.py``.
+    What the records look like is documented in ``operations/ssm.py``.
     """)
         self.config = config
         self.add_registers("tiles", {

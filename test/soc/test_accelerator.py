@@ -23,7 +23,7 @@ from host.connect import SIM_TIMEOUT_SCALE, simulated_transport
 from host.device.csr import CSRMap
 from host.device.device import Device, Job
 
-from operations.config import SSMConfig, SystemConfig
+from operations.config import SystemConfig
 from operations.protocol import DATA_OFFSET, Opcode
 
 from soc.accelerator import CPU_VARIANTS, add_accelerator, add_ssm
@@ -33,7 +33,7 @@ from tools.simulation.runner import Simulation
 
 # SoCs ---------------------------------------------------------------------------------------------
 
-CONFIG = SSMConfig(lanes=4, max_headdim=4, max_d_state=8)
+CONFIG = SystemConfig.of(4, max_headdim=4, max_d_state=8)
 
 
 def soc_with(dram_bits=None, l2_size=0, main_ram=2*DATA_OFFSET, **options):

@@ -21,7 +21,7 @@ from host.connect import SIM_TIMEOUT_SCALE, simulated_transport
 from host.device.csr import CSRMap
 from host.device.device import Device, Job
 
-from operations.config import SSMConfig, SystemConfig
+from operations.config import SystemConfig
 from operations.protocol import FIRMWARE_OFFSET, FIRMWARE_SIZE, Opcode
 
 from soc.boot import BOOTROM_ORIGIN
@@ -67,7 +67,7 @@ def test_where_it_lies():
 @pytest.mark.parametrize("board", (ArtySoC, ECPIX5SoC))
 def test_gateware(board):
     """One line and the plain read command; what keeps the flash from it is driven high; nothing can write."""
-    soc = board(SSMConfig(lanes=4), with_flash_boot=True)
+    soc = board(SystemConfig.of(4), with_flash_boot=True)
     soc.finalize()
     region = soc.bus.regions["spiflash"]
     assert soc.constants["FLASH_BOOT_ADDRESS"] == region.origin + FLASH_OFFSET

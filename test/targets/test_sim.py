@@ -19,7 +19,7 @@ import pytest
 from host.link.etherbone import Etherbone, decode_reply, encode_read, encode_write
 from host.link.uartbone import UARTBone
 
-from operations.config import SSMConfig
+from operations.config import SystemConfig
 
 from soc.boot import BOOTROM_ORIGIN
 
@@ -29,7 +29,7 @@ from tools.simulation.runner import Simulation, network_permitted
 
 # Helpers ------------------------------------------------------------------------------------------
 
-CONFIG     = SSMConfig()
+CONFIG     = SystemConfig()
 TRANSPORTS = ["uart", pytest.param("etherbone", marks=pytest.mark.skipif(not network_permitted(),
     reason="network namespaces and TAP devices are not permitted here"))]
 
@@ -277,5 +277,5 @@ def test_lock_excludes(tmp_path):
 
 def test_hash_covers_configuration_and_sources():
     hashes = {sources_hash(sources, config) for sources in (("soc",), ("soc", "cores"), ("soc/boot.py",))
-        for config in (SSMConfig(lanes=8), SSMConfig(lanes=16))}
+        for config in (SystemConfig.of(8), SystemConfig.of(16))}
     assert len(hashes) == 6

@@ -1,0 +1,65 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""The project as a package: built as a wheel, it works without its checkout."""
+
+import os
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from tools.paths import ROOT
+
+# Helpers ------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A folder with what the wheel holds."""
+    folder = tmp_path_factory.mktemp("wheel")
+    done   = subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", folder,
+        ROOT], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    wheel, = folder.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(folder/"site")
+    return folder/"site"
+
+
+def run(installed, folder, *command):
+    """A command with the package in a folder that is not the checkout: isolated, so that only that package is found."""
+    code = f"import runpy, sys; sys.{'path'}.insert(0, {str(installed)!r}); sys.argv = sys.argv[1:]; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+    return subprocess.run([sys.executable, "-c", code, *map(str, command)], cwd=folder, capture_output=True, text=True, timeout=300,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"})
+
+# Tests --------------------------------------------------------------------------------------------
+
+def test_files(installed):
+    """What is no Python is there, too."""
+    for path in ("firmware/main.c", "firmware/Makefile", "firmware/linker.ld", "firmware/bootrom.S", "targets/simulation/main.cpp",
+        "model/tiny/model.safetensors", "operations/protocol.py"):
+        assert (installed/path).exists(), path
+
+
+@pytest.mark.parametrize("module", ["host.stream", "targets.sim", "targets.arty", "targets.ecpix5"])
+def test_help(installed, tmp_path, module):
+    done = run(installed, tmp_path, module, "--help")
+    assert done.returncode == 0 and done.stdout.startswith("usage: "), done.stderr
+
+
+def test_gen(installed, tmp_path):
+    """It writes to the current folder."""
+    done = run(installed, tmp_path, "cores.ssm.gen", ROOT/"examples"/"ssm_4lanes_stream.yml")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path/"build"/"gen"/"ssm_4lanes_stream.v").exists()
+
+
+@pytest.mark.slow
+def test_builds(installed, tmp_path):
+    """The simulated SoC, and a board's but for the bitstream."""
+    for module, *options in (("targets.sim", "--build-only", "--lanes", "4"), ("targets.arty",)):
+        done = run(installed, tmp_path, module, *options)
+        assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path/"build"/"arty"/"a7-35"/"firmware"/"firmware.bin").exists()
