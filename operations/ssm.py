@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from operations.config import ALIGNMENT, ELEMENT_BYTES, SSMConfig, ceil_multiple, check_range
+from operations.config import ALIGNMENT, BC_SLOTS, ELEMENT_BYTES, SSMConfig, ceil_multiple, check_range
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -24,6 +24,45 @@ CAPABILITIES = { # Of the CSR ssm_capabilities: {name: (lowest bit, bits)}; its 
     "max_headdim" : (8,  10),
     "max_d_state" : (18, 10),
 }
+
+# Descriptors --------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class TileField:
+    """A field of a head tile's descriptor: its width in bits, and what it says. The gateware's layouts, its CSRs and the comments of
+    the stand-alone Verilog all come from these."""
+    name : str
+    bits : int
+    text : str
+
+
+ADDRESS_FIELDS = tuple(TileField(name, 32, f"Address {what}, a multiple of {ALIGNMENT}.") for name, what in (
+    ("x",         "of token 0's x record"),
+    ("bc",        "of token 0's BC record"),
+    ("y",         "of the first y record that is written, which is that of token first_token"),
+    ("state_in",  "the tile is loaded from"),
+    ("state_out", "the tile is stored to"),
+))
+
+
+def command_fields(config: SSMConfig) -> tuple[TileField, ...]:
+    """What the core of a build is told of a head tile."""
+    fields = [
+        TileField("tokens",      16, "Tokens T to run, 1 or more."),
+        TileField("first_token", 16, "y is given from this token on, 0 to T."),
+        TileField("zero_state",   1, "Start from a state of zeros; nothing is loaded."),
+        TileField("no_store",     1, "Do not store the new state."),
+        TileField("same_bc",      1, f"B and C are those of the tile before, of as many tokens, {BC_SLOTS} at most; they do not come "
+            "again."),
+    ]
+    if config.resident_tiles:
+        fields += [
+            TileField("resident", 1, "Take the state as it lies on chip; nothing is loaded."),
+            TileField("tile", max((config.resident_tiles - 1).bit_length(), 1), "Where on chip the state lies, or comes to lie."),
+        ]
+    if config.stochastic_rounding:
+        fields += [TileField("seed", 32, "Of stochastic rounding; token t takes seed + t.")]
+    return tuple(fields)
 
 # Helpers ------------------------------------------------------------------------------------------
 

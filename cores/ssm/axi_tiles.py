@@ -15,19 +15,10 @@ from litex.gen import *
 from litex.soc.interconnect import stream
 
 from cores.memory.axi import AXIReader, AXIWriter, memory_interface
-from cores.ssm.core import command_layout
 from cores.ssm.dma import TileDMA
+from cores.ssm.layouts import ADDRESSES, command_layout, descriptor_layout, reads_state
 
 from operations.config import ALIGNMENT, BC_SLOTS
-
-# Layouts ------------------------------------------------------------------------------------------
-
-ADDRESSES = ("x", "bc", "y", "state_in", "state_out")
-
-
-def descriptor_layout(config):
-    """Of a head tile's descriptor: byte addresses, multiples of ALIGNMENT, then its command."""
-    return [(name, 32) for name in ADDRESSES] + command_layout(config)
 
 # AXI Tiles ----------------------------------------------------------------------------------------
 
@@ -97,9 +88,7 @@ class AXITiles(LiteXModule):
             dma.descriptor.valid.eq(taken & legal),
             core.command.valid.eq(taken & legal),
             [getattr(dma.descriptor, name).eq(getattr(descriptor, name)[shift:]) for name in ADDRESSES],
-            [getattr(dma.descriptor, name).eq(getattr(descriptor, name)) for name in
-                ("tokens", "first_token", "no_store", "same_bc")],
-            dma.descriptor.zero_state.eq(~self.reads_state(config)),
+            [getattr(dma.descriptor, name).eq(getattr(descriptor, name)) for name, _ in command_layout(config)],
             dma.descriptor.tag.eq(Cat(place, descriptor.same_bc, parity)),
             [getattr(core.command, name).eq(getattr(descriptor, name)) for name, _ in command_layout(config)],
         ]
@@ -146,11 +135,6 @@ class AXITiles(LiteXModule):
             )
         ]
 
-    def reads_state(self, config):
-        """Whether the state is fetched."""
-        resident = self.descriptor.resident if config.resident_tiles else 0
-        return ~(self.descriptor.zero_state | resident)
-
     def legal(self, config, core, bc_tokens):
         """Whether sizes and strides are, and all of the descriptor that is used: its addresses, tokens and place on chip; with
         same_bc there must have been a tile before, that was not refused, of as many tokens, BC_SLOTS at most."""
@@ -160,7 +144,7 @@ class AXITiles(LiteXModule):
         used       = [
             (descriptor.bc,        ~descriptor.same_bc),
             (descriptor.y,         descriptor.first_token != descriptor.tokens),
-            (descriptor.state_in,  self.reads_state(config)),
+            (descriptor.state_in,  reads_state(descriptor)),
             (descriptor.state_out, ~descriptor.no_store),
         ]
         rules  = [(core.headdim != 0) & (core.headdim <= config.max_headdim)]

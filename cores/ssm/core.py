@@ -18,32 +18,13 @@ from cores.arith.fp16 import delay
 from cores.memory.region import BLOCK_DEPTH
 from cores.ssm.datapath import Datapath
 from cores.ssm.inputs import InputBuffer
+from cores.ssm.layouts import command_layout
 from cores.ssm.resident import ResidentTiles
 from cores.ssm.sequencer import Sequencer
 from cores.ssm.sizes import RecordSizes
 from cores.ssm.tile import TileBanks
 
 from operations.ssm import ROW_ELEMENTS
-
-# Layouts ------------------------------------------------------------------------------------------
-
-def command_layout(config):
-    """Of a head tile's command."""
-    layout = [
-        ("tokens",      16), # T >= 1.
-        ("first_token", 16), # y is emitted from this token on.
-        ("zero_state",   1), # Start from zeros; nothing is taken from state_sink.
-        ("no_store",     1), # Nothing is given to state_source.
-        ("same_bc",      1), # B and C are those of the tile before, of as many tokens (4 at most); only x records come.
-    ]
-    if config.resident_tiles:
-        layout += [
-            ("resident", 1),                                 # Take the state as it is on chip; nothing from state_sink.
-            ("tile", bits_for(config.resident_tiles - 1)),   # Where on chip it lies, or comes to lie.
-        ]
-    if config.stochastic_rounding:
-        layout += [("seed", 32)] # Of the tile's random bits: token t has those of seed + t.
-    return layout
 
 # Commands -----------------------------------------------------------------------------------------
 
@@ -155,7 +136,7 @@ class SSMCore(LiteXModule):
         bc_sink                                                       +-- y -> OutputBuffer -> y_source
 
     ============ ====== ================================================================
-    command      sink   one a tile, see command_layout
+    command      sink   one a tile, see operations.ssm.command_fields
     state_sink   sink   head tiles in beats, except those that start from zeros
     scalars_sink sink   for each tile, for each token: dt, dA, D
     x_sink       sink   likewise: x in words of 4 elements, padded to 8

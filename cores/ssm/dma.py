@@ -16,26 +16,11 @@ from litex.soc.interconnect import stream
 
 from cores.memory.bursts import RECORD_BITS, BurstGenerator, StridedBursts, tagged
 from cores.memory.convert import BeatsToWords, WordsToBeats
+from cores.ssm.heads import tile_layout
 from cores.ssm.inputs import SCALARS_LAYOUT, WORD_BITS
+from cores.ssm.layouts import reads_state
 
 from operations.ssm import ROW_ELEMENTS
-
-# Layouts ------------------------------------------------------------------------------------------
-
-# A descriptor: one head tile. Addresses of records over ALIGNMENT.
-DESCRIPTOR_LAYOUT = [
-    ("x",           RECORD_BITS), # x record of token 0.
-    ("bc",          RECORD_BITS), # BC record of token 0.
-    ("y",           RECORD_BITS), # The first y record that is written.
-    ("state_in",    RECORD_BITS),
-    ("state_out",   RECORD_BITS),
-    ("tokens",      16),
-    ("first_token", 16),
-    ("zero_state",   1),
-    ("no_store",     1),
-    ("same_bc",      1),
-    ("interrupt",    1),
-]
 
 # Input Unpacker -----------------------------------------------------------------------------------
 
@@ -108,7 +93,7 @@ class TileDMA(LiteXModule):
         self.bc_stride  = Signal(RECORD_BITS)
         self.y_stride   = Signal(RECORD_BITS)
 
-        self.descriptor     = descriptor = stream.Endpoint(tagged(DESCRIPTOR_LAYOUT, tag_bits))
+        self.descriptor     = descriptor = stream.Endpoint(tagged(tile_layout(core.config), tag_bits))
         self.done           = Signal()
         self.done_interrupt = Signal() # With done: the tile asked for an interrupt.
 
@@ -133,8 +118,8 @@ class TileDMA(LiteXModule):
         self.queue({"x": descriptor.x, "bc": descriptor.bc, "count": descriptor.tokens, "omit_bc": descriptor.same_bc},
             inputs.sink, depth)
         self.queue({"y": descriptor.y, "count": wanted}, outputs.sink, depth)
-        state_in  = self.state_addresses("state_in",  "zero_state", shift, depth)
-        state_out = self.state_addresses("state_out", "no_store",   shift, depth)
+        state_in  = self.state_addresses(descriptor.state_in,  reads_state(descriptor), shift, depth)
+        state_out = self.state_addresses(descriptor.state_out, ~descriptor.no_store,    shift, depth)
 
         # Data. Sums of addresses end in registers. ------------------------------------------------
         self.unpacker = unpacker = InputUnpacker(core)
@@ -163,17 +148,16 @@ class TileDMA(LiteXModule):
             self.comb += queue.source.connect(sink)
         return queue.source
 
-    def state_addresses(self, name, omit, shift, depth):
-        """Stream of a head tile's addresses, of each descriptor whose flag `omit` is not set."""
-        descriptor = self.descriptor
-        tile       = self.queue({"record": getattr(descriptor, name), "omit": getattr(descriptor, omit)}, None, depth)
-        burst      = BurstGenerator(shift, len(self.core.sizes.tile_beats))
+    def state_addresses(self, record, wanted, shift, depth):
+        """Stream of a head tile's addresses, from its record on, for each descriptor whose tile is wanted."""
+        tile  = self.queue({"record": record, "wanted": wanted}, None, depth)
+        burst = BurstGenerator(shift, len(self.core.sizes.tile_beats))
         self.submodules += burst
         self.comb += [
-            burst.sink.valid.eq(tile.valid & ~tile.omit),
+            burst.sink.valid.eq(tile.valid & tile.wanted),
             burst.sink.record.eq(tile.record),
             burst.sink.length.eq(self.core.sizes.tile_beats),
-            tile.ready.eq(burst.sink.ready | tile.omit),
+            tile.ready.eq(burst.sink.ready | ~tile.wanted),
         ]
         if not self.tag_bits:
             return burst.source

@@ -30,12 +30,13 @@ from litex.gen import *
 from litex.gen.fhdl import verilog
 from litex.gen.fhdl.verilog import _ieee_1800_2017_verilog_reserved_keywords as KEYWORDS
 
-from cores.ssm.axi_tiles import AXITiles, descriptor_layout
-from cores.ssm.core import SSMCore, command_layout
+from cores.ssm.axi_tiles import AXITiles
+from cores.ssm.core import SSMCore
 from cores.ssm.inputs import SCALARS_LAYOUT, WORD_BITS
+from cores.ssm.layouts import command_layout, descriptor_layout
 
 from operations.config import ALIGNMENT, DATA_WIDTHS, GATEWARE_VERSION, SSMConfig, check_choice
-from operations.ssm import ROW_ELEMENTS
+from operations.ssm import ADDRESS_FIELDS, ROW_ELEMENTS, command_fields
 
 from tools.arguments import Parser
 from tools.errors import UsageError
@@ -187,24 +188,13 @@ class Top(LiteXModule):
 
 # Verilog ------------------------------------------------------------------------------------------
 
-def field_table(layout):
+def field_table(fields):
     """Lines: the bits of a stream's tdata."""
     lines, bit = [], 0
-    notes = {
-        "tokens"     : "T, 1 or more.",
-        "y"          : f"Byte address, a multiple of {ALIGNMENT}, of the record of token first_token.",
-        "first_token": "y is emitted from this token on, 0 to T.",
-        "zero_state" : "Start from a state of zeros.",
-        "no_store"   : "Do not give the new state back.",
-        "same_bc"    : "B and C are those of the tile before, of as many tokens, 4 at most; they do not come again.",
-        "resident"   : "Take the state as it lies on chip; nothing is fetched.",
-        "tile"       : "Where on chip the state lies, or comes to lie.",
-        "seed"       : "Of stochastic rounding; token t takes seed + t.",
-    }
-    for name, width in layout:
-        bits = f"[{bit + width - 1}:{bit}]" if width > 1 else f"[{bit}]"
-        lines.append(f"  {bits:10} {name:12} {notes.get(name, f'Byte address, a multiple of {ALIGNMENT}.')}")
-        bit += width
+    for field in fields:
+        bits = f"[{bit + field.bits - 1}:{bit}]" if field.bits > 1 else f"[{bit}]"
+        lines.append(f"  {bits:10} {field.name:12} {field.text}")
+        bit += field.bits
     return lines
 
 
@@ -237,9 +227,9 @@ RECORDS = {"none": stream_records, "axi4": memory_records}
 
 def header(name, memory, data_width, config, ports):
     """The comment that the file begins with."""
-    stream_name, layout = {
-        "none": ("s_axis_command",    command_layout(config)),
-        "axi4": ("s_axis_descriptor", descriptor_layout(config)),
+    stream_name, fields = {
+        "none": ("s_axis_command",    command_fields(config)),
+        "axi4": ("s_axis_descriptor", ADDRESS_FIELDS + command_fields(config)),
     }[memory]
     release = ".".join(str(GATEWARE_VERSION >> 8*n & 255) for n in (2, 1, 0))
     lines   = [
@@ -260,7 +250,7 @@ def header(name, memory, data_width, config, ports):
             for signal, direction, text in ports],
         "",
         f"Bits of {stream_name}_tdata; the rest is ignored",
-        *field_table(layout),
+        *field_table(fields),
         "",
         *RECORDS[memory](config),
     ]

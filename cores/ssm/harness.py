@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cores.ssm.core import SSMCore, command_layout
+from cores.ssm.core import SSMCore
+from cores.ssm.layouts import command_layout
 
 from operations.config import ELEMENT_BYTES, SEED_STRIDE
 from operations.ssm import ROW_ELEMENTS, Geometry, pack_state, unpack_state

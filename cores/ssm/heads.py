@@ -12,18 +12,15 @@ from litex.gen import *
 from litex.soc.interconnect import stream
 
 from cores.memory.bursts import RECORD_BITS
-from cores.ssm.core import command_layout
+from cores.ssm.layouts import ADDRESSES, descriptor_layout
 
 from operations.config import BC_SLOTS, SEED_STRIDE
 
 # Layouts ------------------------------------------------------------------------------------------
 
-ADDRESSES = ("x", "bc", "y", "state_in", "state_out")
-
-
 def tile_layout(config):
-    """Of a head tile's descriptor: where its records are, over ALIGNMENT, and its command."""
-    return [(name, RECORD_BITS) for name in ADDRESSES] + command_layout(config) + [("interrupt", 1)]
+    """Of a head tile's descriptor, its addresses over ALIGNMENT."""
+    return descriptor_layout(config, RECORD_BITS) + [("interrupt", 1)]
 
 # Head Expander ------------------------------------------------------------------------------------
 

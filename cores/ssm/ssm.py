@@ -19,11 +19,13 @@ from cores.common.counters import Counters
 from cores.common.engine import Engine
 from cores.memory.dma import DMAReader, DMAWriter
 from cores.memory.interleaved import InterleavedReader, InterleavedWriter
-from cores.ssm.core import SSMCore, command_layout
+from cores.ssm.core import SSMCore
 from cores.ssm.dma import TileDMA
-from cores.ssm.heads import ADDRESSES, HeadExpander
+from cores.ssm.heads import HeadExpander, tile_layout
+from cores.ssm.layouts import ADDRESSES, command_layout, reads_state
 
 from operations.config import ALIGNMENT
+from operations.ssm import ADDRESS_FIELDS, command_fields
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -157,14 +159,12 @@ class SSM(Engine):
     def add_descriptor(self):
         """That of the first head."""
         config = self.config
-        self._tile_x         = CSRStorage(32, description="Address of token 0's x record.")
-        self._tile_bc        = CSRStorage(32, description="Address of token 0's BC record.")
-        self._tile_y         = CSRStorage(32, description="Address of the first y record that is written, which is that of token first_token.")
-        self._tile_state_in  = CSRStorage(32, description="Address the tile is loaded from.")
-        self._tile_state_out = CSRStorage(32, description="Address the tile is stored to.")
+        text   = {field.name: field.text for field in command_fields(config)}
+        for field in ADDRESS_FIELDS:
+            setattr(self, f"_tile_{field.name}", CSRStorage(field.bits, name=f"tile_{field.name}", description=field.text))
         self._tile_tokens    = CSRStorage(description="Tokens.", fields=[
-            CSRField("tokens",      size=16, offset=0,  description="Tokens T to run, 1 or more."),
-            CSRField("first_token", size=16, offset=16, description="y is written from this token on: 0 .. T."),
+            CSRField("tokens",      size=16, offset=0,  description=text["tokens"]),
+            CSRField("first_token", size=16, offset=16, description=text["first_token"]),
         ])
         self._tile_heads     = CSRStorage(description="Heads.", fields=[
             CSRField("heads",       size=16, offset=0,  reset=1, description="Heads, each with a tile, 1 or more."),
@@ -173,16 +173,15 @@ class SSM(Engine):
         on_chip = []
         if config.resident_tiles:
             on_chip = [
-                CSRField("resident", size=1, offset=3, description="Take the state as it lies on chip; do not read it."),
-                CSRField("tile",     size=8, offset=8, description="""Where on chip the first head's state lies, or comes to lie;
-                    the next one's is next to it, after the last place the first one."""),
+                CSRField("resident", size=1, offset=3, description=text["resident"]),
+                CSRField("tile",     size=8, offset=8, description=f"{text['tile']} The first head's; the next one's is next to it, "
+                    "after the last place the first one."),
             ]
         if config.stochastic_rounding:
-            self._tile_seed = CSRStorage(32, description="""Seed of the first head's stochastic rounding; token t takes seed + t,
-                the next head 0x9e3779b9 more.""")
+            self._tile_seed = CSRStorage(32, description=f"{text['seed']} The first head's; the next one's is 0x9e3779b9 more.")
         self._tile_push = CSRStorage(description="A write queues the descriptors of all heads.", fields=[
-            CSRField("zero_state", size=1, description="Start from a state of zeros; do not read ``tile_state_in``."),
-            CSRField("no_store",   size=1, description="Do not write ``tile_state_out``."),
+            CSRField("zero_state", size=1, description=text["zero_state"]),
+            CSRField("no_store",   size=1, description=text["no_store"]),
             CSRField("interrupt",  size=1, description="Raise ``done`` when the last head's tile is completed."),
             *on_chip,
         ])
@@ -229,18 +228,12 @@ class SSM(Engine):
         addresses  = [self._tile_x, self._tile_bc, self._tile_y]
         multiples  = [register.storage[:RECORD_SHIFT] for register in addresses + [getattr(self, f"_{name}") for name in
             ("x_stride", "bc_stride", "y_stride", "x_step", "bc_step", "y_step", "state_step")]]
-        fetched    = ~flags.zero_state
-        tile_read  = ~tile.zero_state
-        tile_legal = 1
-        if config.resident_tiles:
-            fetched    = fetched & ~flags.resident
-            tile_read  = tile_read & ~tile.resident
-            tile_legal = flags.tile < config.resident_tiles
+        tile_legal = flags.tile < config.resident_tiles if config.resident_tiles else 1
         multiples += [
-            self._tile_state_in.storage[:RECORD_SHIFT]  & Replicate(fetched, RECORD_SHIFT),
+            self._tile_state_in.storage[:RECORD_SHIFT]  & Replicate(reads_state(flags), RECORD_SHIFT),
             self._tile_state_out.storage[:RECORD_SHIFT] & Replicate(~flags.no_store, RECORD_SHIFT),
         ]
-        used    = dict.fromkeys(ADDRESSES, 1) | {"state_in": tile_read, "state_out": ~tile.no_store}
+        used    = dict.fromkeys(ADDRESSES, 1) | {"state_in": reads_state(tile), "state_out": ~tile.no_store}
         outside = [~region.contains(Cat(Constant(0, RECORD_SHIFT), getattr(tile, name))) & used[name] for name in ADDRESSES]
         stray   = [master.out_of_range for master in self.readers + self.writers] # Only a record that runs over its end.
         overflow, geometry, misaligned, left = (Signal() for _ in range(4))
@@ -263,9 +256,7 @@ class SSM(Engine):
             [getattr(queue.sink, name).eq(getattr(tile, name)) for name, _ in command_layout(config)],
             queue.source.connect(core.command),
             dma.descriptor.valid.eq(accept),
-            [getattr(dma.descriptor, name).eq(getattr(tile, name)) for name in
-                (*ADDRESSES, "tokens", "first_token", "no_store", "same_bc", "interrupt")],
-            dma.descriptor.zero_state.eq(~tile_read),
+            [getattr(dma.descriptor, name).eq(getattr(tile, name)) for name, _ in tile_layout(config)],
         ]
         self.add_errors({"queue_overflow": overflow, "bad_geometry": geometry, "misaligned": misaligned,
             "out_of_range": left | (Cat(*stray) != 0)})
