@@ -54,6 +54,21 @@ def round16(integer, scale, zero_sign=0, random=None):
     bits = min((drop - scale + 24 << 10) + kept, INFINITY16)
     return bits | 0x8000 if integer < 0 else bits
 
+
+
+def round32(integer, scale):
+    """RN32(integer * 2**-scale), its bits: nearest, ties to even."""
+    magnitude = abs(integer)
+    drop      = max(magnitude.bit_length() - 24, scale - 149)
+    if drop > 0:
+        kept, rest, half = magnitude >> drop, magnitude & (1 << drop) - 1, 1 << drop - 1
+        kept += rest > half or (rest == half and kept & 1)
+    else:
+        kept = magnitude << -drop
+    bits = min((drop - scale + 149 << 23) + kept, 0x7f800000) if kept else 0
+    return bits | 0x80000000 if integer < 0 else bits
+
+
 def deciding_random(integer, scale):
     """The smallest `random` with which :func:`round16` rounds integer * 2**-scale away from zero; 1024: none does."""
     drop = max(abs(integer).bit_length() - 11, scale - 24, 0)
