@@ -35,7 +35,7 @@ import numpy as np
 
 from host.errors import IntegrityError, LinkError, TransportTimeout
 from host.link.congestion import RoundTrip, Window
-from host.link.transfer import RECORD_OVERHEAD, Batch, Transfer
+from host.link.transfer import RECORD_OVERHEAD, Burst, Transfer
 from host.link.transport import Check, Transport
 
 from tools.errors import UsageError
@@ -169,7 +169,7 @@ class Etherbone(Transport):
                 f"{self.retries} times all were read: check the network, and test the memory.")
 
     def _bursts(self, address, words, *check, **options):
-        return (Batch(address + 4*i, words[i:i + self.burst_words], *check, **options)
+        return (Burst(address + 4*i, words[i:i + self.burst_words], *check, **options)
             for i in range(0, len(words), self.burst_words))
 
     # For Transfer ---------------------------------------------------------------------------------

@@ -135,10 +135,10 @@ def test_load_is_resumed_and_kept(bench):
     code, stdout, stderr = bench.run(*command)
     assert (code, stderr) == (0, "")
     summary = json.loads(path.read_text())
-    assert summary["sections"] == 3 and summary["sent"] == summary["bytes"] >= 8000 + 777 + 12_345
-    sections = {section["name"]: section for section in json.loads((bench.folder/"manifest.json").read_text())["sections"]}
-    assert list(sections) == ["a", "b", "other.bin"]
-    offset = RAM_BASE + DATA_OFFSET + sections["other.bin"]["offset"]
+    assert summary["regions"] == 3 and summary["sent"] == summary["bytes"] >= 8000 + 777 + 12_345
+    regions = {region["name"]: region for region in json.loads((bench.folder/"manifest.json").read_text())["regions"]}
+    assert list(regions) == ["a", "b", "other.bin"]
+    offset = RAM_BASE + DATA_OFFSET + regions["other.bin"]["offset"]
     assert bench.fake.load(offset, 12_344) == other.read_bytes()[:12_344]
 
     assert bench.run_case()[0] == 0
@@ -147,7 +147,7 @@ def test_load_is_resumed_and_kept(bench):
     code, stdout, stderr = bench.run(*command)
     summary = json.loads(path.read_text())
     assert code == 0 and 0 < summary["sent"] <= 4096
-    assert "3 sections" in bench.run("info")[1]
+    assert "3 regions" in bench.run("info")[1]
     assert bench.run("reset")[0] == 0
     assert "loaded     nothing" in bench.run("info")[1]
 
