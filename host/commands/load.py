@@ -14,6 +14,7 @@ from host.progress import Progress
 
 from model.stand_in import stand_in
 
+from tools import environment
 from tools.errors import UsageError
 from tools.files import check_writable, save_json
 
@@ -41,6 +42,7 @@ def read_sections(paths):
 def _read_file(path):
     try:
         if path.endswith(".safetensors"):
+            environment.require("model", "safetensors", "torch")
             from safetensors import safe_open
             with safe_open(path, "pt") as file:
                 return [(name, _tensor_bytes(file.get_tensor(name))) for name in file.keys()]
