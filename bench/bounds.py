@@ -32,7 +32,7 @@ import torch
 
 from tqdm import tqdm
 
-from bench.cases import random_case
+from bench.cases import layer_case
 from bench.link import link_entries
 from bench.simulator import measure_simulator
 
@@ -122,7 +122,7 @@ def the_sweep():
 
 def measure(run, device, progress=None):
     """Fill in what a run takes."""
-    summary = run_block(device, random_case(run.tokens, run.heads), run.mode, progress, store_every=run.store_every).summary
+    summary = run_block(device, layer_case(run.tokens, run.heads), run.mode, progress, store_every=run.store_every).summary
     each    = summary["per_token_cycles"]
     run.cycles      = statistics.mean(each[slice(*run.measured)]) if each else summary["cycles_per_token"]
     run.read_bytes  = summary["dma_read_bytes"]/run.tokens

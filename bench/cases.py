@@ -11,7 +11,7 @@ from host.device.case import Case
 
 # Cases --------------------------------------------------------------------------------------------
 
-def random_case(tokens, heads=24, seed=2024):
+def layer_case(tokens, heads=24, seed=2024):
     """T tokens of a Mamba-2 layer, 64 x 128 a head. Any values: no time depends on them."""
     random = np.random.default_rng(seed)
     draw   = lambda *shape: random.standard_normal(shape).astype(np.float16)

@@ -119,7 +119,7 @@ def measure_pace(simulation):
 
 
 def measure_ours(simulation, words=WORDS):
-    """{"load", "write", "read": :class:`Traffic`, "wrong": words or blocks, by the device's CRCs; "repeated": requests, bursts}."""
+    """{"load", "write", "read": :class:`Traffic`, "wrong": words or blocks, by the device's CRCs; "repeated": requests, batches}."""
     csr = CSRMap.from_csv(simulation.csr_csv)
     with simulated_transport(simulation, csr) as link:
         device = Device(link, csr, SIM_TIMEOUT_SCALE)

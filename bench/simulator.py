@@ -34,7 +34,7 @@ from litex.build.sim.config import SimConfig
 from litex.soc.integration.builder import Builder
 from litex.tools import litex_sim
 
-from bench.cases import random_case
+from bench.cases import layer_case
 
 from host.connect import SIM_TIMEOUT_SCALE, simulated_transport
 from host.device.block import run_block
@@ -56,8 +56,8 @@ TIMEOUT = 300.0 # Seconds for so many cycles.
 LEAST   = 0.5   # The simulated SoC is to be at least so many times as fast as litex_sim.
 WORK    = {
     "waiting for jobs" : lambda device: time.sleep(4),
-    "decode"           : lambda device: run_block(device, random_case(16), "decode"),
-    "prefill"          : lambda device: run_block(device, random_case(64), "prefill"),
+    "decode"           : lambda device: run_block(device, layer_case(16), "decode"),
+    "prefill"          : lambda device: run_block(device, layer_case(64), "prefill"),
 }
 
 # litex_sim ----------------------------------------------------------------------------------------

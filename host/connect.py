@@ -15,6 +15,7 @@ from host.link.uartbone import DEFAULT_BAUDRATE, GATEWARE_TIMEOUT, UARTBone
 
 from operations.config import DATA_WIDTHS, LANES, SSMConfig, SystemConfig
 
+from tools import environment
 from tools.arguments import baudrate, number, udp_port
 from tools.errors import CommandError, UsageError
 
@@ -110,6 +111,7 @@ def open_device(args, log=lambda message: None):
 
 @contextmanager
 def _simulated_device(config, args, log):
+    environment.require("gateware", "litex", "migen")
     from tools.simulation.runner import Simulation
     log(f"Starting a simulation with {config.ssm.lanes} lanes (the first time, it is built).")
     simulation = Simulation(config, verbose=args.verbose)

@@ -26,7 +26,7 @@ class Progress:
         self.bar.update(done - self.bar.n)
 
     def meter(self, what, total):
-        """A callable that takes the bytes of each burst."""
+        """A callable that takes the bytes of each batch."""
         done = 0
         def add(size):
             nonlocal done

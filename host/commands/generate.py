@@ -5,6 +5,7 @@
 
 """The command generate of stream.py: a model writes text, its SSM blocks on the device."""
 
+from tools import environment
 from tools.arguments import number, token_list, utf8
 
 # Constants ----------------------------------------------------------------------------------------
@@ -49,5 +50,6 @@ def add_generate_arguments(parser):
 
 def generate(args):
     """Let a model write text."""
+    environment.require("model", "torch", "safetensors", "tokenizers")
     from host.generate import write # PyTorch takes seconds to load: for this command only.
     write(args)

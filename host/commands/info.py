@@ -41,7 +41,7 @@ def info(args):
             "dram_base" : address,
             "dram_size" : size,
             "loaded"    : None if loaded is None else {"complete": loaded.complete, "bytes": loaded.size,
-                "regions": [region.name for region in loaded.regions]},
+                "sections": [section.name for section in loaded.sections]},
         }
     save_json(args.json, summary)
     print(f"board      {summary['board']}")
@@ -56,4 +56,4 @@ def info(args):
     if loaded is None:
         print("loaded     nothing")
     else:
-        print(f"loaded     {len(loaded.regions)} regions, {loaded.size} bytes{'' if loaded.complete else ', not completely'}")
+        print(f"loaded     {len(loaded.sections)} sections, {loaded.size} bytes{'' if loaded.complete else ', not completely'}")

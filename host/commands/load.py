@@ -3,7 +3,7 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""``stream.py load``: files to named regions of the device's DRAM, checked there, resumed where it stopped."""
+"""``stream.py load``: files to named sections of the device's DRAM, checked there, resumed where it stopped."""
 
 import os
 
@@ -14,33 +14,35 @@ from host.progress import Progress
 
 from model.stand_in import stand_in
 
+from tools import environment
 from tools.errors import UsageError
 from tools.files import check_writable, save_json
 
 # Files --------------------------------------------------------------------------------------------
 
-def read_regions(paths):
+def read_sections(paths):
     """{name: bytes} of files: the tensors of .safetensors and .npz files by their names, other files as they are, whole.
 
     Raises
     ------
-    UsageError : a file cannot be read, or two regions have the same name.
+    UsageError : a file cannot be read, or two sections have the same name.
     """
-    regions = {}
+    sections = {}
     for path in paths:
         for name, data in _read_file(path):
-            if name in regions:
-                raise UsageError(f"{path}: names of regions must differ, {name} is one of a file before: rename a file or a "
+            if name in sections:
+                raise UsageError(f"{path}: names of sections must differ, {name} is one of a file before: rename a file or a "
                     "tensor.")
-            regions[name] = data
-    if not any(regions.values()):
+            sections[name] = data
+    if not any(sections.values()):
         raise UsageError(f"{', '.join(paths)}: files must hold at least one byte, hold nothing.")
-    return regions
+    return sections
 
 
 def _read_file(path):
     try:
         if path.endswith(".safetensors"):
+            environment.require("model", "safetensors", "torch")
             from safetensors import safe_open
             with safe_open(path, "pt") as file:
                 return [(name, _tensor_bytes(file.get_tensor(name))) for name in file.keys()]
@@ -67,26 +69,26 @@ def load(args):
     """Load files to the device's DRAM: what is there and right is not sent again."""
     if args.manifest is not None:
         check_writable(args.manifest, args.json)
-    regions = read_regions(args.files)
+    sections = read_sections(args.files)
     with open_device(args, args.log) as device, Progress() as progress:
-        content  = manifest.Manifest.of({"lanes": device.info.lanes}, regions)
-        transfer = manifest.load(device, content, regions, progress.meter("load", content.size))
+        content  = manifest.Manifest.of({"lanes": device.info.lanes}, sections)
+        counts   = manifest.load(device, content, sections, progress.meter("load", content.size))
         summary  = {
-            "regions"   : len(regions),
-            "bytes"     : transfer.size,
-            "sent"      : transfer.moved,
-            "sent_again": transfer.again,
+            "sections"  : len(sections),
+            "bytes"     : counts.size,
+            "sent"      : counts.moved,
+            "sent_again": counts.again,
             "verified"  : "CRC-32 of each block, computed by the device's gateware",
             "transport" : device.transport.name,
         }
     if args.manifest is not None:
         content.save(args.manifest)
     save_json(args.json, summary)
-    print(f"{len(regions)} regions, {transfer.size} bytes, all right on the device (CRC-32, computed there)")
-    print(f"  sent       {transfer.moved} bytes, {transfer.again} of them again; {transfer.size - transfer.moved} were there")
+    print(f"{len(sections)} sections, {counts.size} bytes, all right on the device (CRC-32, computed there)")
+    print(f"  sent       {counts.moved} bytes, {counts.again} of them again; {counts.size - counts.moved} were there")
 
 
 def add_load_arguments(parser):
     parser.add_argument("files", metavar="FILE", nargs="+",
-        help="Each tensor of a .safetensors or .npz file becomes a region of its name, any other file one of its own.")
+        help="Each tensor of a .safetensors or .npz file becomes a section of its name, any other file one of its own.")
     parser.add_argument("--manifest", metavar="MANIFEST.json", help="Write what lies where, with hashes, to this file.")

@@ -174,7 +174,7 @@ def _run_jobs(device, jobs, progress):
 # Progress -----------------------------------------------------------------------------------------
 
 class _Meter:
-    """Adds up the bytes of bursts."""
+    """Adds up the bytes of batches."""
     def __init__(self, progress, total, what):
         self.progress = progress
         self.total    = total

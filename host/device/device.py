@@ -229,7 +229,7 @@ class Device:
         """CRC-32 of each block of the data region; see :func:`host.device.verified.checksums`."""
         return verified.checksums(self, address, size, block)
 
-    def upload(self, address: int, data: bytes, progress: Progress | None = None, resume: bool = True) -> verified.Transfer:
+    def upload(self, address: int, data: bytes, progress: Progress | None = None, resume: bool = True) -> verified.ByteCounts:
         """Write to the data region, verified by the device's CRCs; see :func:`host.device.verified.upload`."""
         return verified.upload(self, address, data, progress, resume)
 

@@ -3,10 +3,10 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""The manifest of what is loaded on a device: named regions of its data region, their hashes, and whose format they have.
+"""The manifest of what is loaded on a device: named sections of its data region, their hashes, and whose format they have.
 
 As a file it is JSON. On the device it lies at its place in the DRAM map (operations/protocol.py): a header of four words (magic,
-format version, bytes of JSON that follow, their CRC-32), then the same JSON. It is written before the regions, marked as
+format version, bytes of JSON that follow, their CRC-32), then the same JSON. It is written before the sections, marked as
 incomplete, and once more when they are there; so another host, or the same one after an interruption, knows what the
 device holds, and :func:`load` sends only what is missing.
 """
@@ -20,7 +20,7 @@ import zlib
 from dataclasses import dataclass, field
 
 from host.device.maxima import build_advice
-from host.device.verified import Transfer
+from host.device.verified import ByteCounts
 from host.errors import AllocationError, IntegrityError, VersionMismatch
 
 from operations.config import ALIGNMENT, ceil_multiple
@@ -32,14 +32,14 @@ from tools.files import write_atomically
 
 # Constants ----------------------------------------------------------------------------------------
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MAGIC          = 0x4d4d5353 # "SSMM".
 HEADER         = struct.Struct("<4I")
 
-# Region -------------------------------------------------------------------------------------------
+# Section ------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
-class Region:
+class Section:
     """A part of the data region. Sizes in bytes."""
     name   : str
     offset : int # From the start of the data region, a multiple of 16.
@@ -57,11 +57,11 @@ class Manifest:
     ----------
     geometry : {"heads", "headdim", "d_state", "groups", "lanes": int} of the gateware and block that tiles and records were
                packed for, and whatever else tells models apart.
-    regions  : tuple of :class:`Region`, one behind the other.
-    complete : on the device: all regions were sent and verified.
+    sections : tuple of :class:`Section`, one behind the other.
+    complete : on the device: all sections were sent and verified.
     """
     geometry         : dict
-    regions          : tuple = ()
+    sections          : tuple = ()
     complete         : bool  = False
     format_version   : int   = FORMAT_VERSION
     protocol_version : int   = field(default=PROTOCOL_VERSION)
@@ -69,24 +69,24 @@ class Manifest:
     @classmethod
     def of(cls, geometry, data):
         """The manifest of {name: bytes}, placed one behind the other, each at a multiple of 16."""
-        regions, offset = [], 0
+        sections, offset = [], 0
         for name, content in data.items():
             crc = zlib.crc32(bytes(-len(content) % ALIGNMENT), zlib.crc32(content))
-            regions.append(Region(name, offset, len(content), hashlib.sha256(content).hexdigest(), crc))
+            sections.append(Section(name, offset, len(content), hashlib.sha256(content).hexdigest(), crc))
             offset += ceil_multiple(len(content), ALIGNMENT)
-        return cls(dict(geometry), tuple(regions))
+        return cls(dict(geometry), tuple(sections))
 
     @property
     def size(self):
         """Bytes of the data region that it takes, from its start."""
-        return max((region.offset + ceil_multiple(region.size, ALIGNMENT) for region in self.regions), default=0)
+        return max((section.offset + ceil_multiple(section.size, ALIGNMENT) for section in self.sections), default=0)
 
-    def region(self, name):
-        """The :class:`Region` of a name; UsageError if there is none."""
-        for region in self.regions:
-            if region.name == name:
-                return region
-        raise UsageError(f"The manifest has no region {name}: it has {', '.join(r.name for r in self.regions) or 'none'}.")
+    def section(self, name):
+        """The :class:`Section` of a name; UsageError if there is none."""
+        for section in self.sections:
+            if section.name == name:
+                return section
+        raise UsageError(f"The manifest has no section {name}: it has {', '.join(s.name for s in self.sections) or 'none'}.")
 
     def same_content(self, other):
         """Whether other says the same, complete or not."""
@@ -116,8 +116,8 @@ class Manifest:
                 raise VersionMismatch(f"{source}: {name} version {version}, this host has {own}: load the model again with "
                     "this host, or use the host that wrote it.")
         try:
-            regions = tuple(Region(**region) for region in words.pop("regions"))
-            result  = cls(regions=regions, **words)
+            sections = tuple(Section(**section) for section in words.pop("sections"))
+            result   = cls(sections=sections, **words)
             result._check()
         except (TypeError, ValueError, KeyError) as error:
             raise UsageError(f"{source}: not a manifest ({error}).") from error
@@ -127,15 +127,15 @@ class Manifest:
         if not isinstance(self.geometry, dict) or not isinstance(self.complete, bool):
             raise ValueError("geometry or complete is of another type")
         end = 0
-        for region in self.regions:
-            if not isinstance(region.name, str) or not all(isinstance(value, int) and value >= 0
-                    for value in (region.offset, region.size, region.crc32)):
-                raise ValueError(f"region {region.name!r} has values of another type")
-            if region.offset % ALIGNMENT or region.offset < end:
-                raise ValueError(f"region {region.name} at offset {region.offset} is misaligned or overlaps the one before")
-            end = region.offset + region.size
-        if len({region.name for region in self.regions}) != len(self.regions):
-            raise ValueError("two regions have the same name")
+        for section in self.sections:
+            if not isinstance(section.name, str) or not all(isinstance(value, int) and value >= 0
+                    for value in (section.offset, section.size, section.crc32)):
+                raise ValueError(f"section {section.name!r} has values of another type")
+            if section.offset % ALIGNMENT or section.offset < end:
+                raise ValueError(f"section {section.name} at offset {section.offset} is misaligned or overlaps the one before")
+            end = section.offset + section.size
+        if len({section.name for section in self.sections}) != len(self.sections):
+            raise ValueError("two sections have the same name")
 
     # File -----------------------------------------------------------------------------------------
 
@@ -159,7 +159,7 @@ class Manifest:
         text = self.to_json().encode()
         if HEADER.size + len(text) > MANIFEST_SIZE:
             raise UsageError(f"A manifest must be of at most {MANIFEST_SIZE - HEADER.size} bytes, is of {len(text)}: name fewer "
-                "regions.")
+                "sections.")
         header = HEADER.pack(MAGIC, FORMAT_VERSION, len(text), zlib.crc32(text))
         device.write(device.ram + MANIFEST_OFFSET, header + text.ljust(ceil_multiple(len(text), 4), b"\0"))
 
@@ -196,16 +196,16 @@ class Manifest:
                 raise VersionMismatch(f"The gateware cannot run the model of the manifest ({str(error).removesuffix('.')})"
                     f"{build_advice(info.config, **sizes)}.") from error
         if self.size > info.data_size:
-            raise AllocationError(f"The regions of the manifest take {self.size} bytes, the device's data region has "
+            raise AllocationError(f"The sections of the manifest take {self.size} bytes, the device's data region has "
                 f"{info.data_size}: use a smaller model.")
 
     def verify(self, device):
-        """Names of the regions that are not on the device as they should be: it computes a CRC-32 of each."""
+        """Names of the sections that are not on the device as they should be: it computes a CRC-32 of each."""
         wrong = []
-        for region in self.regions:
-            size = ceil_multiple(region.size, ALIGNMENT)
-            if size and int(device.checksums(device.info.data_base + region.offset, size, size)[0]) != region.crc32:
-                wrong.append(region.name)
+        for section in self.sections:
+            size = ceil_multiple(section.size, ALIGNMENT)
+            if size and int(device.checksums(device.info.data_base + section.offset, size, size)[0]) != section.crc32:
+                wrong.append(section.name)
         return wrong
 
 # Load ---------------------------------------------------------------------------------------------
@@ -215,12 +215,12 @@ def load(device, manifest, data, progress=None):
 
     Parameters
     ----------
-    data     : {name: bytes} of all regions.
+    data     : {name: bytes} of all sections.
     progress : called with a number of bytes as they are sent, or found on the device.
 
     Returns
     -------
-    :class:`~host.device.verified.Transfer` of all regions: ``moved`` is 0 where all was there.
+    :class:`~host.device.verified.ByteCounts` of all sections: ``moved`` is 0 where all was there.
 
     Raises
     ------
@@ -228,20 +228,20 @@ def load(device, manifest, data, progress=None):
     IntegrityError : the device does not hold what was sent.
     """
     manifest.check(device.info)
-    for region in manifest.regions:
-        if hashlib.sha256(data.get(region.name, b"")).hexdigest() != region.sha256:
-            raise UsageError(f"The data of region {region.name} is not what the manifest says: its SHA-256 differs.")
+    for section in manifest.sections:
+        if hashlib.sha256(data.get(section.name, b"")).hexdigest() != section.sha256:
+            raise UsageError(f"The data of section {section.name} is not what the manifest says: its SHA-256 differs.")
     try:
         loaded = Manifest.fetch(device)
     except (UsageError, VersionMismatch): # Of another host; it is about to be replaced.
         loaded = None
-    total = Transfer()
+    total = ByteCounts()
     if not (manifest.same_content(loaded) and loaded.complete):
         dataclasses.replace(manifest, complete=False).store(device)
-    for region in manifest.regions:
-        total += device.upload(device.info.data_base + region.offset, data[region.name], progress)
+    for section in manifest.sections:
+        total += device.upload(device.info.data_base + section.offset, data[section.name], progress)
     if wrong := manifest.verify(device):
-        raise IntegrityError(f"After loading, the device's CRC of region {', '.join(wrong)} is not the manifest's: load "
+        raise IntegrityError(f"After loading, the device's CRC of section {', '.join(wrong)} is not the manifest's: load "
             "again.")
     dataclasses.replace(manifest, complete=True).store(device)
     device.reserve(manifest.size)
@@ -249,7 +249,7 @@ def load(device, manifest, data, progress=None):
 
 
 def adopt(device):
-    """The manifest of what an earlier host has loaded, its regions verified and kept from being allocated.
+    """The manifest of what an earlier host has loaded, its sections verified and kept from being allocated.
 
     None if nothing is there, not all of it, or not as it should be: then :func:`load` it.
     """

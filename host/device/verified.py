@@ -37,17 +37,17 @@ ATTEMPTS       = 5    # Times that a block is sent, or read, before the link is 
 TABLES         = 2    # Tables on the device: one is read while the next is written.
 TABLE_BLOCKS   = TABLE_SIZE//TABLES//ALIGNMENT*ALIGNMENT//4
 
-# Transfer -----------------------------------------------------------------------------------------
+# Byte Counts --------------------------------------------------------------------------------------
 
 @dataclass
-class Transfer:
+class ByteCounts:
     """What a transfer took, in bytes."""
     size  : int = 0 # Asked for.
     moved : int = 0 # Sent or read the first time; of an upload, what is not here was right on the device before.
     again : int = 0 # Sent or read again.
 
-    def __add__(self, other: "Transfer") -> "Transfer":
-        return Transfer(self.size + other.size, self.moved + other.moved, self.again + other.again)
+    def __add__(self, other: "ByteCounts") -> "ByteCounts":
+        return ByteCounts(self.size + other.size, self.moved + other.moved, self.again + other.again)
 
 # Checksums ----------------------------------------------------------------------------------------
 
@@ -162,7 +162,7 @@ def _troubles(device):
 # Upload -------------------------------------------------------------------------------------------
 
 def upload(device: "Device", address: int, data: bytes, progress: Callable[[int], None] | None = None,
-           resume: bool = True) -> Transfer:
+           resume: bool = True) -> ByteCounts:
     """Write `data` to the data region, verified by CRCs that the device computes, without reading it back.
 
     Parameters
@@ -174,7 +174,7 @@ def upload(device: "Device", address: int, data: bytes, progress: Callable[[int]
 
     Returns
     -------
-    :class:`Transfer`.
+    :class:`ByteCounts`.
 
     Raises
     ------
@@ -183,7 +183,7 @@ def upload(device: "Device", address: int, data: bytes, progress: Callable[[int]
     progress = progress or (lambda size: None)
     data     = bytes(data).ljust(ceil_multiple(len(data), ALIGNMENT), b"\0")
     _check(device, address, len(data), BLOCK_BYTES)
-    result = Transfer(len(data))
+    result = ByteCounts(len(data))
     if not data:
         return result
     crcs   = block_checksums(data)

@@ -35,7 +35,7 @@ import numpy as np
 
 from host.errors import IntegrityError, LinkError, TransportTimeout
 from host.link.congestion import RoundTrip, Window
-from host.link.transfer import RECORD_OVERHEAD, Burst, Transfer
+from host.link.transfer import RECORD_OVERHEAD, Batch, Transfer
 from host.link.transport import Check, Transport
 
 from tools.errors import UsageError
@@ -112,7 +112,7 @@ class Etherbone(Transport):
     buffer_depth : Words the gateware's record FIFO holds, LiteEthEtherbone's parameter of this name: 16 is LiteX's
                    default, 256 the most it allows. Never state more than there is. Without meaning with a window.
     window       : Words that may be on their way, the SoC's constant ETHERBONE_WINDOW; 0: gateware without
-                   soc/etherbone.py, which gets one burst at a time.
+                   soc/etherbone.py, which gets one batch at a time.
     timeout      : Seconds to wait for the answer to a request before anything is known about how long it takes
                    (:class:`~host.link.congestion.RoundTrip`).
     retries      : Repetitions of a request before giving up; the last one waits for 8 times `timeout`, so that a link
@@ -132,8 +132,8 @@ class Etherbone(Transport):
         super().__init__(alive)
         if not 4 <= buffer_depth <= 256:
             raise ValueError(f"buffer_depth must be from 4 to 256, is {buffer_depth}.")
-        self.burst_words = MAX_COUNT if window else buffer_depth//2 - 1 # A write and its read fit in the FIFO together.
-        self.window      = Window(self.burst_words + RECORD_OVERHEAD if window else 1, window)
+        self.batch_words = MAX_COUNT if window else buffer_depth//2 - 1 # A write and its read fit in the FIFO together.
+        self.window      = Window(self.batch_words + RECORD_OVERHEAD if window else 1, window)
         self.round_trip  = RoundTrip(timeout)
         self.retries     = retries
         self.clock       = clock
@@ -149,28 +149,28 @@ class Etherbone(Transport):
     def close(self):
         self._socket.close()
 
-    # Bursts ---------------------------------------------------------------------------------------
+    # Batches --------------------------------------------------------------------------------------
 
     def _read(self, address, words, progress):
-        Transfer(self, self._bursts(address, words), progress).run()
+        Transfer(self, self._batches(address, words), progress).run()
 
     def _write(self, address, words, check, progress):
         """With Check.ALL, where anything had to be written again all is read again, until a pass finds nothing: a
         datagram damaged in its address has written somewhere else."""
         rewrites = self.statistics.rewrites
-        Transfer(self, self._bursts(address, words, check), progress).run()
+        Transfer(self, self._batches(address, words, check), progress).run()
         for _ in range(self.retries):
             if check is not Check.ALL or self.statistics.rewrites == rewrites:
                 return
             rewrites = self.statistics.rewrites
-            Transfer(self, self._bursts(address, words, check, written=True), lambda size: None).run()
+            Transfer(self, self._batches(address, words, check, written=True), lambda size: None).run()
         if self.statistics.rewrites != rewrites:
             raise IntegrityError(f"Of {words.nbytes} bytes from address 0x{address:08x} on, some differed each of "
                 f"{self.retries} times all were read: check the network, and test the memory.")
 
-    def _bursts(self, address, words, *check, **options):
-        return (Burst(address + 4*i, words[i:i + self.burst_words], *check, **options)
-            for i in range(0, len(words), self.burst_words))
+    def _batches(self, address, words, *check, **options):
+        return (Batch(address + 4*i, words[i:i + self.batch_words], *check, **options)
+            for i in range(0, len(words), self.batch_words))
 
     # For Transfer ---------------------------------------------------------------------------------
 
@@ -194,7 +194,7 @@ class Etherbone(Transport):
             self.statistics.ignored += 1
         return None
 
-# Datagrams ------------------------------------------------------------------------------------
+    # Datagrams ------------------------------------------------------------------------------------
 
     def _send_datagram(self, datagram):
         self._count(datagram)

@@ -3,7 +3,7 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""Many bursts of words on their way over a link that loses, repeats, delays, re-orders and damages datagrams."""
+"""Many batches of words on their way over a link that loses, repeats, delays, re-orders and damages datagrams."""
 
 from collections import deque
 
@@ -15,12 +15,12 @@ from host.link.transport import Check
 # Constants ----------------------------------------------------------------------------------------
 
 RECORD_OVERHEAD = 4  # Words of a datagram besides its list.
-MOST_ASKED      = 16 # Bursts that one request acknowledges,
+MOST_ASKED      = 16 # Batches that one request acknowledges,
 PASSED          = 2  # and how many later requests may be answered before it counts as lost.
 
-# Burst, Request -----------------------------------------------------------------------------------
+# Batch, Request -----------------------------------------------------------------------------------
 
-class Burst:
+class Batch:
     """One record's worth of words: to be read, or to be written and checked.
 
     Parameters
@@ -67,12 +67,12 @@ class Burst:
 
 
 class Request:
-    """A read record on its way: of the words of a burst, or of a word of each of several."""
-    __slots__ = ("bursts", "counts", "number", "time", "deadline", "passed")
+    """A read record on its way: of the words of a batch, or of a word of each of several."""
+    __slots__ = ("batches", "counts", "number", "time", "deadline", "passed")
 
-    def __init__(self, bursts, number, time, deadline):
-        self.bursts   = bursts
-        self.counts   = [burst.slice.stop - burst.slice.start for burst in bursts]
+    def __init__(self, batches, number, time, deadline):
+        self.batches  = batches
+        self.counts   = [batch.slice.stop - batch.slice.start for batch in batches]
         self.number   = number
         self.time     = time
         self.deadline = deadline
@@ -81,7 +81,7 @@ class Request:
 # Transfer -----------------------------------------------------------------------------------------
 
 class Transfer:
-    """Carries out bursts, as many at a time as the window allows.
+    """Carries out batches, as many at a time as the window allows.
 
     Write records are followed by requests that read words of each, which the device does after the writes before them. An
     answer tells which were lost: these alone are sent again. A request that is not answered is sent again with a new tag;
@@ -90,16 +90,16 @@ class Transfer:
     Parameters
     ----------
     link     : :class:`~host.link.etherbone.Etherbone`: its datagrams, window and time-outs.
-    bursts   : The :class:`Burst` objects, in order.
-    progress : Called with the bytes of each burst that is done.
+    batches  : The :class:`Batch` objects, in order.
+    progress : Called with the bytes of each batch that is done.
     """
-    def __init__(self, link, bursts, progress):
+    def __init__(self, link, batches, progress):
         self.link     = link
         self.progress = progress
-        self.waiting  = deque(bursts)
+        self.waiting  = deque(batches)
         self.left     = len(self.waiting)
         self.flying   = 0  # Words on their way.
-        self.unasked  = [] # Bursts sent, with no request after them.
+        self.unasked  = [] # Batches sent, with no request after them.
         self.requests = {} # By tag, oldest first,
         self.expired  = {} # and those that were repeated.
         self.number   = 0  # Of the last thing sent.
@@ -118,37 +118,37 @@ class Transfer:
         """Send what the window allows, and ask for it."""
         link = self.link
         while self.waiting and (not self.flying or self.flying + self.waiting[0].size <= link.window.size):
-            burst = self.waiting.popleft()
-            burst.waiting = False
-            self.flying  += burst.size
+            batch = self.waiting.popleft()
+            batch.waiting = False
+            self.flying  += batch.size
             self.number  += 1
-            burst.sent    = self.number
-            if not burst.written:
-                link.send_writes(burst.address, burst.words)
-            self.unasked.append(burst)
-            if burst.check in (None, Check.ALL) or len(self.unasked) >= self._group(burst):
+            batch.sent    = self.number
+            if not batch.written:
+                link.send_writes(batch.address, batch.words)
+            self.unasked.append(batch)
+            if batch.check in (None, Check.ALL) or len(self.unasked) >= self._group(batch):
                 self._ask_unasked()
         if self.unasked and (not self.requests or not self.waiting):
             self._ask_unasked()
 
-    def _group(self, burst):
-        """Bursts to ask for at once: twice a window."""
-        return max(1, min(MOST_ASKED, int(self.link.window.size)//(2*burst.size)))
+    def _group(self, batch):
+        """Batches to ask for at once: twice a window."""
+        return max(1, min(MOST_ASKED, int(self.link.window.size)//(2*batch.size)))
 
     def _ask_unasked(self):
-        bursts, self.unasked = self.unasked, []
-        self._ask(bursts)
+        batches, self.unasked = self.unasked, []
+        self._ask(batches)
 
-    def _ask(self, bursts):
+    def _ask(self, batches):
         link = self.link
         self.number += 1
-        for burst in bursts:
-            burst.asked = self.number
-        addresses = [np.arange(burst.slice.start, burst.slice.stop)*4 + burst.address for burst in bursts]
+        for batch in batches:
+            batch.asked = self.number
+        addresses = [np.arange(batch.slice.start, batch.slice.stop)*4 + batch.address for batch in batches]
         now       = link.clock()
-        patience  = link.round_trip.patience(max(burst.timeouts for burst in bursts))
+        patience  = link.round_trip.patience(max(batch.timeouts for batch in batches))
         tag       = link.next_tag()
-        self.requests[tag] = Request(bursts, self.number, now, now + patience)
+        self.requests[tag] = Request(batches, self.number, now, now + patience)
         link.send_reads(tag, np.concatenate(addresses))
 
     # Answers --------------------------------------------------------------------------------------
@@ -166,48 +166,48 @@ class Transfer:
         for other in self.requests.values():
             other.passed += other.number < request.number
         at, doubtful = 0, []
-        for burst, count in zip(request.bursts, request.counts):
+        for batch, count in zip(request.batches, request.counts):
             part = words[at:at + count]
             at  += count
-            if burst.done or burst.waiting:
+            if batch.done or batch.waiting:
                 continue
-            if burst.take(part):
-                self._finish(burst)
-            elif burst.sent > request.number or burst.asked > request.number:
+            if batch.take(part):
+                self._finish(batch)
+            elif batch.sent > request.number or batch.asked > request.number:
                 pass # It was sent, or asked for, since: that answer is still to come.
-            elif not burst.doubted:
-                burst.doubted = True
-                doubtful.append(burst)
+            elif not batch.doubted:
+                batch.doubted = True
+                doubtful.append(batch)
             else:
-                self._note_rewrite(burst, part)
-                self._send_again(burst)
+                self._note_rewrite(batch, part)
+                self._send_again(batch)
         if doubtful:
             self._ask(doubtful)
 
-    def _finish(self, burst):
-        burst.done   = True
+    def _finish(self, batch):
+        batch.done   = True
         self.left   -= 1
-        self.flying -= burst.size
-        self.link.window.acknowledged(burst.size)
-        self.progress(4*len(burst.words))
+        self.flying -= batch.size
+        self.link.window.acknowledged(batch.size)
+        self.progress(4*len(batch.words))
 
-    def _send_again(self, burst):
-        self.link.window.lost(burst.sent, self.number)
-        self.flying  -= burst.size
-        burst.waiting = True
-        burst.written = burst.check is None
-        self.waiting.appendleft(burst)
+    def _send_again(self, batch):
+        self.link.window.lost(batch.sent, self.number)
+        self.flying  -= batch.size
+        batch.waiting = True
+        batch.written = batch.check is None
+        self.waiting.appendleft(batch)
 
-    def _note_rewrite(self, burst, words):
+    def _note_rewrite(self, batch, words):
         link = self.link
         link.statistics.rewrites += 1
-        burst.rewrites           += 1
-        if burst.rewrites > link.retries:
-            expected = burst.words[burst.slice]
+        batch.rewrites           += 1
+        if batch.rewrites > link.retries:
+            expected = batch.words[batch.slice]
             at       = int(np.flatnonzero(words != expected)[0])
-            address  = burst.address + 4*(burst.slice.start + at)
+            address  = batch.address + 4*(batch.slice.start + at)
             raise IntegrityError(f"Address 0x{address:08x} reads 0x{words[at]:08x} after 0x{expected[at]:08x} was "
-                f"written {burst.rewrites} times: check that it is RAM, and test the memory.")
+                f"written {batch.rewrites} times: check that it is RAM, and test the memory.")
 
     # Time-outs ------------------------------------------------------------------------------------
 
@@ -218,24 +218,24 @@ class Transfer:
             if now < request.deadline and request.passed < PASSED:
                 continue
             self.expired[tag] = self.requests.pop(tag)
-            bursts = [burst for burst in request.bursts
-                if not burst.done and not burst.waiting and burst.asked == request.number]
-            if not bursts:
+            batches = [batch for batch in request.batches
+                if not batch.done and not batch.waiting and batch.asked == request.number]
+            if not batches:
                 continue
             self.link.window.lost(request.number, self.number)
-            self._note_timeout(bursts, counts=now >= request.deadline)
-            if bursts[0].check is Check.NONE: # Nothing tells whether the write was lost.
-                for burst in bursts:
-                    self._send_again(burst)
+            self._note_timeout(batches, counts=now >= request.deadline)
+            if batches[0].check is Check.NONE: # Nothing tells whether the write was lost.
+                for batch in batches:
+                    self._send_again(batch)
             else:
-                self._ask(bursts)
+                self._ask(batches)
 
-    def _note_timeout(self, bursts, counts):
+    def _note_timeout(self, batches, counts):
         link = self.link
         link.check_alive()
         link.statistics.timeouts += 1
-        for burst in bursts:
-            burst.timeouts += counts
-            if burst.timeouts > link.retries:
-                raise TransportTimeout(f"No answer from {link.peer} to {burst.timeouts} requests for address "
-                    f"0x{burst.address:08x}: check cable and power, or reset the device.")
+        for batch in batches:
+            batch.timeouts += counts
+            if batch.timeouts > link.retries:
+                raise TransportTimeout(f"No answer from {link.peer} to {batch.timeouts} requests for address "
+                    f"0x{batch.address:08x}: check cable and power, or reset the device.")

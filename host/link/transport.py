@@ -22,7 +22,7 @@ class Statistics:
     written_bytes  : int = 0
     verified_bytes : int = 0 # Written, read back and found equal.
     timeouts       : int = 0 # Requests repeated because no answer came.
-    rewrites       : int = 0 # Bursts written again because they read back differently.
+    rewrites       : int = 0 # Batches written again because they read back differently.
     ignored        : int = 0 # Answers dropped: late, duplicate, or malformed.
     frames         : int = 0 # Sent and received; of a UART none.
     wire_bytes     : int = 0 # Sent and received: whole Ethernet frames but for preamble, check sequence and gap.
@@ -30,7 +30,7 @@ class Statistics:
 # Check --------------------------------------------------------------------------------------------
 
 class Check(Enum):
-    """How it is made sure that a burst was written."""
+    """How it is made sure that a batch was written."""
     ALL  = "all words are read back"
     LAST = "its last word is read back"
     NONE = "a word is read, a sign of life and of order"
@@ -78,7 +78,7 @@ class Transport(ABC):
         ----------
         address  : In bytes, a multiple of 4.
         count    : Number of words.
-        progress : Called with the number of bytes of each burst that has come in.
+        progress : Called with the number of bytes of each batch that has come in.
         """
         self._check(address, count)
         words = np.zeros(count, np.uint32)
@@ -96,7 +96,7 @@ class Transport(ABC):
         words    : Anything numpy can turn into unsigned 32-bit integers.
         readback : Read every word back, and write again what differs. With False, for registers that need not read as
                    they were written, a lost or damaged write goes unnoticed: the caller must look for its effect.
-        progress : Called with the number of bytes of each burst that is done.
+        progress : Called with the number of bytes of each batch that is done.
 
         Raises
         ------
@@ -113,13 +113,13 @@ class Transport(ABC):
     def load_words(self, address, words, progress=None):
         """Write to memory as fast as the link allows; arguments as of :meth:`write_words`.
 
-        Bursts are acknowledged by their last words: one that got lost is noticed by it, and sent again. That is no
+        Batches are acknowledged by their last words: one that got lost is noticed by it, and sent again. That is no
         proof: a last word may be what memory held before, and other words may be damaged. Whoever loads has the device
         compute a checksum of what it holds.
 
         Raises
         ------
-        IntegrityError : the last word of a burst still differs after all retries.
+        IntegrityError : the last word of a batch still differs after all retries.
         """
         words = _as_words(words)
         self._check(address, words.size)

@@ -18,7 +18,7 @@ written anywhere. A line that loses bytes wants a lower baud rate.
 
 The bridge gives a command up 100 ms after its first byte, whatever state it is in. That is how the two ends find each
 other again after a lost byte: the host stays silent for longer than that and drops what still comes in. It is also why
-a burst must not take long: at low baud rates bursts are shorter. The bridge has no receive buffer while it answers, so
+a batch must not take long: at low baud rates batches are shorter. The bridge has no receive buffer while it answers, so
 the host sends nothing before the answer is complete.
 """
 
@@ -33,13 +33,13 @@ from host.link.transport import Check, Transport
 
 # Protocol -----------------------------------------------------------------------------------------
 
-WRITE            = 0x01 # Burst, address counts up.
+WRITE            = 0x01 # Of words one after the other.
 READ             = 0x02
 MAX_COUNT        = 255
 COMMAND          = struct.Struct(">BBI")
 BITS_PER_BYTE    = 10   # Start bit, 8 bits, stop bit.
 GATEWARE_TIMEOUT = 0.1  # Seconds from a command's first byte.
-LOADED_BURSTS    = 16   # Bursts at once where memory is loaded.
+LOADED_BATCHES   = 16   # Batches at once where memory is loaded.
 DEFAULT_BAUDRATE = 115200
 
 
@@ -85,9 +85,9 @@ class UARTBone(Transport):
         self.clock       = clock
         is_socket        = "://" in port
         self.byte_time   = 0 if is_socket else BITS_PER_BYTE/baudrate
-        self.burst_words = MAX_COUNT
+        self.batch_words = MAX_COUNT
         if self.byte_time: # At most half of what the bridge allows.
-            self.burst_words = max(1, min(MAX_COUNT, int(GATEWARE_TIMEOUT/2/self.byte_time/4)))
+            self.batch_words = max(1, min(MAX_COUNT, int(GATEWARE_TIMEOUT/2/self.byte_time/4)))
         try:
             self._port = serial_port or serial.serial_for_url(port, baudrate=baudrate, timeout=0.05, write_timeout=5,
                 **({} if is_socket else {"exclusive": True}))
@@ -99,36 +99,36 @@ class UARTBone(Transport):
     def close(self):
         self._port.close()
 
-    # Bursts ---------------------------------------------------------------------------------------
+    # Batches --------------------------------------------------------------------------------------
 
     def _read(self, address, words, progress):
-        for i in range(0, len(words), self.burst_words):
-            burst    = words[i:i + self.burst_words]
-            burst[:] = self._exchange(b"", address + 4*i, len(burst))
-            progress(burst.nbytes)
+        for i in range(0, len(words), self.batch_words):
+            batch    = words[i:i + self.batch_words]
+            batch[:] = self._exchange(b"", address + 4*i, len(batch))
+            progress(batch.nbytes)
 
     def _write(self, address, words, check, progress):
         """With Check.ALL, where anything had to be written again all is read again, until a pass finds nothing: a
         command damaged in its address has written somewhere else."""
         rewrites = self.statistics.rewrites
-        size     = self.burst_words*(LOADED_BURSTS if check is Check.LAST else 1)
+        size     = self.batch_words*(LOADED_BATCHES if check is Check.LAST else 1)
         for i in range(0, len(words), size):
-            self._write_burst(address + 4*i, words[i:i + size], check)
+            self._write_batch(address + 4*i, words[i:i + size], check)
             progress(words[i:i + size].nbytes)
         for _ in range(self.retries):
             if check is not Check.ALL or self.statistics.rewrites == rewrites:
                 return
             rewrites = self.statistics.rewrites
             for i in range(0, len(words), size):
-                self._write_burst(address + 4*i, words[i:i + size], check, written=True)
+                self._write_batch(address + 4*i, words[i:i + size], check, written=True)
         if self.statistics.rewrites != rewrites:
             raise IntegrityError(f"Of {words.nbytes} bytes from address 0x{address:08x} on, some differed each of "
                 f"{self.retries} times all were read: check the line with a lower baud rate, and test the memory.")
 
-    def _write_burst(self, address, words, check, written=False):
+    def _write_batch(self, address, words, check, written=False):
         """Write and check; with `written` write only what differs, twice: a damaged answer is no damaged memory."""
-        command = b"".join(encode_write(address + 4*i, words[i:i + self.burst_words])
-            for i in range(0, len(words), self.burst_words))
+        command = b"".join(encode_write(address + 4*i, words[i:i + self.batch_words])
+            for i in range(0, len(words), self.batch_words))
         count   = len(words) if check is Check.ALL else 1
         first   = len(words) - 1 if check is Check.LAST else 0 # A word is read in any case, a sign of life.
         differs = 0

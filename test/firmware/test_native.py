@@ -21,6 +21,7 @@ from litex.soc.integration.export import get_soc_header
 from litex.soc.integration.soc_core import SoCMini
 
 
+from cases import random_case
 from native import build as native
 from native.device import DATA_BASE, RAM_BASE, RAM_END, Device
 
@@ -105,13 +106,6 @@ def assert_done(device, **words):
     assert Status(result["status"]) == Status.DONE
     assert result["error_detail"]   == 0
     return result
-
-
-def random_case(random, T, H, P, N, G):
-    def values(*shape):
-        return random.standard_normal(shape).astype(np.float16)
-    return dict(x=values(T, H, P), dt=abs(values(T, H)), dA=random.random((T, H)).astype(np.float16),
-        B=values(T, G, N), C=values(T, G, N), D=values(H), h0=values(H, P, N))
 
 
 def compute(device, geometry):

@@ -68,7 +68,7 @@ def device(request, tmp_path):
 
 
 @pytest.fixture
-def bench(tmp_path):
+def harness(tmp_path):
     with FakeDevice() as fake, EtherboneServer(fake) as etherbone, UARTBoneServer(fake) as uart:
         yield StreamHarness(tmp_path, fake, etherbone, uart)
 
@@ -318,11 +318,11 @@ def test_session_without_a_digest(saved, tmp_path):
 # Command ------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("link", ["etherbone", "uart"])
-def test_command(bench, link):
-    code, stdout, stderr = bench.run("generate", "--prompt", "In the", "--tokens", 6, "--json", bench.folder/"out.json",
+def test_command(harness, link):
+    code, stdout, stderr = harness.run("generate", "--prompt", "In the", "--tokens", 6, "--json", harness.folder/"out.json",
         link=link)
     assert code == 0, stderr
-    summary = json.loads((bench.folder/"out.json").read_text())
+    summary = json.loads((harness.folder/"out.json").read_text())
     assert (summary["transport"], summary["blocks"], summary["layers"]) == (link, "device", 3)
     assert len(summary["generated"]) == summary["decode"]["tokens"] == 6 and summary["prefill"]["tokens"] == 6
     assert stdout == "In the" + summary["text"] + "\n" and bytes(summary["generated"]).decode() == summary["text"]

@@ -19,7 +19,7 @@ import pytest
 
 
 from fake_device import RAM_BASE, EtherboneServer, FakeDevice, UARTBoneServer, fake_firmware
-from stream_harness import STREAM, StreamHarness, assert_one_line, random_arrays
+from stream_harness import STREAM, StreamHarness, assert_one_line, small_arrays
 
 from host import stream
 from host.commands.selftest import TESTS
@@ -34,14 +34,14 @@ from operations.protocol import DATA_OFFSET, Error
 # Helpers ------------------------------------------------------------------------------------------
 
 @pytest.fixture
-def bench(tmp_path):
+def harness(tmp_path):
     with FakeDevice() as fake, EtherboneServer(fake) as etherbone, UARTBoneServer(fake) as uart:
         yield StreamHarness(tmp_path, fake, etherbone, uart)
 
 
-def assert_output(bench):
-    with np.load(bench.output) as file:
-        y, h = ssm_block(**bench.arrays)
+def assert_output(harness):
+    with np.load(harness.output) as file:
+        y, h = ssm_block(**harness.arrays)
         assert sorted(file.files) == ["h", "y"]
         assert file["y"].tobytes() == y.tobytes()
         assert file["h"].tobytes() == h.tobytes()
@@ -49,11 +49,11 @@ def assert_output(bench):
 # Success ------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("link, mode", [("etherbone", "prefill"), ("etherbone", "decode"), ("uart", "prefill")])
-def test_run(bench, link, mode):
-    code, stdout, stderr = bench.run_case("--mode", mode, "--json", bench.folder/"summary.json", link=link)
+def test_run(harness, link, mode):
+    code, stdout, stderr = harness.run_case("--mode", mode, "--json", harness.folder/"summary.json", link=link)
     assert (code, stderr) == (0, "")
-    assert_output(bench)
-    summary = json.loads((bench.folder/"summary.json").read_text())
+    assert_output(harness)
+    summary = json.loads((harness.folder/"summary.json").read_text())
     assert {"cycles", "cycles_per_token", "lane_busy_cycles", "dma_read_bytes", "dma_write_bytes", "clock_hz", "lanes",
         "transport", "firmware"} <= set(summary)
     assert (summary["transport"], summary["mode"], summary["firmware"]) == (link, mode, "1.2.3")
@@ -65,27 +65,27 @@ def test_run(bench, link, mode):
     assert "not finite 0 of 80 values of y, 0 of 400 values of h" in stdout
 
 
-def test_names_that_are_not_utf8(bench):
+def test_names_that_are_not_utf8(harness):
     """Of files that is no error."""
-    bench.output = bench.folder/os.fsdecode(b"out\xff.npz")
-    code, stdout, stderr = bench.run_case()
+    harness.output = harness.folder/os.fsdecode(b"out\xff.npz")
+    code, stdout, stderr = harness.run_case()
     assert (code, stderr) == (0, "") and stdout.endswith("out\\udcff.npz\n")
-    assert_output(bench)
+    assert_output(harness)
 
 
-def test_run_counts_what_is_not_finite(bench):
+def test_run_counts_what_is_not_finite(harness):
     """What the device computed is written, and said."""
-    bench.arrays["x"][1, 2, 3] = np.nan     # From token 1 on, in this row of the state and y.
-    bench.arrays["h0"][0, 0, 0] = 6e4
-    bench.arrays["dA"][:, 0]    = 2.0       # Overflows.
-    np.savez(bench.case, **bench.arrays)
-    code, stdout, stderr = bench.run_case("--json", bench.folder/"summary.json")
+    harness.arrays["x"][1, 2, 3] = np.nan     # From token 1 on, in this row of the state and y.
+    harness.arrays["h0"][0, 0, 0] = 6e4
+    harness.arrays["dA"][:, 0]    = 2.0       # Overflows.
+    np.savez(harness.case, **harness.arrays)
+    code, stdout, stderr = harness.run_case("--json", harness.folder/"summary.json")
     assert (code, stderr) == (0, "")
-    assert_output(bench)
-    y, h  = ssm_block(**bench.arrays)
+    assert_output(harness)
+    y, h  = ssm_block(**harness.arrays)
     count = {"y": int((~np.isfinite(y)).sum()), "h": int((~np.isfinite(h)).sum())}
     assert count["y"] >= 3 + 4 and count["h"] >= 20 + 1
-    assert json.loads((bench.folder/"summary.json").read_text())["not_finite"] == count
+    assert json.loads((harness.folder/"summary.json").read_text())["not_finite"] == count
     assert f"not finite {count['y']} of 80 values of y, {count['h']} of 400 values of h" in stdout
 
 
@@ -94,62 +94,62 @@ def test_run_counts_what_is_not_finite(bench):
     (["--mode", "decode", "--store-every", 65536], "argument --store-every: must be an integer from 1 to 65535, is '65536'."),
     (["--store-every", 2],                         "--store-every must be 1 with --mode prefill, is 2; --mode decode takes others."),
 ])
-def test_bad_store_every(bench, options, message):
-    code, stdout, stderr = bench.run_case(*options)
+def test_bad_store_every(harness, options, message):
+    code, stdout, stderr = harness.run_case(*options)
     assert (code, stdout) == (2, "")
     assert_one_line(stderr, message)
-    assert bench.etherbone.counts["in"] == 0
+    assert harness.etherbone.counts["in"] == 0
 
 
-def test_info_and_selftest(bench):
-    path = bench.folder/"summary.json"
-    code, stdout, stderr = bench.run("info", "--json", path)
+def test_info_and_selftest(harness):
+    path = harness.folder/"summary.json"
+    code, stdout, stderr = harness.run("info", "--json", path)
     assert (code, stderr) == (0, "")
     assert "16 lanes at 100 MHz" in stdout and "headdim 64" in stdout
     assert json.loads(path.read_text())["max_d_state"] == 128
-    code, stdout, stderr = bench.run("selftest", "--json", path)
+    code, stdout, stderr = harness.run("selftest", "--json", path)
     assert (code, stderr) == (0, "")
     assert [line.split()[:2] for line in stdout.splitlines()] == [[name, "passed:"] for name in TESTS]
     assert json.loads(path.read_text())["passed"] is True
-    assert bench.fake.boots == 1 # The second command found the firmware running.
+    assert harness.fake.boots == 1 # The second command found the firmware running.
 
 
-def test_selftest_finds_a_stuck_word(bench):
-    bench.fake.stuck = RAM_BASE + DATA_OFFSET + 0x40
-    code, stdout, stderr = bench.run("selftest")
+def test_selftest_finds_a_stuck_word(harness):
+    harness.fake.stuck = RAM_BASE + DATA_OFFSET + 0x40
+    code, stdout, stderr = harness.run("selftest")
     assert code == 1 and "firmware   passed" in stdout and "link       passed" not in stdout
-    assert_one_line(stderr, f"0x{bench.fake.stuck:08x} reads 0x00000000")
+    assert_one_line(stderr, f"0x{harness.fake.stuck:08x} reads 0x00000000")
 
 
 # Load, StreamHarness, Reset, Discover ---------------------------------------------------------------------
 
-def test_load_is_resumed_and_kept(bench):
+def test_load_is_resumed_and_kept(harness):
     """What is there is not sent again; a run leaves it alone; reset forgets it."""
     random  = np.random.default_rng(3)
-    path    = bench.folder/"summary.json"
-    weights = bench.folder/"weights.npz"
+    path    = harness.folder/"summary.json"
+    weights = harness.folder/"weights.npz"
     np.savez(weights, a=random.random((40, 50), np.float32), b=random.integers(0, 255, 777, np.uint8))
-    other   = bench.folder/"other.bin"
+    other   = harness.folder/"other.bin"
     other.write_bytes(random.bytes(12_345))
-    command = ["load", weights, other, "--json", path, "--manifest", bench.folder/"manifest.json"]
-    code, stdout, stderr = bench.run(*command)
+    command = ["load", weights, other, "--json", path, "--manifest", harness.folder/"manifest.json"]
+    code, stdout, stderr = harness.run(*command)
     assert (code, stderr) == (0, "")
     summary = json.loads(path.read_text())
-    assert summary["regions"] == 3 and summary["sent"] == summary["bytes"] >= 8000 + 777 + 12_345
-    regions = {region["name"]: region for region in json.loads((bench.folder/"manifest.json").read_text())["regions"]}
-    assert list(regions) == ["a", "b", "other.bin"]
-    offset = RAM_BASE + DATA_OFFSET + regions["other.bin"]["offset"]
-    assert bench.fake.load(offset, 12_344) == other.read_bytes()[:12_344]
+    assert summary["sections"] == 3 and summary["sent"] == summary["bytes"] >= 8000 + 777 + 12_345
+    sections = {section["name"]: section for section in json.loads((harness.folder/"manifest.json").read_text())["sections"]}
+    assert list(sections) == ["a", "b", "other.bin"]
+    offset = RAM_BASE + DATA_OFFSET + sections["other.bin"]["offset"]
+    assert harness.fake.load(offset, 12_344) == other.read_bytes()[:12_344]
 
-    assert bench.run_case()[0] == 0
-    assert_output(bench)
-    bench.fake.store(offset, bytes(4)) # Damage.
-    code, stdout, stderr = bench.run(*command)
+    assert harness.run_case()[0] == 0
+    assert_output(harness)
+    harness.fake.store(offset, bytes(4)) # Damage.
+    code, stdout, stderr = harness.run(*command)
     summary = json.loads(path.read_text())
     assert code == 0 and 0 < summary["sent"] <= 4096
-    assert "3 regions" in bench.run("info")[1]
-    assert bench.run("reset")[0] == 0
-    assert "loaded     nothing" in bench.run("info")[1]
+    assert "3 sections" in harness.run("info")[1]
+    assert harness.run("reset")[0] == 0
+    assert "loaded     nothing" in harness.run("info")[1]
 
 
 @pytest.mark.parametrize("content, name, message", [
@@ -158,31 +158,31 @@ def test_load_is_resumed_and_kept(bench):
     (b"no",    "x.safetensors", "must be a .safetensors file"),
     (None,     "x.bin",         "cannot be read"),
 ])
-def test_load_refuses(bench, content, name, message):
-    path = bench.folder/name
+def test_load_refuses(harness, content, name, message):
+    path = harness.folder/name
     if content is not None:
         path.write_bytes(content)
-    code, stdout, stderr = bench.run("load", path)
+    code, stdout, stderr = harness.run("load", path)
     assert (code, stdout) == (2, "")
     assert_one_line(stderr, message)
 
 
-def test_bench(bench):
-    path = bench.folder/"summary.json"
-    code, stdout, stderr = bench.run("bench", "--size", 65536, "--json", path)
+def test_bench(harness):
+    path = harness.folder/"summary.json"
+    code, stdout, stderr = harness.run("bench", "--size", 65536, "--json", path)
     assert (code, stderr) == (0, "")
     summary = json.loads(path.read_text())
     assert summary["bytes"] == 65536 and summary["write_bytes_per_second"] > 0 and "round trip" in stdout
     for size in ("0", "4097", "x"):
-        code, _, stderr = bench.run("bench", "--size", size)
+        code, _, stderr = harness.run("bench", "--size", size)
         assert code == 2
         assert_one_line(stderr, f"must be a multiple of 64 from 4096 to 134217728, is {size!r}")
 
 
-def test_discover(bench):
-    done = subprocess.run([sys.executable, STREAM, "discover", "--network", bench.etherbone.ip, "--udp-port",
-        str(bench.etherbone.port)], text=True, capture_output=True, timeout=30)
-    assert (done.returncode, done.stdout) == (0, f"{bench.etherbone.ip}\n")
+def test_discover(harness):
+    done = subprocess.run([sys.executable, STREAM, "discover", "--network", harness.etherbone.ip, "--udp-port",
+        str(harness.etherbone.port)], text=True, capture_output=True, timeout=30)
+    assert (done.returncode, done.stdout) == (0, f"{harness.etherbone.ip}\n")
     done = subprocess.run([sys.executable, STREAM, "discover", "--network", "10.0.0.0/8"], text=True, capture_output=True,
         timeout=30)
     assert done.returncode == 2
@@ -196,68 +196,68 @@ def test_completion():
     assert subprocess.run(["bash", "-n"], input=done.stdout, text=True).returncode == 0
 
 
-def test_rounding_of_a_board_is_checked(bench):
-    code, _, stderr = bench.run("info", "--rounding", "stochastic")
+def test_rounding_of_a_board_is_checked(harness):
+    code, _, stderr = harness.run("info", "--rounding", "stochastic")
     assert code == 2
     assert_one_line(stderr, "--rounding stochastic is not what the device does: nearest.")
-    code, _, stderr = bench.run_case("--seed", 3)
+    code, _, stderr = harness.run_case("--seed", 3)
     assert code == 2
     assert_one_line(stderr, "--seed must be left out, is 3: this device rounds the state to nearest")
-    code, _, stderr = bench.run_case("--seed", 2**32)
+    code, _, stderr = harness.run_case("--seed", 2**32)
     assert code == 2
     assert_one_line(stderr, "must be an integer from 0 to 4294967295, is '4294967296'.")
-    assert not bench.output.exists()
+    assert not harness.output.exists()
 
 
-def test_resident_tiles_of_a_board_are_checked(bench):
-    code, _, stderr = bench.run("info", "--resident-tiles", 24)
+def test_resident_tiles_of_a_board_are_checked(harness):
+    code, _, stderr = harness.run("info", "--resident-tiles", 24)
     assert code == 2
     assert_one_line(stderr, "--resident-tiles 24 is not what the device has: 0.")
 
 
-def test_lanes_of_a_board_are_checked(bench):
-    assert bench.run("info", "--lanes", 16)[0] == 0
-    code, _, stderr = bench.run("info", "--lanes", 8)
+def test_lanes_of_a_board_are_checked(harness):
+    assert harness.run("info", "--lanes", 16)[0] == 0
+    code, _, stderr = harness.run("info", "--lanes", 8)
     assert code == 2
     assert_one_line(stderr, "--lanes 8 is not what the device has: 16")
 
 
-def test_verbose(bench):
-    code, _, stderr = bench.run("info", "--verbose")
+def test_verbose(harness):
+    code, _, stderr = harness.run("info", "--verbose")
     assert code == 0
     assert stderr.splitlines() == ["Connected by etherbone.", "Firmware loaded: 16 lanes."]
 
 # Failure ------------------------------------------------------------------------------------------
 
-def test_bad_case(bench):
-    np.savez(bench.case, **(bench.arrays | {"x": bench.arrays["x"].astype("f4")}))
-    code, stdout, stderr = bench.run_case()
+def test_bad_case(harness):
+    np.savez(harness.case, **(harness.arrays | {"x": harness.arrays["x"].astype("f4")}))
+    code, stdout, stderr = harness.run_case()
     assert (code, stdout) == (2, "")
-    assert_one_line(stderr, f"stream.py: error: {bench.case}: x must be float16, is float32.")
-    assert not bench.output.exists()
-    assert bench.etherbone.counts["in"] == 0 # Found before anything was sent.
+    assert_one_line(stderr, f"stream.py: error: {harness.case}: x must be float16, is float32.")
+    assert not harness.output.exists()
+    assert harness.etherbone.counts["in"] == 0 # Found before anything was sent.
 
 
-def test_case_beyond_the_maxima_of_the_device(bench):
-    np.savez(bench.case, **random_arrays(P=65))
-    code, _, stderr = bench.run_case()
+def test_case_beyond_the_maxima_of_the_device(harness):
+    np.savez(harness.case, **small_arrays(P=65))
+    code, _, stderr = harness.run_case()
     assert code == 2
     assert_one_line(stderr, "x must have headdim P from 1 to 64, has 65; build the gateware with --max-headdim 65.")
 
 
-def test_case_beyond_the_memory_of_the_device(bench):
-    np.savez(bench.case, **random_arrays(T=60000, G=1, N=4))
-    code, _, stderr = bench.run_case()
+def test_case_beyond_the_memory_of_the_device(harness):
+    np.savez(harness.case, **small_arrays(T=60000, G=1, N=4))
+    code, _, stderr = harness.run_case()
     assert code == 2
     assert_one_line(stderr, "x of 60000 tokens of 15360000 bytes does not fit")
 
 
 @pytest.mark.parametrize("option", ["--output", "--json"])
-def test_output_that_cannot_be_written(bench, option):
-    code, _, stderr = bench.run_case(option, bench.folder/"none"/"file")
+def test_output_that_cannot_be_written(harness, option):
+    code, _, stderr = harness.run_case(option, harness.folder/"none"/"file")
     assert code == 2
     assert_one_line(stderr, "none/file: cannot be written (No such file or directory)")
-    assert bench.etherbone.counts["in"] == 0
+    assert harness.etherbone.counts["in"] == 0
 
 
 @pytest.mark.parametrize("arguments, message", [
@@ -275,55 +275,55 @@ def test_bad_options(arguments, message):
     assert_one_line(process.stderr, message)
 
 
-def test_uart_without_port(bench):
-    bench.links["uart"] = ["--transport", "uart"]
-    code, _, stderr = bench.run("info", link="uart")
+def test_uart_without_port(harness):
+    harness.links["uart"] = ["--transport", "uart"]
+    code, _, stderr = harness.run("info", link="uart")
     assert code == 2
     assert_one_line(stderr, "--port is missing: give a serial port such as")
 
 
-def test_failing_job(bench):
-    bench.fake.fail = {0: (Error.GATEWARE, 4)}
-    code, _, stderr = bench.run_case()
+def test_failing_job(harness):
+    harness.fake.fail = {0: (Error.GATEWARE, 4)}
+    code, _, stderr = harness.run_case()
     assert code == 1
     assert_one_line(stderr, "Job 0 failed: GATEWARE (error 15, detail 0x4).")
-    assert not bench.output.exists()
-    bench.fake.fail = {}
-    assert bench.run_case()[0] == 0
-    assert_output(bench)
+    assert not harness.output.exists()
+    harness.fake.fail = {}
+    assert harness.run_case()[0] == 0
+    assert_output(harness)
 
 
-def test_version_mismatch(bench):
-    (bench.folder/"firmware.bin").write_bytes(fake_firmware(version=7))
-    code, _, stderr = bench.run_case()
+def test_version_mismatch(harness):
+    (harness.folder/"firmware.bin").write_bytes(fake_firmware(version=7))
+    code, _, stderr = harness.run_case()
     assert code == 1
     assert_one_line(stderr, "The firmware speaks protocol version 7, this host version 4")
 
 
-def test_link_failure(bench):
-    bench.links["uart"] = ["--transport", "uart", "--port", "127.0.0.1:1"]
-    code, _, stderr = bench.run_case(link="uart")
+def test_link_failure(harness):
+    harness.links["uart"] = ["--transport", "uart", "--port", "127.0.0.1:1"]
+    code, _, stderr = harness.run_case(link="uart")
     assert code == 1
     assert_one_line(stderr, "Cannot open socket://127.0.0.1:1")
 
 
 @pytest.mark.parametrize("number, expected", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupted(bench, number, expected):
-    bench.output.write_text("before")
-    bench.fake.deaf = 2 # Takes the job that tries the firmware out, and one token.
-    assert bench.run("info")[0] == 0
-    process = bench.start("run", bench.case, "--output", bench.output, "--mode", "decode")
-    while bench.fake.csrs["doorbell"] < 4 and process.poll() is None:
+def test_interrupted(harness, number, expected):
+    harness.output.write_text("before")
+    harness.fake.deaf = 2 # Takes the job that tries the firmware out, and one token.
+    assert harness.run("info")[0] == 0
+    process = harness.start("run", harness.case, "--output", harness.output, "--mode", "decode")
+    while harness.fake.csrs["doorbell"] < 4 and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(number)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == expected, stderr
     assert "Traceback" not in stderr
-    assert bench.output.read_text() == "before"
-    bench.fake.listen()
-    assert bench.run_case()[0] == 0
-    assert_output(bench)
-    assert sorted(os.listdir(bench.folder)) == ["case.npz", "csr.csv", "firmware.bin", "out.npz"]
+    assert harness.output.read_text() == "before"
+    harness.fake.listen()
+    assert harness.run_case()[0] == 0
+    assert_output(harness)
+    assert sorted(os.listdir(harness.folder)) == ["case.npz", "csr.csv", "firmware.bin", "out.npz"]
 
 # Simulation ---------------------------------------------------------------------------------------
 
@@ -332,11 +332,11 @@ class FakeSimulation:
     broken = False
 
     def __init__(self, config, verbose=False):
-        self.bench.config   = config
+        self.harness.config = config
         self.transport_kind = "etherbone"
-        self.csr_csv        = self.bench.folder/"csr.csv"
-        self.firmware       = self.bench.folder/"firmware.bin"
-        self.bench.closed   = 0
+        self.csr_csv        = self.harness.folder/"csr.csv"
+        self.firmware       = self.harness.folder/"firmware.bin"
+        self.harness.closed = 0
 
     def __enter__(self):
         if self.broken:
@@ -344,51 +344,51 @@ class FakeSimulation:
         return self
 
     def open_socket(self):
-        return open_socket(self.bench.etherbone.ip, self.bench.etherbone.port)
+        return open_socket(self.harness.etherbone.ip, self.harness.etherbone.port)
 
     def alive(self):
         return True
 
     def close(self):
-        self.bench.closed += 1
+        self.harness.closed += 1
 
 
 @pytest.fixture
-def simulation(bench, monkeypatch):
+def simulation(harness, monkeypatch):
     """Puts FakeSimulation in the place of the simulated SoC."""
-    kind = type("Simulation", (FakeSimulation,), {"bench": bench})
+    kind = type("Simulation", (FakeSimulation,), {"harness": harness})
     for name in ("targets.sim", "tools.simulation.runner"):
         monkeypatch.setitem(sys.modules, name, types.SimpleNamespace(Simulation=kind))
     monkeypatch.setattr(signal, "signal", lambda *args: None)
     return kind
 
 
-def test_simulation(bench, simulation):
-    assert stream.main(["run", str(bench.case), "--output", str(bench.output)]) == 0
-    assert_output(bench)
-    assert (bench.config, bench.closed) == (SystemConfig(), 1)
+def test_simulation(harness, simulation):
+    assert stream.main(["run", str(harness.case), "--output", str(harness.output)]) == 0
+    assert_output(harness)
+    assert (harness.config, harness.closed) == (SystemConfig(), 1)
 
 
-def test_lanes_choose_the_simulation(bench, simulation, capsys):
+def test_lanes_choose_the_simulation(harness, simulation, capsys):
     assert stream.main(["info", "--lanes", "32"]) == 2 # The fake device has 16.
-    assert (bench.config, bench.closed) == (SystemConfig.of(lanes=32), 1)
+    assert (harness.config, harness.closed) == (SystemConfig.of(lanes=32), 1)
     assert_one_line(capsys.readouterr().err, "--lanes 32 is not what the device has: 16.")
 
 
 @pytest.mark.parametrize("tokens, mode", [(3, "prefill"), (1, "decode")])
 @pytest.mark.parametrize("where, name", [("y_address", "y"), ("state_out", "h")])
-def test_selftest_finds_a_wrong_bit_of_the_core(bench, simulation, capsys, tokens, mode, where, name):
+def test_selftest_finds_a_wrong_bit_of_the_core(harness, simulation, capsys, tokens, mode, where, name):
     """One bit, of one value of y or of the state, in one of the modes."""
-    right = bench.fake._ssm
+    right = harness.fake._ssm
 
     def wrong(job):
         result = right(job)
         if job["tokens"] == tokens:
-            bench.fake.bus_write(job[where], bench.fake.bus_read(job[where]) ^ 8)
+            harness.fake.bus_write(job[where], harness.fake.bus_read(job[where]) ^ 8)
         return result
 
     assert stream.main(["selftest"]) == 0
-    bench.fake._ssm = wrong
+    harness.fake._ssm = wrong
     capsys.readouterr()
     assert stream.main(["selftest"]) == 1
     captured = capsys.readouterr()
@@ -396,18 +396,18 @@ def test_selftest_finds_a_wrong_bit_of_the_core(bench, simulation, capsys, token
     assert_one_line(captured.err, f"of {name} differ from the bit-accurate model, {mode}.")
 
 
-def test_simulation_that_does_not_start(bench, simulation, capsys):
+def test_simulation_that_does_not_start(harness, simulation, capsys):
     simulation.broken = True
     assert stream.main(["info"]) == 1
-    assert bench.closed == 1
+    assert harness.closed == 1
     assert_one_line(capsys.readouterr().err, "The simulation did not start: verilator is not installed")
 
 
-def test_case_is_checked_before_the_simulation_starts(bench, simulation, capsys):
-    bench.closed = None
-    np.savez(bench.case, **random_arrays(P=65))
-    assert stream.main(["run", str(bench.case), "--output", str(bench.output)]) == 2
-    assert bench.closed is None
+def test_case_is_checked_before_the_simulation_starts(harness, simulation, capsys):
+    harness.closed = None
+    np.savez(harness.case, **small_arrays(P=65))
+    assert stream.main(["run", str(harness.case), "--output", str(harness.output)]) == 2
+    assert harness.closed is None
     assert_one_line(capsys.readouterr().err, "x must have headdim P from 1 to 64, has 65; build the gateware with --max-headdim 65.")
 
 # Ports --------------------------------------------------------------------------------------------

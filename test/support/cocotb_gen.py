@@ -49,9 +49,9 @@ SEED = 2**32 - 2 # Where the state is rounded stochastically.
 # first_token, zero_state, no_store of each head tile.
 FLAGS = [(0, 1, 1), (1, 0, 0), (0, 0, 0)]
 
-# Case ---------------------------------------------------------------------------------------------
+# Records ------------------------------------------------------------------------------------------
 
-class Case:
+class Records:
     """Records to send and what must come back."""
     def __init__(self):
         self.geometry = geometry = Geometry(CONFIG, HEADS, HEADDIM, D_STATE)
@@ -102,8 +102,8 @@ async def start(dut):
 
 @cocotb.test(timeout_time=1, timeout_unit="ms", skip=MEMORY != "none")
 async def streams(dut):
-    case, geometry = Case(), Case().geometry
-    tile_bytes     = ceil_multiple(2*HEADDIM*geometry.d_state_padded, DATA_WIDTH//8)
+    expected, geometry = Records(), Records().geometry
+    tile_bytes         = ceil_multiple(2*HEADDIM*geometry.d_state_padded, DATA_WIDTH//8)
 
     def endpoint(kind, name, seed):
         stream = kind(AxiStreamBus.from_prefix(dut, name), dut.aclk, dut.aresetn, reset_active_level=False)
@@ -126,8 +126,8 @@ async def streams(dut):
         await command.send(AxiStreamFrame(word.to_bytes(len(dut.s_axis_command_tdata)//8, "little")))
         if not zero_state:
             at = head*geometry.tile_bytes
-            await state.send(AxiStreamFrame(case.states[at:at + tile_bytes]))
-        arrays = case.case
+            await state.send(AxiStreamFrame(expected.states[at:at + tile_bytes]))
+        arrays = expected.case
         for token in range(TOKENS):
             await scalars.send(AxiStreamFrame(np.array([arrays["dt"][token, head], arrays["dA"][token, head], arrays["D"][head]],
                 "<f2").tobytes()))
@@ -138,7 +138,7 @@ async def streams(dut):
     for head, (first, _, no_store) in enumerate(FLAGS):
         records = [bytes((await y.recv()).tdata) for _ in range(first, TOKENS)]
         assert all(len(record) == 2*geometry.headdim_padded for record in records)
-        case.check(head, b"".join(records), None if no_store else bytes((await stored.recv()).tdata))
+        expected.check(head, b"".join(records), None if no_store else bytes((await stored.recv()).tdata))
     assert y.empty() and stored.empty()
 
 # Memory -------------------------------------------------------------------------------------------
@@ -169,8 +169,8 @@ class MemoryBench:
     """The core with memory on both ports, and the records of a case in it."""
     def __init__(self, dut):
         self.dut      = dut
-        self.case     = Case()
-        self.geometry = geometry = self.case.geometry
+        self.records  = Records()
+        self.geometry = geometry = self.records.geometry
         self.sizes    = {"x": geometry.x_record_bytes, "bc": geometry.bc_record_bytes, "y": geometry.y_record_bytes}
         self.memory   = FaultyMemory()
         self.answers  = [] # (refused, failed) of each done.
@@ -190,7 +190,7 @@ class MemoryBench:
         self.answers.clear()
         self.memory.faulty.clear()
         self.memory[:] = bytes(len(self.memory))
-        for name, data in (("x", self.case.x_records), ("bc", self.case.bc_records), ("state_in", self.case.states)):
+        for name, data in (("x", self.records.x_records), ("bc", self.records.bc_records), ("state_in", self.records.states)):
             self.memory[BASES[name]:BASES[name] + len(data)] = data
 
     def read(self, address, size):
@@ -246,7 +246,7 @@ class MemoryBench:
             first_token, _, no_store = FLAGS[head]
             y     = [self.read(self.y_address(head, token), self.sizes["y"]) for token in range(TOKENS)]
             state = self.read(self.state_address(head), self.geometry.tile_bytes)
-            self.case.check(head, b"".join(y[first_token:]), state)
+            self.records.check(head, b"".join(y[first_token:]), state)
             assert not any(b"".join(y[:first_token])) and not (no_store and any(state))
 
     def check_untouched(self, head, first_token=0):

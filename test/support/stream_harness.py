@@ -13,6 +13,7 @@ from functools import partial
 
 import numpy as np
 
+from cases import random_case
 from fake_device import fake_firmware
 
 from tools.paths import ROOT
@@ -31,7 +32,7 @@ class StreamHarness:
         self.etherbone = etherbone
         self.case      = folder/"case.npz"
         self.output    = folder/"out.npz"
-        self.arrays    = random_arrays()
+        self.arrays    = small_arrays()
         self.files     = ["--csr-csv", folder/"csr.csv", "--firmware", folder/"firmware.bin"]
         self.links     = {
             "etherbone" : ["--transport", "etherbone", "--ip", etherbone.ip, "--udp-port", etherbone.port],
@@ -56,11 +57,8 @@ class StreamHarness:
         return self.run("run", self.case, "--output", self.output, *arguments, link=link)
 
 
-def random_arrays(T=4, H=4, P=5, G=2, N=20):
-    random = np.random.default_rng(0)
-    normal = lambda *shape: random.standard_normal(shape).astype(np.float16)
-    return {"x": normal(T, H, P), "dt": abs(normal(T, H)), "dA": np.exp(-abs(normal(T, H))), "B": normal(T, G, N),
-        "C": normal(T, G, N), "D": normal(H), "h0": normal(H, P, N)}
+def small_arrays(T=4, H=4, P=5, G=2, N=20):
+    return random_case(np.random.default_rng(0), T, H, P, N, G)
 
 
 def stream(*arguments, timeout=600):

@@ -51,6 +51,21 @@ def test_module_without_packages(module):
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert "error: Python packages are missing: numpy, " in done.stderr and "run make setup" in done.stderr
 
+
+@pytest.mark.parametrize("package, extra, arguments", [
+    ("torch",       "model",    ["generate", "--prompt", "In", "--tokens", "1"]),
+    ("tokenizers",  "model",    ["generate", "--blocks", "model", "--prompt", "In", "--tokens", "1"]),
+    ("safetensors", "model",    ["load", ROOT/"model"/"tiny"/"model.safetensors"]),
+    ("litex",       "gateware", ["info"]),
+])
+def test_command_without_the_packages_of_an_extra(package, extra, arguments):
+    """One line says which extra brings them."""
+    hide = f"import sys; sys.modules[{package!r}] = None; from host import stream; sys.exit(stream.main(sys.argv[1:]))"
+    done = run([sys.executable, "-c", hide, *arguments], cwd=ROOT)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (f"stream.py: error: Python packages are missing: {package}: install the extra {extra}, in the project's "
+        f"folder by pip install \".[{extra}]\".\n")
+
 # Checkout -----------------------------------------------------------------------------------------
 
 @pytest.mark.skipif(not mounts_permitted(), reason="mounts are not permitted here")

@@ -102,11 +102,11 @@ def test_two_hosts(guarded, duty):
     guarded.run([Datagram(good_payload(rng), ip=0x0a00_0001 + rng.randrange(2)) for _ in range(200)], duty=duty)
 
 
-def run_random(bench, seed, batches, size):
+def run_random(bench, seed, rounds, size):
     rng = random.Random(seed)
-    for batch in range(batches):
+    for number in range(rounds):
         duty = rng.choice((256, 200, {"access": 40}, {"reply": 40}, {"in": 60}))
-        bench.run([random_datagram(rng) for _ in range(size)] + GOOD, duty, seed=batch)
+        bench.run([random_datagram(rng) for _ in range(size)] + GOOD, duty, seed=number)
 
 
 def test_random_datagrams(guarded):

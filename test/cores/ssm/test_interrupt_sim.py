@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 
+from cases import random_case
 from stream_harness import STREAM
 
 from model.bitexact import ssm_block
@@ -40,12 +41,6 @@ def start(simulation, *arguments):
         "--csr-csv", simulation.csr_csv, "--firmware", simulation.firmware, "--timeout-scale", "1000"]
     return subprocess.Popen(list(map(str, command)), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
-
-def random_arrays(rng, T=12, H=8, P=32, N=64):
-    draw = lambda *shape: rng.standard_normal(shape).astype(np.float16)
-    return {"x": draw(T, H, P), "dt": abs(draw(T, H)), "dA": np.exp(-abs(draw(T, H))), "B": draw(T, 1, N),
-        "C": draw(T, 1, N), "D": draw(H), "h0": draw(H, P, N)}
-
 # Tests --------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("seed", [1, 2, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 13))])
@@ -53,7 +48,7 @@ def test_interrupted(simulation, tmp_path, seed):
     """Several commands in turn are interrupted, at moments of which no two are alike; then one runs to its end."""
     rng     = np.random.default_rng(seed)
     moments = random.Random(seed)
-    arrays  = random_arrays(rng)
+    arrays  = random_case(rng, 12, 8, 32, 64)
     np.savez(tmp_path/"case.npz", **arrays)
     (tmp_path/"weights.bin").write_bytes(rng.bytes(400_000))
     run     = ["run", tmp_path/"case.npz", "--output", tmp_path/"out.npz", "--mode", "decode"]

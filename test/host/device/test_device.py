@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 
+from cases import random_case
 from fake_device import CSR_BASE, RAM_BASE, FakeDevice, UARTBoneServer, fake_firmware
 
 from host.device.block import run_block
@@ -32,14 +33,8 @@ from tools.errors import UsageError
 
 # Helpers ------------------------------------------------------------------------------------------
 
-def random_case(T=3, H=4, P=5, G=2, N=20, h0=True, seed=0, config=SSMConfig()):
-    random = np.random.default_rng(seed)
-    normal = lambda *shape: random.standard_normal(shape).astype(np.float16)
-    arrays = {"x": normal(T, H, P), "dt": abs(normal(T, H)), "dA": np.exp(-abs(normal(T, H))), "B": normal(T, G, N),
-        "C": normal(T, G, N), "D": normal(H)}
-    if h0:
-        arrays["h0"] = normal(H, P, N)
-    return check_case(arrays, config)
+def small_case(T=3, H=4, P=5, G=2, N=20, h0=True, seed=0, config=SSMConfig()):
+    return check_case(random_case(np.random.default_rng(seed), T, H, P, N, G, h0), config)
 
 
 def assert_as_model(result, case):
@@ -52,7 +47,7 @@ def test_seed(connect, firmware):
     """Stochastic rounding: decoding takes up the seed where the job before left it."""
     with FakeDevice(config=SSMConfig(lanes=8, stochastic_rounding=True)) as fake, connect(fake) as device:
         device.boot(firmware)
-        case = random_case(config=device.info.config)
+        case = small_case(config=device.info.config)
         y, h = ssm_block(case.x, case.dt, case.dA, case.B, case.C, case.D, case.h0, 2**32 - 1)
         for mode in ("prefill", "decode"):
             result = run_block(device, case, mode, seed=2**32 - 1)
@@ -65,7 +60,7 @@ def test_state_on_chip(connect, firmware):
         with FakeDevice(config=SSMConfig(lanes=8, resident_tiles=tiles)) as fake, connect(fake) as device:
             device.boot(firmware)
             assert device.info.config.resident_tiles == tiles
-            case   = random_case(config=device.info.config)
+            case   = small_case(config=device.info.config)
             state  = 4*Geometry(device.info.config, 4, 5, 20).tile_bytes
             result = run_block(device, case, "decode")
             assert_as_model(result, case)
@@ -392,7 +387,7 @@ def test_block(connect, firmware, mode, lanes):
     with FakeDevice(SSMConfig(lanes=lanes)) as fake, connect(fake) as device:
         device.boot(firmware)
         for seed, h0 in enumerate((True, False)):
-            case = random_case(T=5, h0=h0, seed=seed)
+            case = small_case(T=5, h0=h0, seed=seed)
             assert_as_model(run_block(device, case, mode), case)
 
 
@@ -404,12 +399,12 @@ def test_block(connect, firmware, mode, lanes):
 ])
 def test_geometries(booted, sizes):
     for mode in ("prefill", "decode"):
-        case = random_case(**sizes)
+        case = small_case(**sizes)
         assert_as_model(run_block(booted, case, mode), case)
 
 
 def test_decode_goes_around_the_ring(booted):
-    case   = random_case(T=3*RING_ENTRIES + 1)
+    case   = small_case(T=3*RING_ENTRIES + 1)
     result = run_block(booted, case, "decode")
     assert_as_model(result, case)
     assert booted.fake.jobs == case.tokens
@@ -417,7 +412,7 @@ def test_decode_goes_around_the_ring(booted):
 
 
 def test_summary(booted):
-    case    = random_case(T=4, H=4, P=8, N=32)
+    case    = small_case(T=4, H=4, P=8, N=32)
     summary = run_block(booted, case).summary
     state   = 4*8*32*2
     written = 4*(4*64 + 2*128) + state
@@ -434,23 +429,23 @@ def test_summary(booted):
 
 def test_progress(booted):
     seen = {}
-    run_block(booted, random_case(T=4), "decode", lambda what, done, total: seen.update({what: (done, total)}))
+    run_block(booted, small_case(T=4), "decode", lambda what, done, total: seen.update({what: (done, total)}))
     assert set(seen) == {"upload", "jobs", "download"}
     assert all(done == total for done, total in seen.values())
 
 
 def test_block_that_does_not_fit(booted):
     with pytest.raises(AllocationError, match=r"x of 60000 tokens of \d+ bytes does not fit: \d+ of 2097152 bytes"):
-        run_block(booted, random_case(T=60000, H=2, P=4, G=1, N=4))
+        run_block(booted, small_case(T=60000, H=2, P=4, G=1, N=4))
 
 
 def test_bad_mode(booted):
     with pytest.raises(ValueError, match="mode must be one of prefill, decode, is 'train'."):
-        run_block(booted, random_case(), "train")
+        run_block(booted, small_case(), "train")
 
 
 def test_failing_block_leaves_a_usable_device(booted):
-    case = random_case(T=30)
+    case = small_case(T=30)
     booted.fake.fail = {5: (Error.GATEWARE, 1)}
     with pytest.raises(DeviceError, match="Job 5 failed: GATEWARE"):
         run_block(booted, case, "decode")
@@ -462,7 +457,7 @@ def test_block_on_a_bad_network(connect, firmware, seed):
     with FakeDevice() as fake, connect(fake, timeout=0.02, seed=seed, loss=0.05, duplicate=0.05, late=0.05,
                                        delay=0.003) as device:
         device.boot(firmware)
-        case = random_case(T=20, seed=seed)
+        case = small_case(T=20, seed=seed)
         assert_as_model(run_block(device, case, "decode"), case)
         assert device.transport.statistics.timeouts
 
@@ -471,7 +466,7 @@ def test_block_by_uart(csr_map, firmware):
     with FakeDevice() as fake, UARTBoneServer(fake) as server, UARTBone(server.port) as transport:
         device = Device(transport, csr_map(fake))
         device.boot(firmware)
-        case   = random_case(T=20)
+        case   = small_case(T=20)
         result = run_block(device, case, "decode")
         assert_as_model(result, case)
         assert result.summary["transport"] == "uart"

@@ -45,14 +45,14 @@ def manifest(data):
 # Contents, File -----------------------------------------------------------------------------------
 
 def test_contents(manifest, data):
-    assert [region.name for region in manifest.regions] == list(data)
-    assert [region.offset for region in manifest.regions] == [0, 50_048, 50_176, 50_176]
+    assert [section.name for section in manifest.sections] == list(data)
+    assert [section.offset for section in manifest.sections] == [0, 50_048, 50_176, 50_176]
     assert manifest.size == 50_176 + 30_016
-    norm = manifest.region("norm")
+    norm = manifest.section("norm")
     assert norm.sha256 == hashlib.sha256(data["norm"]).hexdigest()
     assert norm.crc32  == zlib.crc32(data["norm"] + bytes(51))
-    with pytest.raises(UsageError, match="has no region bias: it has weights, norm, empty, state."):
-        manifest.region("bias")
+    with pytest.raises(UsageError, match="has no section bias: it has weights, norm, empty, state."):
+        manifest.section("bias")
 
 
 def test_file(manifest, tmp_path):
@@ -60,7 +60,7 @@ def test_file(manifest, tmp_path):
     manifest.save(path)
     assert Manifest.open(path) == manifest
     assert os.listdir(tmp_path) == ["manifest.json"]
-    assert json.loads(path.read_text())["regions"][1]["name"] == "norm"
+    assert json.loads(path.read_text())["sections"][1]["name"] == "norm"
 
 
 def change(manifest, **words):
@@ -68,16 +68,16 @@ def change(manifest, **words):
 
 
 @pytest.mark.parametrize("words, error, message", [
-    ({"format_version": 9},   VersionMismatch, "M: format version 9, this host has 1: load the model again"),
+    ({"format_version": 9},   VersionMismatch, "M: format version 9, this host has 2: load the model again"),
     ({"protocol_version": 1}, VersionMismatch, f"M: protocol version 1, this host has {PROTOCOL_VERSION}"),
     ({"colour": "red"},       UsageError,      "M: not a manifest .*colour"),
     ({"geometry": 3},         UsageError,      "M: not a manifest .geometry or complete is of another type"),
-    ({"regions": [{"name": "a"}]}, UsageError, "M: not a manifest"),
-    ({"regions": [dict(name="a", offset=8, size=1, sha256="", crc32=0)]},  UsageError, "region a at offset 8 is misaligned"),
-    ({"regions": [dict(name="a", offset=0, size=-1, sha256="", crc32=0)]}, UsageError, "region 'a' has values of another"),
-    ({"regions": [dict(name=name, offset=0, size=16, sha256="", crc32=0) for name in "ab"]}, UsageError,
-        "region b at offset 0 is misaligned or overlaps"),
-    ({"regions": [dict(name="a", offset=n, size=16, sha256="", crc32=0) for n in (0, 64)]}, UsageError, "the same name"),
+    ({"sections": [{"name": "a"}]}, UsageError, "M: not a manifest"),
+    ({"sections": [dict(name="a", offset=8, size=1, sha256="", crc32=0)]},  UsageError, "section a at offset 8 is misaligned"),
+    ({"sections": [dict(name="a", offset=0, size=-1, sha256="", crc32=0)]}, UsageError, "section 'a' has values of another"),
+    ({"sections": [dict(name=name, offset=0, size=16, sha256="", crc32=0) for name in "ab"]}, UsageError,
+        "section b at offset 0 is misaligned or overlaps"),
+    ({"sections": [dict(name="a", offset=n, size=16, sha256="", crc32=0) for n in (0, 64)]}, UsageError, "the same name"),
 ])
 def test_bad_text(manifest, words, error, message):
     with pytest.raises(error, match=message):
@@ -98,7 +98,7 @@ VALUES = strategies.sampled_from([None, True, 0, -1, 2**70, 1.5, "x", "\ud800", 
 def test_any_other_values(manifest, data):
     """A manifest with another value somewhere, or damaged bytes, is read or refused by an error of the project's."""
     words  = json.loads(manifest.to_json())
-    target = data.draw(strategies.sampled_from([words, words["geometry"], *words["regions"]]))
+    target = data.draw(strategies.sampled_from([words, words["geometry"], *words["sections"]]))
     target[data.draw(strategies.sampled_from(sorted(target)))] = data.draw(VALUES)
     text   = bytearray(json.dumps(words).encode())
     if data.draw(strategies.booleans()):
@@ -120,9 +120,9 @@ def test_load(booted, manifest, data):
     assert adopt(booted) is None
     result = load(booted, manifest, data)
     assert result.moved == result.size == manifest.size and result.again == 0
-    for region in manifest.regions:
-        padded = -(-region.size//16)*16
-        assert booted.fake.load(BASE + region.offset, padded)[:region.size] == data[region.name]
+    for section in manifest.sections:
+        padded = -(-section.size//16)*16
+        assert booted.fake.load(BASE + section.offset, padded)[:section.size] == data[section.name]
     assert Manifest.fetch(booted) == dataclasses.replace(manifest, complete=True)
     assert booted.allocate(16) == BASE + manifest.size
     assert load(booted, manifest, data).moved == 0
@@ -157,7 +157,7 @@ def test_adopt(booted, manifest, data):
 
 
 def test_manifest_that_is_not_marked_complete(booted, manifest, data):
-    """All its regions are there and right, but nobody has said so."""
+    """All its sections are there and right, but nobody has said so."""
     load(booted, manifest, data)
     dataclasses.replace(manifest, complete=False).store(booted)
     assert manifest.verify(booted) == []
@@ -196,7 +196,7 @@ def test_manifest_of_another_version_on_the_device(booted, manifest, data):
     """It is refused, and replaced by a load."""
     load(booted, manifest, data)
     booted.fake.ram[MANIFEST_OFFSET//4 + 1] = 7
-    with pytest.raises(VersionMismatch, match="The manifest on the device: format version 7, this host has 1"):
+    with pytest.raises(VersionMismatch, match="The manifest on the device: format version 7, this host has 2"):
         adopt(booted)
     dataclasses.replace(manifest, protocol_version=2).store(booted)
     with pytest.raises(VersionMismatch, match="The manifest on the device: protocol version 2"):
@@ -233,6 +233,6 @@ def test_too_many_regions(booted):
 
 
 def test_other_data(booted, manifest, data):
-    with pytest.raises(UsageError, match="The data of region norm is not what the manifest says"):
+    with pytest.raises(UsageError, match="The data of section norm is not what the manifest says"):
         load(booted, manifest, data | {"norm": b"x"})
     assert Manifest.fetch(booted) is None

@@ -15,7 +15,7 @@ import pytest
 from fake_device import RAM_BASE, FakeDevice
 
 from host.device import verified
-from host.device.verified import BLOCK_BYTES, TABLE_BLOCKS, Transfer
+from host.device.verified import BLOCK_BYTES, TABLE_BLOCKS, ByteCounts
 from host.errors import IntegrityError, VersionMismatch
 
 from operations.protocol import DATA_OFFSET
@@ -71,7 +71,7 @@ def test_upload_and_download(booted, size):
     before = booted.fake.ram.copy()
     padded = -(-size//64)*64
     sent   = []
-    assert booted.upload(BASE + 64, data, sent.append) == Transfer(padded, padded, 0)
+    assert booted.upload(BASE + 64, data, sent.append) == ByteCounts(padded, padded, 0)
     assert sum(sent) == padded
     assert booted.fake.load(BASE + 64, padded) == data.ljust(padded, b"\0")
     start = (BASE + 64 - RAM_BASE)//4
@@ -109,7 +109,7 @@ def test_one_wrong_bit(booted):
     data = random_bytes(50*BLOCK_BYTES)
     booted.upload(BASE, data)
     booted.fake.ram[(BASE - RAM_BASE)//4 + 7*BLOCK_BYTES//4 + 5] ^= 1 << 9
-    assert booted.upload(BASE, data) == Transfer(len(data), BLOCK_BYTES, 0)
+    assert booted.upload(BASE, data) == ByteCounts(len(data), BLOCK_BYTES, 0)
     assert booted.fake.load(BASE, len(data)) == data
 
 
@@ -141,7 +141,7 @@ def test_resumed_upload_that_is_no_multiple_of_a_block(booted):
         if at is not None:
             booted.fake.ram[(BASE + at - RAM_BASE)//4] ^= 1
         sent = []
-        assert booted.upload(BASE, data, sent.append) == Transfer(len(data), moved, 0)
+        assert booted.upload(BASE, data, sent.append) == ByteCounts(len(data), moved, 0)
         assert sum(sent) == len(data)
         assert booted.fake.load(BASE, len(data)) == data
 
@@ -165,7 +165,7 @@ def test_repair_that_is_damaged_in_its_address(booted):
     booted.fake.bus_write = damage
     result = booted.upload(BASE, data, resume=False)
     assert booted.fake.load(BASE, len(data)) == data
-    assert result == Transfer(len(data), len(data), 2*BLOCK_BYTES) and len(writes) == 2
+    assert result == ByteCounts(len(data), len(data), 2*BLOCK_BYTES) and len(writes) == 2
 
 
 def test_memory_that_stays_wrong(booted):

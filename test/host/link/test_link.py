@@ -19,7 +19,7 @@ from bench.link import Traffic, entries
 from host.errors import IntegrityError, TransportTimeout
 from host.link.congestion import RoundTrip, Window
 from host.link.etherbone import Etherbone
-from host.link.transfer import Burst, Transfer
+from host.link.transfer import Batch, Transfer
 from host.link.transport import Check, Statistics
 from host.link.uartbone import UARTBone
 
@@ -196,7 +196,7 @@ def test_reset_in_the_middle_of_a_transfer():
 def test_uart_on_a_bad_line(faults, seed):
     memory       = Memory(0x10000)
     link, device = uart(memory, seed=seed, **faults)
-    link.retries = 12 # A third of all bursts is damaged.
+    link.retries = 12 # A third of all batches is damaged.
     words        = random_words(12_000, seed)
     link.write_words(BASE, words)
     assert np.array_equal(memory.words[:12_000], words)
@@ -281,13 +281,13 @@ def test_answer_of_another_length_is_no_answer():
     words  = random_words(10)
     got    = np.zeros(10, np.uint32)
     script = Script(lambda tag, addresses: [(tag, words[:9]), (tag, np.append(words, 0))] if tag < 3 else [(1, words)])
-    Transfer(script, [Burst(BASE, got)], lambda size: None).run()
+    Transfer(script, [Batch(BASE, got)], lambda size: None).run()
     assert np.array_equal(got, words)
     assert script.statistics.ignored == 4 and script.statistics.timeouts == 2
 
 
-def test_late_answer_from_before_a_burst_was_sent_again():
-    """It shows what memory held before, and is no reason to send the burst a third time."""
+def test_late_answer_from_before_a_batch_was_sent_again():
+    """It shows what memory held before, and is no reason to send the batch a third time."""
     words, old = random_words(4), np.zeros(4, np.uint32)
 
     def answer(tag, addresses):
@@ -298,20 +298,20 @@ def test_late_answer_from_before_a_burst_was_sent_again():
         return [(1, old), (tag, words)]     # and then the late answer comes.
 
     script = Script(answer)
-    Transfer(script, [Burst(BASE, words, Check.ALL)], lambda size: None).run()
+    Transfer(script, [Batch(BASE, words, Check.ALL)], lambda size: None).run()
     assert script.writes == [BASE]*2 and script.statistics.rewrites == 1
 
 
 @pytest.mark.parametrize("check, at", [(Check.ALL, 0), (Check.ALL, 2), (Check.LAST, 3)])
 def test_address_that_is_named(check, at):
-    """Where a word stays wrong, it is this one's address that is named, whatever part of the burst was read."""
+    """Where a word stays wrong, it is this one's address that is named, whatever part of the batch was read."""
     words     = random_words(4)
     held      = words.copy()
     held[at] ^= 1
     first     = BASE + 0x100
     script    = Script(lambda tag, addresses: [(tag, held[(addresses - first)//4])])
     with pytest.raises(IntegrityError, match=f"Address 0x{first + 4*at:08x} reads 0x{held[at]:08x} after 0x{words[at]:08x} was"):
-        Transfer(script, [Burst(first, words, check)], lambda size: None).run()
+        Transfer(script, [Batch(first, words, check)], lambda size: None).run()
     assert len(script.writes) == 3 # Once, and `retries` times again.
 
 

@@ -182,8 +182,8 @@ def test_etherbone_respects_the_gateware_buffer(device, depth):
          Etherbone(server.ip, server.port, buffer_depth=depth) as transport:
         transport.write_words(RAM_BASE, words)
         assert np.array_equal(transport.read_words(RAM_BASE, 500), words)
-        assert transport.burst_words == depth//2 - 1
-        assert server.counts["writes"] == -(-500//transport.burst_words)
+        assert transport.batch_words == depth//2 - 1
+        assert server.counts["writes"] == -(-500//transport.batch_words)
 
 
 @pytest.mark.parametrize("depth", [3, 257])
@@ -323,8 +323,8 @@ def test_uart_peer_gone(device):
 
 
 @pytest.mark.parametrize("baudrate, words", [(9600, 12), (115200, 144), (1_000_000, 255), (3_000_000, 255)])
-def test_uart_bursts_stay_below_the_gateware_timeout(monkeypatch, baudrate, words):
+def test_uart_batches_stay_below_the_gateware_timeout(monkeypatch, baudrate, words):
     monkeypatch.setattr(uartbone.serial, "serial_for_url", lambda *args, **options: None)
     transport = UARTBone("/dev/null", baudrate)
-    assert transport.burst_words == words
+    assert transport.batch_words == words
     assert (len(uartbone.encode_write(0, random_words(words))))*transport.byte_time < uartbone.GATEWARE_TIMEOUT
