@@ -75,7 +75,7 @@ def realistic_case(config, tokens, seed, with_h0=False):
 
     Parameters
     ----------
-    config  : :class:`model.reference.Mamba2Config`.
+    config  : :class:`model.config.Mamba2Config`.
     tokens  : T, at least 1.
     seed    : Of weights (`seed`) and hidden states (`seed` + 1).
     with_h0 : Run EARLIER_TOKENS tokens before the case, so that it starts from their state h0.

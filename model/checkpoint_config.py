@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from model.network import NetworkConfig
-from model.reference import Mamba2Config
+from model.config import Mamba2Config, NetworkConfig
 from model.stand_in import stand_in
 
 # Fields -------------------------------------------------------------------------------------------
@@ -170,7 +169,7 @@ TRANSFORMERS = Fields(
 # Reading ------------------------------------------------------------------------------------------
 
 def read_config(path):
-    """The :class:`model.network.NetworkConfig` of a config.json.
+    """The :class:`model.config.NetworkConfig` of a config.json.
 
     Raises
     ------

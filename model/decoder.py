@@ -71,7 +71,7 @@ class BitExactBlocks:
 
     Parameters
     ----------
-    config : :class:`model.network.NetworkConfig`.
+    config : :class:`model.config.NetworkConfig`.
     seed   : None: the state is rounded to nearest even. An integer: stochastically, see :func:`layer_seed`.
     """
     dtype = np.dtype(np.float16)

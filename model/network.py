@@ -13,42 +13,11 @@
 The residual stream is float32, as weights and activations are (float64 after ``model.double()``).
 """
 
-from dataclasses import dataclass, field
-
 import torch
 from torch import nn
 
-from model.reference import Mamba2Config, Mamba2Layer
-
-from operations.config import check_range
-
-# Configuration ------------------------------------------------------------------------------------
-
-@dataclass(frozen=True)
-class NetworkConfig:
-    """Sizes of a model.
-
-    Parameters
-    ----------
-    vocab_size     : Rows of the embedding, padding included.
-    n_layer        : Layers.
-    layer          : :class:`model.reference.Mamba2Config` of each.
-    tie_embeddings : Whether the head's weights are the embedding's.
-    stop_tokens    : Tokens that end a text.
-
-    Raises
-    ------
-    ValueError : names the parameter, what it must be, and its value.
-    """
-    vocab_size     : int
-    n_layer        : int
-    layer          : Mamba2Config = field(default_factory=Mamba2Config)
-    tie_embeddings : bool         = True
-    stop_tokens    : tuple        = ()
-
-    def __post_init__(self):
-        check_range("vocab_size", self.vocab_size, 1, 2**24)
-        check_range("n_layer",    self.n_layer,    1, 65535)
+from model.config import NetworkConfig as NetworkConfig # From here as well.
+from model.reference import Mamba2Layer
 
 # Model --------------------------------------------------------------------------------------------
 

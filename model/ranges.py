@@ -36,7 +36,7 @@ class Stage:
 
 
 def stages(layer):
-    """The stages of a layer's block for one token. layer: :class:`model.reference.Mamba2Config`."""
+    """The stages of a layer's block for one token. layer: :class:`model.config.Mamba2Config`."""
     H, P, N = layer.heads, layer.headdim, layer.d_state
     return [
         Stage("scale",        "u = dt*x",          (H, P),    H*P,     0,     0),

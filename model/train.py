@@ -30,8 +30,9 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from model.network import Mamba2Network, NetworkConfig
-from model.reference import Mamba2Config, Mamba2State
+from model.config import Mamba2Config, NetworkConfig
+from model.network import Mamba2Network
+from model.reference import Mamba2State
 
 # Constants ----------------------------------------------------------------------------------------
 
