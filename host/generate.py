@@ -21,7 +21,8 @@ from host.connect import open_device, requested_config
 from host.device.blocks import DeviceBlocks
 from host.device.maxima import model_geometry
 
-from model.checkpoint import checkpoint_directory, load_checkpoint
+from model.checkpoint import load_checkpoint
+from model.checkpoint_config import checkpoint_path
 from model.decoder import BitExactBlocks, Decoder, TorchBlocks
 from model.sampling import Sampler, StopStrings
 from model.session import load_session, session_bytes
@@ -160,7 +161,7 @@ def write(args):
         raise UsageError(f"{args.load_session or repr('')}: must be a session, there is none.")
     try:
         stop      = StopStrings(args.stop)
-        directory = checkpoint_directory(args.model)
+        directory = checkpoint_path(args.model)
         network   = load_checkpoint(directory)
         tokenizer = load_tokenizer(directory, network.config.vocab_size, args.tokenizer)
         prompt    = read_prompt(args, tokenizer)

@@ -3,7 +3,7 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""Checkpoints: a folder with config.json and weights, as a float32 :class:`model.network.Mamba2Network`.
+"""Checkpoints: a folder with config.json and weights, or a GGUF file, as a float32 :class:`model.network.Mamba2Network`.
 
 Weights are model.safetensors or pytorch_model.bin, or several such files and an index. Tensors are mapped into memory and
 read one at a time; a .bin is unpickled as weights only, so it cannot run code.
@@ -19,18 +19,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from safetensors import safe_open
 from tqdm import tqdm
 
-from model.checkpoint_config import CheckpointError, read_config, read_json, read_stop_tokens
+from model.checkpoint_config import TINY as TINY, CheckpointError, checkpoint_path, read_config, read_json, read_stop_tokens
+from model.gguf import read_gguf
 from model.network import Mamba2Network
+from model.quantized import dequantized
 from model.stand_in import stand_in
 
 # Constants ----------------------------------------------------------------------------------------
 
-TINY  = Path(__file__).resolve().parent/"tiny" # The model in the repository.
 LONGEST_HEADER = 100_000_000 # Bytes, of a .safetensors file; the library takes no longer one.
 
 FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -150,22 +152,13 @@ def _is_file_name(name):
 
 # Checkpoints --------------------------------------------------------------------------------------
 
-def checkpoint_directory(name):
-    """The folder of a checkpoint: `name`, or the repository's own model for "tiny"."""
-    directory = TINY if str(name) == "tiny" else Path(name)
-    if not directory.is_dir():
-        raise CheckpointError(f"--model must be the folder of a checkpoint, with config.json, or tiny, is {name}, which is no "
-            "folder.")
-    return directory
-
-
 def _canonical(name):
     """The network's name of a tensor of either layout."""
     return name.removeprefix("backbone.").replace("embeddings.", "embedding.")
 
 
 def load_checkpoint(name):
-    """Load the model of a folder, or "tiny". Shows progress on a terminal.
+    """Load the model of a folder, of a GGUF file, whose weights are dequantised, or "tiny". Shows progress on a terminal.
 
     Returns
     -------
@@ -175,7 +168,9 @@ def load_checkpoint(name):
     ------
     CheckpointError : names the file, and the field or tensor that is not as it must be.
     """
-    directory = checkpoint_directory(name)
+    directory = checkpoint_path(name)
+    if directory.is_file():
+        return _load_gguf(directory)
     config    = read_config(directory/"config.json")
     stop      = read_stop_tokens(directory)
     config    = config if stop is None else replace(config, stop_tokens=stop)
@@ -208,6 +203,33 @@ def load_checkpoint(name):
             if not torch.equal(source.load(expected["embedding.weight"].shape), state["embedding.weight"]):
                 raise CheckpointError(f"{source.path}: lm_head.weight must be the embedding, to which config.json ties it, "
                     "differs.")
+    return _assign(network, state)
+
+
+def _assign(network, state):
+    """Give a network its weights, without gradients."""
     network.load_state_dict(state, assign=True)
     network.tie_weights()
     return network.requires_grad_(False).eval()
+
+
+def _load_gguf(path):
+    """The network of a GGUF file. A = -exp(A_log) may differ from the file's in the last bit."""
+    model = read_gguf(path)
+    state = {"embedding.weight": dequantized(model.embedding), "norm_f.weight": model.norm, "lm_head.weight": dequantized(model.head)}
+    for number, layer in enumerate(model.layers):
+        weights = {
+            "norm.weight"           : layer.norm,
+            "mixer.in_proj.weight"  : dequantized(layer.in_proj),
+            "mixer.conv1d.weight"   : layer.conv_weight[:, None],
+            "mixer.conv1d.bias"     : layer.conv_bias,
+            "mixer.dt_bias"         : layer.dt_bias,
+            "mixer.A_log"           : np.log(-layer.A.astype(np.float64)).astype(np.float32),
+            "mixer.D"               : layer.D,
+            "mixer.norm.weight"     : layer.ssm_norm,
+            "mixer.out_proj.weight" : dequantized(layer.out_proj),
+        }
+        state |= {f"layers.{number}.{name}": weight for name, weight in weights.items()}
+    with torch.device("meta"):
+        network = Mamba2Network(model.config)
+    return _assign(network, {name: torch.from_numpy(np.ascontiguousarray(weight)) for name, weight in state.items()})

@@ -21,6 +21,10 @@ from pathlib import Path
 from model.config import Mamba2Config, NetworkConfig
 from model.stand_in import stand_in
 
+# Constants ----------------------------------------------------------------------------------------
+
+TINY = Path(__file__).resolve().parent/"tiny" # The model in the repository.
+
 # Fields -------------------------------------------------------------------------------------------
 
 class CheckpointError(ValueError):
@@ -165,6 +169,16 @@ TRANSFORMERS = Fields(
     ),
     needed  = ("model_type",),
 )
+
+# Names --------------------------------------------------------------------------------------------
+
+def checkpoint_path(name):
+    """The path of a checkpoint: `name`, a folder or a GGUF file, or the repository's own model for "tiny"."""
+    path = TINY if str(name) == "tiny" else Path(name)
+    if not path.is_dir() and not path.is_file():
+        raise CheckpointError(f"--model must be the folder of a checkpoint, with config.json, a GGUF file, or tiny, is {name}, "
+            "which is no folder, and no file.")
+    return path
 
 # Reading ------------------------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ def compute_logits(network, tokens, step=False):
 
 def write_logits(arguments):
     parser = Parser(prog="python -m model.logits", description=__doc__)
-    parser.add_argument("--model",  required=True, metavar="DIR", help="Folder of a checkpoint, or tiny.")
+    parser.add_argument("--model",  required=True, metavar="MODEL", help="Folder of a checkpoint, a GGUF file, or tiny.")
     parser.add_argument("--tokens", required=True, type=token_list, metavar="1,2,3", help="Tokens, separated by commas.")
     parser.add_argument("--output", required=True, metavar="OUT.npy", help="Where to write the logits.")
     parser.add_argument("--step",   action="store_true", help="Compute them token by token instead of by prefill.")

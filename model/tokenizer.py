@@ -77,19 +77,21 @@ class NumberTokenizer:
 class FileTokenizer:
     """By a tokenizer.json; the token that ends a text is that of one of SPECIAL_TOKENS beside it, or <|endoftext|>.
 
+    spec : Content of a tokenizer.json that `path`, a GGUF file, holds; which tokens end a text the model knows then.
+
     Raises
     ------
     CheckpointError : names the file that cannot be used.
     """
-    def __init__(self, path):
+    def __init__(self, path, spec=None):
         path      = Path(path)
-        self.spec = read_json(path)
+        self.spec = read_json(path) if spec is None else spec
         try:
             self.tokenizer = self._make(self.spec)
             special        = self.tokenizer.get_added_tokens_decoder()
         except Exception as error: # The library raises no other type.
             raise CheckpointError(f"{path}: must be a tokenizer, is none ({error}).") from error
-        self.stop_tokens = self._stop_tokens(path.parent)
+        self.stop_tokens = self._stop_tokens(path.parent) if spec is None else ()
         self.by_bytes    = "ByteFallback" in json.dumps(self.spec.get("decoder"))
         self.special     = {token for token, added in special.items() if added.special}
 
@@ -141,7 +143,7 @@ def _unmarked(part):
 
 
 def load_tokenizer(directory, vocab_size, path=None):
-    """The tokenizer of a checkpoint's folder and a model with so many tokens, or that of the file `path`.
+    """The tokenizer of a checkpoint's folder or GGUF file and a model with so many tokens, or that of the file `path`.
 
     Raises
     ------
@@ -149,6 +151,10 @@ def load_tokenizer(directory, vocab_size, path=None):
     """
     if path is not None:
         return FileTokenizer(path)
+    if Path(directory).is_file():
+        from model.gguf import open_gguf # Above this module.
+        from model.vocabulary import gguf_tokenizer
+        return gguf_tokenizer(open_gguf(directory), vocab_size)
     path = Path(directory)/"tokenizer.json"
     if path.exists() or path.is_symlink(): # A link that leads nowhere is an error, not a folder without a tokenizer.
         return FileTokenizer(path)

@@ -23,7 +23,8 @@ import torch
 from matplotlib import colors
 
 from model.case import save_case
-from model.checkpoint import checkpoint_directory, load_checkpoint
+from model.checkpoint import load_checkpoint
+from model.checkpoint_config import checkpoint_path
 from model.decoder import Decoder, round_inputs
 from model.hex_files import make_directory, write_token
 from model.ranges import EXPONENTS, TENSORS, TracingBlocks, shapes, stages
@@ -142,7 +143,7 @@ def trace(args):
         if folder is not None:
             make_directory(folder)
             check_writable(os.path.join(folder, "trace.json")) # As good as any.
-    directory = checkpoint_directory(args.model)
+    directory = checkpoint_path(args.model)
     network   = load_checkpoint(directory)
     tokens    = args.tokens or load_tokenizer(directory, network.config.vocab_size, args.tokenizer).encode(args.prompt)
     blocks    = TracingBlocks(network.config)
@@ -166,8 +167,8 @@ def trace(args):
 def parse_arguments(arguments):
     parser = Parser(prog="python -m model.trace", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model",  default="tiny", metavar="DIR",
-        help="Folder of a checkpoint, or tiny (default: %(default)s).")
+    parser.add_argument("--model",  default="tiny", metavar="MODEL",
+        help="Folder of a checkpoint, a GGUF file, or tiny (default: %(default)s).")
     text = parser.add_mutually_exclusive_group()
     text.add_argument("--prompt", type=utf8, default=PROMPT, metavar="TEXT", help="The text (default: %(default)s).")
     text.add_argument("--tokens", "--prompt-tokens", type=token_list, metavar="1,2,3",

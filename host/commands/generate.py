@@ -16,8 +16,8 @@ BLOCKS = ("device", "model", "float16", "float32") # What runs the SSM blocks.
 
 def add_generate_arguments(parser):
     """Add the options of generate; those of the device come on top."""
-    parser.add_argument("--model",  default="tiny", metavar="DIR",
-        help="Folder of a checkpoint, or tiny: the model in this repository (default: %(default)s).")
+    parser.add_argument("--model",  default="tiny", metavar="MODEL",
+        help="Folder of a checkpoint, a GGUF file, or tiny: the model in this repository (default: %(default)s).")
     parser.add_argument("--tokenizer", metavar="FILE",
         help="A tokenizer.json, of a checkpoint that comes without one (default: the folder's).")
     prompt = parser.add_mutually_exclusive_group()

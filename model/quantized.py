@@ -1,0 +1,250 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""A model in NumPy, its matrices as integers with a scale for each 32 of a row, as GGUF's Q8_0 and Q4_0; without PyTorch.
+
+A weight is integer*scale, exactly, in float32. Q8_0 has integers of 8 bits, Q4_0 of 4 (-8 to 7); the scale is binary16. How a
+group of 32 becomes integers and a scale is the rule of the package gguf, bit for bit.
+"""
+
+import sys
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from gguf import GGMLQuantizationType
+from gguf.quants import quantize
+from tqdm import tqdm
+
+from model.checkpoint_config import CheckpointError
+from model.config import NetworkConfig
+
+# Constants ----------------------------------------------------------------------------------------
+
+GROUP = 32 # Integers that share a scale.
+
+TYPES = {
+    "q8_0" : GGMLQuantizationType.Q8_0,
+    "q4_0" : GGMLQuantizationType.Q4_0,
+}
+
+# Matrices -----------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class QuantizedMatrix:
+    """A matrix of integers with scales.
+
+    integers : (rows, columns), int8.
+    scales   : (rows, columns/32), float16.
+    type     : "q8_0" or "q4_0".
+    """
+    integers : np.ndarray
+    scales   : np.ndarray
+    type     : str
+
+    @property
+    def shape(self):
+        return self.integers.shape
+
+    def dequantize(self):
+        """The weights, (rows, columns) in float32."""
+        groups = self.integers.reshape(*self.scales.shape, GROUP)
+        return (groups*self.scales.astype(np.float32)[..., None]).reshape(self.shape)
+
+    def pack(self):
+        """As GGUF stores it: (rows, bytes of a row), uint8."""
+        groups = self.integers.reshape(*self.scales.shape, GROUP)
+        if self.type == "q4_0":
+            nibbles  = (groups + np.int8(8)).view(np.uint8)
+            integers = nibbles[..., :GROUP//2] | nibbles[..., GROUP//2:] << np.uint8(4)
+        else:
+            integers = groups.view(np.uint8)
+        scales = np.ascontiguousarray(self.scales, "<f2").view(np.uint8).reshape(*self.scales.shape, 2)
+        return np.concatenate((scales, integers), -1).reshape(len(self.integers), -1)
+
+
+def unpack(data, kind):
+    """The :class:`QuantizedMatrix` of (rows, bytes of a row) as GGUF stores it. kind: "q8_0" or "q4_0"."""
+    groups   = data.reshape(len(data), -1, 2 + (GROUP if kind == "q8_0" else GROUP//2))
+    scales   = np.ascontiguousarray(groups[..., :2]).view("<f2")[..., 0].astype(np.float16)
+    integers = groups[..., 2:]
+    if kind == "q4_0":
+        integers = np.concatenate((integers & 15, integers >> 4), -1) - np.uint8(8)
+    integers = np.ascontiguousarray(integers).view(np.int8)
+    return QuantizedMatrix(integers.reshape(len(data), -1), scales, kind)
+
+
+def quantize_matrix(weights, kind, name="weights"):
+    """Quantise (rows, columns) of float32, by gguf's rule. kind: "q8_0" or "q4_0"; `name` is for messages.
+
+    Raises
+    ------
+    ValueError : the rows are no whole groups; or weights are so large that a scale is infinite in binary16.
+    """
+    check_columns(weights.shape[1], name)
+    weights = np.ascontiguousarray(weights, np.float32)
+    groups  = weights.reshape(-1, GROUP)
+    tiny    = abs(groups).max(1) < 2.0**-100 # Their scale is 0 in binary16, and its reciprocal may be infinite in float32.
+    if tiny.any():
+        weights = np.where(tiny[:, None], np.float32(0), groups).reshape(weights.shape)
+    with np.errstate(over="ignore", divide="ignore"):
+        matrix = unpack(quantize(weights, TYPES[kind]), kind)
+    if not np.isfinite(matrix.scales).all():
+        raise ValueError(f"{name} must fit {kind}, its scales binary16, holds {abs(weights).max():g}.")
+    return matrix
+
+
+def check_columns(columns, name):
+    """Raise ValueError unless a matrix of so many columns can be quantised."""
+    if columns % GROUP:
+        raise ValueError(f"{name} must have rows of a multiple of {GROUP} elements to be quantised, has {columns}.")
+
+# Model --------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class QuantizedLayer:
+    """The weights of a layer; vectors and the convolution are float32. Matrices: :class:`QuantizedMatrix`, or float32.
+
+    norm        : (d_model,), of the norm before the layer.
+    in_proj     : (2*d_inner + 2*ngroups*d_state + nheads, d_model), a matrix: rows of z, x, B, C, dt.
+    conv_weight : (channels, d_conv), the taps of x, B and C, oldest token first.
+    conv_bias   : (channels,).
+    dt_bias     : (nheads,).
+    A           : (nheads,), below 0.
+    D           : (nheads,).
+    ssm_norm    : (d_inner,), of the gated norm, over each group's d_inner/ngroups by itself.
+    out_proj    : (d_model, d_inner), a matrix.
+    """
+    norm        : np.ndarray
+    in_proj     : object
+    conv_weight : np.ndarray
+    conv_bias   : np.ndarray
+    dt_bias     : np.ndarray
+    A           : np.ndarray
+    D           : np.ndarray
+    ssm_norm    : np.ndarray
+    out_proj    : object
+
+
+@dataclass(frozen=True)
+class QuantizedModel:
+    """A model's sizes and weights. From a GGUF file that is not quantised, matrices may be float32 arrays instead.
+
+    config    : :class:`model.config.NetworkConfig`; the sizes are also attributes here.
+    embedding : (vocab_size, d_model), a matrix.
+    layers    : of :class:`QuantizedLayer`.
+    norm      : (d_model,), of the norm after the last layer.
+    head      : (vocab_size, d_model), a matrix; the very object that `embedding` is, where the two are tied.
+    """
+    config    : NetworkConfig
+    embedding : object
+    layers    : tuple
+    norm      : np.ndarray
+    head      : object
+
+    vocab_size  = property(lambda self: self.config.vocab_size, doc="Rows of embedding and head, padding included.")
+    n_layer     = property(lambda self: self.config.n_layer)
+    stop_tokens = property(lambda self: self.config.stop_tokens, doc="Tokens that end a text.")
+    d_model     = property(lambda self: self.config.layer.d_model)
+    d_state     = property(lambda self: self.config.layer.d_state)
+    headdim     = property(lambda self: self.config.layer.headdim)
+    ngroups     = property(lambda self: self.config.layer.ngroups)
+    d_conv      = property(lambda self: self.config.layer.d_conv)
+    d_inner     = property(lambda self: self.config.layer.d_inner)
+    nheads      = property(lambda self: self.config.layer.heads)
+    norm_eps    = property(lambda self: self.config.layer.norm_eps)
+    dt_limit    = property(lambda self: self.config.layer.dt_limit, doc="(low, high) of dt after the softplus.")
+    tied        = property(lambda self: self.head is self.embedding)
+
+
+def dequantized(matrix):
+    """A model's matrix in float32."""
+    return matrix.dequantize() if isinstance(matrix, QuantizedMatrix) else matrix
+
+
+def quantize_model(model, kind, head_kind=None):
+    """Quantise the matrices of a :class:`QuantizedModel`; one that has its type already keeps its integers and scales.
+
+    kind, head_kind : "q8_0" or "q4_0", the second of the head, and of the embedding where the two are tied; None: as `kind`.
+
+    Raises
+    ------
+    ValueError : names the matrix that cannot be quantised.
+    """
+    head_kind = head_kind or kind
+    bar       = tqdm(total=2*model.n_layer + 2 - model.tied, desc="quantise", unit="matrix", leave=False, file=sys.stderr,
+        disable=None)
+
+    def quantized(matrix, kind, name):
+        check_columns(matrix.shape[1], name) # Before the work, for the first one.
+        if not (isinstance(matrix, QuantizedMatrix) and matrix.type == kind):
+            matrix = quantize_matrix(dequantized(matrix), kind, name)
+        bar.update()
+        return matrix
+
+    with bar:
+        check_columns(model.d_inner, "ssm_out")
+        embedding = quantized(model.embedding, head_kind if model.tied else kind, "token_embd")
+        head      = embedding if model.tied else quantized(model.head, head_kind, "output")
+        layers    = tuple(replace(layer, in_proj=quantized(layer.in_proj, kind, f"blk.{number}.ssm_in"),
+            out_proj=quantized(layer.out_proj, kind, f"blk.{number}.ssm_out")) for number, layer in enumerate(model.layers))
+        return replace(model, embedding=embedding, head=head, layers=layers)
+
+# Checkpoints --------------------------------------------------------------------------------------
+
+def from_network(network):
+    """A :class:`model.network.Mamba2Network` as a :class:`QuantizedModel`, its matrices float32.
+
+    Raises
+    ------
+    ValueError : the network has what such a model cannot have, or an A that is not below 0, or not finite.
+    """
+    layer = network.config.layer
+    if layer.bias:
+        raise ValueError("in_proj and out_proj must be without biases to be quantised, have them.")
+    weights = {name: tensor.detach().numpy() for name, tensor in network.state_dict().items()}
+    layers  = []
+    for number in range(network.config.n_layer):
+        get = lambda name: weights[f"layers.{number}.{name}"]
+        with np.errstate(over="ignore"):
+            A = -np.exp(get("mixer.A_log").astype(np.float64)).astype(np.float32)
+        if not (np.isfinite(A) & (A < 0)).all():
+            raise ValueError(f"layers.{number}.mixer.A_log must be a logarithm of float32 numbers, one is of none.")
+        layers.append(QuantizedLayer(
+            norm        = get("norm.weight"),
+            in_proj     = get("mixer.in_proj.weight"),
+            conv_weight = get("mixer.conv1d.weight")[:, 0],
+            conv_bias   = get("mixer.conv1d.bias") if layer.conv_bias else np.zeros(layer.d_xbc, np.float32),
+            dt_bias     = get("mixer.dt_bias"),
+            A           = A,
+            D           = get("mixer.D"),
+            ssm_norm    = get("mixer.norm.weight"),
+            out_proj    = get("mixer.out_proj.weight"),
+        ))
+    embedding = weights["embedding.weight"]
+    head      = embedding if network.config.tie_embeddings else weights["lm_head.weight"]
+    return QuantizedModel(network.config, embedding, tuple(layers), weights["norm_f.weight"], head)
+
+
+def quantize_checkpoint(name, kind, head_kind=None):
+    """The :class:`QuantizedModel` of a checkpoint: a folder, "tiny", or a .gguf, which PyTorch is not loaded for.
+
+    kind, head_kind : as :func:`quantize_model`.
+
+    Raises
+    ------
+    CheckpointError : names the file, and the field or tensor that is not as it must be.
+    """
+    from model.gguf import is_gguf, read_gguf
+    try:
+        if is_gguf(name):
+            return quantize_model(read_gguf(name), kind, head_kind)
+        from model.checkpoint import load_checkpoint # PyTorch takes seconds to load.
+        return quantize_model(from_network(load_checkpoint(name)), kind, head_kind)
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        raise CheckpointError(f"{name}: {error}") from error
