@@ -27,6 +27,7 @@ from host.commands.discover import add_discover_arguments, discover
 from host.commands.generate import add_generate_arguments, generate
 from host.commands.info import info
 from host.commands.load import add_load_arguments, load
+from host.commands.logits import add_logits_arguments, logits
 from host.commands.reset import reset
 from host.commands.run import add_run_arguments, run
 from host.commands.selftest import selftest
@@ -43,6 +44,7 @@ COMMANDS = ( # Command, and its options.
     (load,     add_load_arguments),
     (run,      add_run_arguments),
     (generate, add_generate_arguments),
+    (logits,   add_logits_arguments),
     (bench,    add_bench_arguments),
     (selftest, None),
     (reset,    None),
@@ -60,7 +62,7 @@ def make_parser():
         sub = commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
         if add_arguments is not None:
             add_arguments(sub)
-        if command is not discover:
+        if command not in (discover, logits):
             add_device_arguments(sub)
         sub.add_argument("--json",    metavar="FILE", help="Write a summary to FILE.")
         sub.add_argument("--verbose", action="store_true", help="Tell each step, and where an error comes from.")

@@ -170,7 +170,7 @@ def load_checkpoint(name):
     """
     directory = checkpoint_path(name)
     if directory.is_file():
-        return _load_gguf(directory)
+        return to_network(read_gguf(directory))
     config    = read_config(directory/"config.json")
     stop      = read_stop_tokens(directory)
     config    = config if stop is None else replace(config, stop_tokens=stop)
@@ -213,9 +213,9 @@ def _assign(network, state):
     return network.requires_grad_(False).eval()
 
 
-def _load_gguf(path):
-    """The network of a GGUF file. A = -exp(A_log) may differ from the file's in the last bit."""
-    model = read_gguf(path)
+def to_network(model):
+    """The :class:`model.network.Mamba2Network` of a :class:`model.quantized.QuantizedModel`, on its weights in float32.
+    A = -exp(A_log) may differ from the model's in the last bit."""
     state = {"embedding.weight": dequantized(model.embedding), "norm_f.weight": model.norm, "lm_head.weight": dequantized(model.head)}
     for number, layer in enumerate(model.layers):
         weights = {

@@ -30,6 +30,7 @@ TYPES = {
     "q8_0" : GGMLQuantizationType.Q8_0,
     "q4_0" : GGMLQuantizationType.Q4_0,
 }
+DEFAULT_TYPE = "q8_0"
 
 # Matrices -----------------------------------------------------------------------------------------
 
@@ -165,10 +166,11 @@ def dequantized(matrix):
     return matrix.dequantize() if isinstance(matrix, QuantizedMatrix) else matrix
 
 
-def quantize_model(model, kind, head_kind=None):
+def quantize_model(model, kind=None, head_kind=None):
     """Quantise the matrices of a :class:`QuantizedModel`; one that has its type already keeps its integers and scales.
 
-    kind, head_kind : "q8_0" or "q4_0", the second of the head, and of the embedding where the two are tied; None: as `kind`.
+    kind      : "q8_0" or "q4_0"; None: those that are quantised stay as they are, the others become DEFAULT_TYPE.
+    head_kind : of the head, and of the embedding where the two are tied; None: as `kind`.
 
     Raises
     ------
@@ -180,8 +182,8 @@ def quantize_model(model, kind, head_kind=None):
 
     def quantized(matrix, kind, name):
         check_columns(matrix.shape[1], name) # Before the work, for the first one.
-        if not (isinstance(matrix, QuantizedMatrix) and matrix.type == kind):
-            matrix = quantize_matrix(dequantized(matrix), kind, name)
+        if not (isinstance(matrix, QuantizedMatrix) and kind in (None, matrix.type)):
+            matrix = quantize_matrix(dequantized(matrix), kind or DEFAULT_TYPE, name)
         bar.update()
         return matrix
 
@@ -229,7 +231,7 @@ def from_network(network):
     return QuantizedModel(network.config, embedding, tuple(layers), weights["norm_f.weight"], head)
 
 
-def quantize_checkpoint(name, kind, head_kind=None):
+def quantize_checkpoint(name, kind=None, head_kind=None):
     """The :class:`QuantizedModel` of a checkpoint: a folder, "tiny", or a .gguf, which PyTorch is not loaded for.
 
     kind, head_kind : as :func:`quantize_model`.

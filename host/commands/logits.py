@@ -1,0 +1,79 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""``stream.py logits``: the logits of a text by the whole model, to the bit as a device computes them, or by PyTorch."""
+
+import numpy as np
+
+from tools.arguments import token_list
+from tools.errors import UsageError
+from tools.files import check_writable, save_json, write_atomically
+
+# Constants ----------------------------------------------------------------------------------------
+
+WHERE = ("exact", "torch") # What computes them.
+TYPES = ("q8_0", "q4_0")
+
+# Command Line -------------------------------------------------------------------------------------
+
+def add_model_arguments(parser):
+    """Add the options that name a model and its quantisation."""
+    parser.add_argument("--model",  default="tiny", metavar="DIR",
+        help="Folder of a checkpoint, a GGUF file, or tiny: the model in this repository (default: %(default)s).")
+    parser.add_argument("--type", choices=TYPES,
+        help="Quantise the matrices first (default: a GGUF file's as they are, others for exact to q8_0).")
+    parser.add_argument("--head-type", choices=TYPES, help="That of the head alone (default: as --type).")
+
+
+def add_logits_arguments(parser):
+    """Add the options of logits."""
+    add_model_arguments(parser)
+    parser.add_argument("--tokens", required=True, type=token_list, metavar="1,2,3", help="The text, as tokens.")
+    parser.add_argument("--output", required=True, metavar="OUT.npy", help="Where to write them: float32 (T, vocabulary).")
+    parser.add_argument("--on", choices=WHERE, default=WHERE[0],
+        help="The model that is exact to the bit, or PyTorch in float32 on the same weights (default: %(default)s).")
+
+# Command ------------------------------------------------------------------------------------------
+
+def check_tokens(tokens, config):
+    """Raise ValueError unless all tokens are in the vocabulary."""
+    for token in tokens:
+        if token >= config.vocab_size:
+            raise ValueError(f"token must be a number from 0 to {config.vocab_size - 1}, is {token}.")
+
+
+def compute_logits(args):
+    """(logits, the types of the layers' matrices and of the head, or None)."""
+    if args.on == "torch" and args.type is None and args.head_type is None:
+        from model.checkpoint import load_checkpoint # PyTorch takes seconds to load.
+        network = load_checkpoint(args.model)
+        check_tokens(args.tokens, network.config)
+        return network.prefill(args.tokens)[0].numpy(), None
+    from model.quantized import quantize_checkpoint
+    model = quantize_checkpoint(args.model, args.type, args.head_type)
+    check_tokens(args.tokens, model.config)
+    types = model.layers[0].in_proj.type, model.head.type
+    if args.on == "torch":
+        from model.checkpoint import to_network
+        return to_network(model).prefill(args.tokens)[0].numpy(), types
+    from model.exact.network import ExactNetwork
+    return ExactNetwork(model)(args.tokens)[0], types
+
+
+def logits(args):
+    """Write the logits of a text, as the whole model computes them."""
+    check_writable(args.output, args.json)
+    try:
+        values, types = compute_logits(args)
+        finite = np.isfinite(values).all(-1)
+        if not finite.all():
+            raise ValueError(f"the logits of token {finite.argmin()} must be finite, are not.")
+    except ValueError as error: # CheckpointError is one.
+        raise UsageError(str(error)) from error
+    write_atomically(args.output, lambda file: np.save(file, values))
+    save_json(args.json, {"model": args.model, "on": args.on, "tokens": args.tokens,
+        "type": types and types[0], "head_type": types and types[1], "best": values.argmax(-1).tolist()})
+    print(f"{args.output}: {len(values)} x {values.shape[1]} logits, {args.on}"
+        + (f", layers {types[0]}, head {types[1]}" if types else ""))
