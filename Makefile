@@ -38,6 +38,7 @@ bench: setup
 
 bench-accuracy: setup
 	$(PYTHON) bench/area.py
+	$(PYTHON) bench/exact.py
 	$(PYTHON) bench/accuracy.py
 	$(PYTHON) bench/quality.py
 

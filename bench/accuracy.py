@@ -7,8 +7,8 @@
 
 """Measures the accuracy of the SSM core's arithmetic: build/bench/accuracy.json and accuracy.html.
 
-The core's results are those of its bit-accurate model, which the tests hold equal to the gateware. Figures of
-bench/area.py are taken from build/bench/area.json, if it ran before.
+The core's results are those of its bit-accurate model, which the tests hold equal to the gateware. Figures of bench/area.py and
+bench/exact.py are taken from build/bench/, if they ran before.
 """
 
 try:
@@ -294,9 +294,9 @@ def bench(output, layer=mamba2_130m_layer, tokens=TOKENS, seeds=SEEDS, drift_tok
     decay            = measure_decay(decay_tokens)
     entries  = y_entries(errors, one_step, config) + drift_entries(drift)
     entries += [gain_entry(realistic_case(layer, 1, seeds[0], with_h0=True), lanes)]
-    area     = output/"area.json"
-    if area.exists():
-        entries += json.loads(area.read_text())
+    for other in ("area.json", "exact.json"):
+        if (output/other).exists():
+            entries += json.loads((output/other).read_text())
     output.mkdir(parents=True, exist_ok=True)
     (output/"accuracy.json").write_text(json.dumps(entries, indent=4) + "\n")
     (output/"accuracy.html").write_text(accuracy_page(entries, errors, drift, decay))
