@@ -31,7 +31,7 @@ from tools.paths import ROOT
 TYPES    = {"q8_0": GGMLQuantizationType.Q8_0, "q4_0": GGMLQuantizationType.Q4_0}
 SIZES    = dict(hidden_size=64, num_heads=16) # Rows of whole groups; otherwise the small checkpoint.
 WEIGHTS  = strategies.one_of(strategies.floats(-4, 4, width=32), strategies.floats(-2.0**18, 2.0**18, width=32),
-    strategies.sampled_from([0.0, -0.0, 1e-7, -2e-8, 3e-6])).filter(lambda weight: weight == 0 or abs(weight) > 2.0**-100)
+    strategies.sampled_from([0.0, -0.0, 1e-7, -2e-8, 3e-6])).filter(lambda weight: weight == 0 or abs(weight) > 2.0**-118)
 MATRICES = array_shapes(min_dims=2, max_dims=2, max_side=3).flatmap(
     lambda shape: arrays(np.float32, (shape[0], shape[1]*GROUP), elements=WEIGHTS))
 
