@@ -32,6 +32,8 @@ TYPES = {
 }
 DEFAULT_TYPE = "q8_0"
 
+DIVISORS = {"q8_0": 127, "q4_0": 8} # The largest weight of a group over its scale.
+
 # Matrices -----------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
@@ -88,10 +90,11 @@ def quantize_matrix(weights, kind, name="weights"):
     check_columns(weights.shape[1], name)
     weights = np.ascontiguousarray(weights, np.float32)
     groups  = weights.reshape(-1, GROUP)
-    tiny    = abs(groups).max(1) < 2.0**-100 # Their scale is 0 in binary16, and its reciprocal may be infinite in float32.
-    if tiny.any():
-        weights = np.where(tiny[:, None], np.float32(0), groups).reshape(weights.shape)
+    largest = abs(groups).max(1)
     with np.errstate(over="ignore", divide="ignore"):
+        tiny = (largest > 0) & np.isinf(1/(largest/np.float32(DIVISORS[kind]))) # The rule has no integers for them; their scale
+        if tiny.any():                                                        # is 0 in binary16.
+            weights = np.where(tiny[:, None], np.copysign(np.float32(0), groups), groups).reshape(weights.shape)
         matrix = unpack(quantize(weights, TYPES[kind]), kind)
     if not np.isfinite(matrix.scales).all():
         raise ValueError(f"{name} must fit {kind}, its scales binary16, holds {abs(weights).max():g}.")
