@@ -52,6 +52,6 @@ def add_generate_arguments(parser: ArgumentParser) -> None:
 
 def generate(args: Namespace) -> None:
     """Let a model write text."""
-    environment.require("model", "torch", "safetensors", "tokenizers")
+    environment.require("model", "torch", "safetensors", "tokenizers", "gguf")
     from host.generate import write # PyTorch takes seconds to load: for this command only.
     write(args)

@@ -5,15 +5,12 @@
 
 """What a gateware that is too small for a model is to be built with."""
 
-from typing import TYPE_CHECKING
+from model.config import Mamba2Config
 
 from operations.config import SSMConfig, ceil_multiple
 from operations.ssm import Geometry
 
 from tools.errors import UsageError
-
-if TYPE_CHECKING: # Which needs PyTorch.
-    from model.reference import Mamba2Config
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -41,7 +38,7 @@ def build_advice(config: SSMConfig, **sizes: int) -> str:
     return f"; build the gateware with {' and '.join(OPTIONS[name].format(size) for name, size in beyond.items())}"
 
 
-def model_geometry(config: SSMConfig, layer: "Mamba2Config") -> Geometry:
+def model_geometry(config: SSMConfig, layer: Mamba2Config) -> Geometry:
     """The :class:`~operations.ssm.Geometry` of a model's layers, a Mamba2Config, on a gateware of `config`.
 
     Raises
