@@ -5,12 +5,15 @@
 
 """From the options of a command to a booted device: on a board, or in a simulation started for the occasion."""
 
-from argparse import ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from host.device.csr import CSRMap
 from host.device.device import Device
 from host.link.etherbone import DEFAULT_PORT, Etherbone
+from host.link.transport import Transport
 from host.link.uartbone import DEFAULT_BAUDRATE, GATEWARE_TIMEOUT, UARTBone
 
 from operations.config import DATA_WIDTHS, LANES, SSMConfig, SystemConfig
@@ -18,6 +21,9 @@ from operations.config import DATA_WIDTHS, LANES, SSMConfig, SystemConfig
 from tools import environment
 from tools.arguments import baudrate, number, udp_port
 from tools.errors import CommandError, UsageError
+
+if TYPE_CHECKING: # Which needs LiteX.
+    from tools.simulation.runner import Simulation
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -29,9 +35,11 @@ SIM_TIMEOUT       = 3.0  # Seconds to wait for an answer.
 
 LITEX_BUFFER_DEPTH = 16 # Of LiteEthEtherbone, where csr.csv does not state another.
 
+Log = Callable[[str], None] # Called with a line for each step.
+
 # Command Line -------------------------------------------------------------------------------------
 
-def _resident_tiles(text):
+def _resident_tiles(text: str) -> int:
     tiles = number(int, "an integer", 0, 256)(text)
     try:
         return SSMConfig(resident_tiles=tiles).resident_tiles
@@ -39,7 +47,7 @@ def _resident_tiles(text):
         raise ArgumentTypeError(str(error)) from error
 
 
-def add_device_arguments(parser):
+def add_device_arguments(parser: ArgumentParser) -> None:
     """Add the options that choose a device and the way to it."""
     group = parser.add_argument_group("device")
     group.add_argument("--transport", choices=TRANSPORTS, default="sim",
@@ -68,16 +76,15 @@ def add_device_arguments(parser):
     group.add_argument("--timeout-scale", type=number(float, "a number", 0.001, 1e6), metavar="FACTOR",
         help=f"How many times slower than a board's the device's clock is (default: {SIM_TIMEOUT_SCALE} in the "
              "simulation, 1 on a board).")
-    return group
 
 
-def simulated_system(args):
+def simulated_system(args: Namespace) -> SystemConfig:
     """The SystemConfig of the simulation that the options ask for."""
     return SystemConfig.of(args.lanes or SSMConfig.lanes, args.data_width, resident_tiles=args.resident_tiles or 0,
         stochastic_rounding=args.rounding == "stochastic")
 
 
-def requested_config(args):
+def requested_config(args: Namespace) -> SSMConfig:
     """What is known of the gateware before it has been asked: of a simulation all, of a board the protocol's limits."""
     if args.transport == "sim":
         return simulated_system(args).ssm
@@ -86,7 +93,7 @@ def requested_config(args):
 # Device -------------------------------------------------------------------------------------------
 
 @contextmanager
-def open_device(args, log=lambda message: None):
+def open_device(args: Namespace, log: Log = lambda message: None) -> Iterator[Device]:
     """Context manager: a booted :class:`~host.device.device.Device`, as the options of :func:`add_device_arguments` say.
 
     Parameters
@@ -110,7 +117,7 @@ def open_device(args, log=lambda message: None):
 
 
 @contextmanager
-def _simulated_device(config, args, log):
+def _simulated_device(config: SystemConfig, args: Namespace, log: Log) -> Iterator[Device]:
     environment.require("gateware", "litex", "migen")
     from tools.simulation.runner import Simulation
     log(f"Starting a simulation with {config.ssm.lanes} lanes (the first time, it is built).")
@@ -129,7 +136,7 @@ def _simulated_device(config, args, log):
         simulation.close()
 
 
-def simulated_transport(simulation, csr):
+def simulated_transport(simulation: "Simulation", csr: CSRMap) -> Transport:
     if simulation.transport_kind == "etherbone":
         return Etherbone(sock=simulation.open_socket(), timeout=SIM_TIMEOUT, alive=simulation.alive, **_gateware(csr))
     host, port = simulation.endpoint
@@ -138,7 +145,7 @@ def simulated_transport(simulation, csr):
 
 
 @contextmanager
-def _board_device(args, log):
+def _board_device(args: Namespace, log: Log) -> Iterator[Device]:
     if args.csr_csv is None:
         raise UsageError("--csr-csv is missing: give csr.csv from the folder the board's gateware was built in.")
     csr = CSRMap.from_csv(args.csr_csv)
@@ -148,7 +155,7 @@ def _board_device(args, log):
         yield device
 
 
-def _board_transport(args, csr):
+def _board_transport(args: Namespace, csr: CSRMap) -> Transport:
     if args.transport == "etherbone":
         return Etherbone(args.ip, args.udp_port, **_gateware(csr))
     if args.port is None:
@@ -156,24 +163,24 @@ def _board_transport(args, csr):
     return UARTBone(port_url(args.port), args.baudrate, resync_time=_resync_time(csr, args.timeout_scale or 1.0))
 
 
-def _gateware(csr):
+def _gateware(csr: CSRMap) -> dict[str, Any]:
     """What Etherbone must know of the gateware."""
     return {"buffer_depth": csr.constants.get("etherbone_buffer_depth", LITEX_BUFFER_DEPTH),
         "window": csr.constants.get("etherbone_window", 0)}
 
 
-def _resync_time(csr, timeout_scale):
+def _resync_time(csr: CSRMap, timeout_scale: float) -> float:
     """Seconds of silence after which UARTBone has given a command up, whose time is the device's: simulated, it takes longer."""
     return 1.5*csr.constants.get("uartbone_timeout_ms", 1000*GATEWARE_TIMEOUT)/1000*timeout_scale
 
 
-def port_url(port):
+def port_url(port: str) -> str:
     """A port as pyserial takes it: host:port becomes socket://host:port; a serial port or URL stays as it is."""
     host, colon, number = port.rpartition(":")
     return f"socket://{port}" if colon and host and "/" not in port and number.isdigit() else port
 
 
-def _boot(device, firmware, reload, log):
+def _boot(device: Device, firmware: str | None, reload: bool, log: Log) -> None:
     log(f"Connected by {device.transport.name}.")
     loaded = device.boot(firmware, reload)
     log(f"Firmware {'loaded' if loaded else 'already running'}: {device.info.lanes} lanes.")

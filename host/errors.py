@@ -53,7 +53,7 @@ class DeviceError(CommandError):
     error  : operations.protocol.Error, or the bare number when this host does not know it.
     detail : The offending value, as the error defines it.
     """
-    def __init__(self, message, index, error, detail):
+    def __init__(self, message: str, index: int, error: int | None, detail: int):
         super().__init__(message)
         self.index  = index
         self.error  = error

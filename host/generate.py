@@ -10,8 +10,11 @@ import shutil
 import sys
 import time
 
+from argparse import Namespace
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -19,21 +22,28 @@ from tqdm import tqdm
 
 from host.connect import open_device, requested_config
 from host.device.blocks import DeviceBlocks
+from host.device.device import Info
 from host.device.maxima import model_geometry
 
 from model.checkpoint import load_checkpoint
 from model.checkpoint_config import checkpoint_path
 from model.decoder import BitExactBlocks, Decoder, TorchBlocks
+from model.network import NetworkConfig
 from model.sampling import Sampler, StopStrings
 from model.session import load_session, session_bytes
-from model.tokenizer import TextStream, load_tokenizer
+from model.tokenizer import ByteTokenizer, FileTokenizer, NumberTokenizer, TextStream, load_tokenizer
 
 from tools.errors import UsageError
 from tools.files import check_writable, save_json, write_atomically
 
+# Types --------------------------------------------------------------------------------------------
+
+Blocks    = DeviceBlocks | BitExactBlocks | TorchBlocks
+Tokenizer = ByteTokenizer | FileTokenizer | NumberTokenizer
+
 # Constants ----------------------------------------------------------------------------------------
 
-HOST_BLOCKS = { # What runs the SSM blocks, beside the device.
+HOST_BLOCKS: dict[str, Callable[[NetworkConfig, Namespace], Blocks]] = { # What runs the SSM blocks, beside the device.
     "model"   : lambda config, args: BitExactBlocks(config, args.seed if args.rounding == "stochastic" else None),
     "float16" : lambda config, args: TorchBlocks(config, torch.float16),
     "float32" : lambda config, args: TorchBlocks(config, torch.float32),
@@ -43,7 +53,7 @@ HOST_BLOCKS = { # What runs the SSM blocks, beside the device.
 
 class Screen:
     """Shows text as it comes; on a terminal in lines, the last one above a line with the live rate, else as it is."""
-    def __init__(self, total):
+    def __init__(self, total: int):
         self.live  = sys.stdout.isatty() and sys.stderr.isatty()
         self.line  = ""
         options    = {"file": sys.stderr, "leave": False, "dynamic_ncols": True}
@@ -51,7 +61,7 @@ class Screen:
             bar_format="[{n_fmt}/{total_fmt} tokens, {rate_fmt}{postfix}]", **options)
         self.last  = tqdm(position=0, bar_format="{desc}", disable=not self.live, **options)
 
-    def write(self, text):
+    def write(self, text: str) -> None:
         if not self.live:
             print(text, end="", flush=True)
             return
@@ -66,12 +76,12 @@ class Screen:
             self.line = self.line[width if whole else end + 1:]
         self.last.set_description_str(self.line)
 
-    def rate(self, figures):
+    def rate(self, figures: str) -> None:
         """Count a token, and show what it costs."""
         self.below.set_postfix_str(figures, refresh=False)
         self.below.update()
 
-    def close(self):
+    def close(self) -> None:
         self.last.close()
         self.below.close()
         print(self.line)
@@ -84,13 +94,13 @@ class Meter:
     decoder  : Decoder
     clock_hz : int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.start         = time.monotonic()
         self.first         = len(self.decoder.tokens)
         self.block_cycles  = getattr(self.decoder.blocks, "cycles",  0)
         self.block_seconds = getattr(self.decoder.blocks, "seconds", 0)
 
-    def summary(self):
+    def summary(self) -> dict[str, Any]:
         """Tokens, and their rates, ready for JSON."""
         blocks  = self.decoder.blocks
         tokens  = len(self.decoder.tokens) - self.first
@@ -106,7 +116,7 @@ class Meter:
         return summary
 
 
-def device_text(summary):
+def device_text(summary: dict[str, Any]) -> str:
     """The figures of a Meter that only a device has, in a few words."""
     if "cycles_per_token" not in summary:
         return ""
@@ -114,7 +124,7 @@ def device_text(summary):
 
 # Generation ---------------------------------------------------------------------------------------
 
-def generate_tokens(decoder, sampler, tokens, stop_tokens=()):
+def generate_tokens(decoder: Decoder, sampler: Sampler, tokens: int, stop_tokens: Collection[int] = ()) -> Iterator[int]:
     """Yield up to `tokens` tokens, each taken by the decoder before. Ends at a token of `stop_tokens`."""
     for _ in range(tokens):
         token = sampler(decoder.logits, decoder.tokens)
@@ -125,7 +135,7 @@ def generate_tokens(decoder, sampler, tokens, stop_tokens=()):
 
 
 @contextmanager
-def open_blocks(args, config):
+def open_blocks(args: Namespace, config: NetworkConfig) -> Iterator[tuple[Blocks, Info | None]]:
     """Context manager: (blocks, the device's Info or None), as the options say."""
     if args.blocks != "device":
         yield HOST_BLOCKS[args.blocks](config, args), None
@@ -135,7 +145,7 @@ def open_blocks(args, config):
         yield DeviceBlocks(device, config, args.seed), device.info
 
 
-def read_prompt(args, tokenizer):
+def read_prompt(args: Namespace, tokenizer: Tokenizer) -> list[int]:
     """The prompt's tokens. One that goes on from a session may be empty, and begins no text."""
     if args.prompt_tokens is not None:
         return args.prompt_tokens
@@ -145,7 +155,7 @@ def read_prompt(args, tokenizer):
     return prompt
 
 
-def write(args):
+def write(args: Namespace) -> None:
     """Let a model write text, as the options of host/commands/generate.py say.
 
     Raises
@@ -182,7 +192,8 @@ def write(args):
     save_json(args.json, summary)
 
 
-def _write_text(args, decoder, tokenizer, prompt, stop, info):
+def _write_text(args: Namespace, decoder: Decoder, tokenizer: Tokenizer, prompt: list[int], stop: StopStrings,
+                info: Info | None) -> dict[str, Any]:
     """Take the prompt, generate, show the text. Returns the summary."""
     sampler = Sampler(args.temperature, args.top_k, args.top_p, args.seed, args.repetition_penalty)
     stream  = TextStream(tokenizer)
@@ -190,7 +201,7 @@ def _write_text(args, decoder, tokenizer, prompt, stop, info):
     clock   = info.clock_hz if info else 0
     text    = ""
 
-    def show(piece):
+    def show(piece: str) -> None:
         nonlocal text
         text += piece
         screen.write(piece)
@@ -200,10 +211,10 @@ def _write_text(args, decoder, tokenizer, prompt, stop, info):
         screen.write(stream(prompt))
         if args.prompt_tokens is None: # A text ends with a whole character.
             screen.write(stream.flush())
-        prefill = Meter(decoder, clock)
+        meter = Meter(decoder, clock)
         if prompt:
             decoder.prefill(prompt)
-        prefill = prefill.summary()
+        prefill = meter.summary()
         meter   = Meter(decoder, clock)
         ends    = (*decoder.network.config.stop_tokens, *tokenizer.stop_tokens, *args.stop_token)
         for token in generate_tokens(decoder, sampler, args.tokens, ends):

@@ -20,6 +20,8 @@ import argparse
 import sys
 import traceback
 
+from collections.abc import Callable, Sequence
+
 import shtab
 
 from host.commands.bench import add_bench_arguments, bench
@@ -39,7 +41,10 @@ from tools.files import check_writable
 
 # Constants ----------------------------------------------------------------------------------------
 
-COMMANDS = ( # Command, and its options.
+Command = Callable[[argparse.Namespace], None]
+Options = Callable[[argparse.ArgumentParser], None]
+
+COMMANDS: tuple[tuple[Command, Options | None], ...] = ( # Command, and its options.
     (info,     None),
     (load,     add_load_arguments),
     (run,      add_run_arguments),
@@ -53,7 +58,7 @@ COMMANDS = ( # Command, and its options.
 
 # Main ---------------------------------------------------------------------------------------------
 
-def make_parser():
+def make_parser() -> Parser:
     parser = Parser(prog="stream.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     shtab.add_argument_to(parser, ["--print-completion"], help="Print the completion script of a shell: "
         "eval \"$(stream.py --print-completion bash)\".")
@@ -70,17 +75,17 @@ def make_parser():
     return parser
 
 
-def parse_arguments(arguments):
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     args     = make_parser().parse_args(arguments)
     args.log = log_to_stderr if args.verbose or sys.stderr.isatty() else lambda message: None
     return args
 
 
-def log_to_stderr(message):
+def log_to_stderr(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def execute(arguments):
+def execute(arguments: Sequence[str] | None) -> None:
     """Run the command that the arguments name."""
     args = parse_arguments(arguments)
     try:
@@ -93,7 +98,7 @@ def execute(arguments):
         raise
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     return run_command("stream.py", lambda: execute(arguments))
 
 

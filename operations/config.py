@@ -9,7 +9,9 @@ Everything that needs a size takes it from here: the gateware, the C header of t
 (:func:`operations.header.c_header`), the host and the bit-accurate model.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -39,23 +41,23 @@ SEED_STRIDE    = 0x9e3779b9 # From a head's seed to the next one's: no two heads
 
 # Helpers ------------------------------------------------------------------------------------------
 
-def ceil_multiple(value, multiple):
+def ceil_multiple(value: int, multiple: int) -> int:
     """Smallest multiple of `multiple` that is not below `value`."""
     return -(-value//multiple)*multiple
 
 
-def check_range(name, value, low, high):
+def check_range(name: str, value: object, low: int, high: int) -> None:
     """Raise :class:`ValueError` unless `value` is an integer in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise ValueError(f"{name} must be an integer from {low} to {high}, is {value!r}.")
 
 
-def check_choice(name, value, choices):
+def check_choice(name: str, value: object, choices: Sequence[int] | Sequence[str]) -> None:
     """Raise :class:`ValueError` unless `value` is one of the integers, or one of the words, `choices`."""
     if type(value) is not type(choices[0]) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, is {value!r}.")
 
-def check_flag(name, value):
+def check_flag(name: str, value: object) -> None:
     """Raise :class:`ValueError` unless `value` is True or False."""
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, is {value!r}.")
@@ -80,7 +82,7 @@ class MemoryConfig:
     state_write_ports : int  = 2
     input_port        : bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.data_width is not None:
             check_choice("data_width", self.data_width, DATA_WIDTHS)
         check_choice("state_write_ports", self.state_write_ports, (1, 2))
@@ -125,7 +127,7 @@ class SSMConfig:
     dsp_shift   : bool = False
     stochastic_rounding : bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("lanes", self.lanes, LANES)
         check_range("max_headdim", self.max_headdim, 1,   256)
         check_range("max_d_state", self.max_d_state, 1,   512)
@@ -144,12 +146,12 @@ class SSMConfig:
             raise ValueError(f"dsp_bits must be 25 with dsp_shift, is {self.dsp_bits}.")
 
     @property
-    def d_state_multiple(self):
+    def d_state_multiple(self) -> int:
         """B, C and the rows of the state are padded to a multiple of this many elements."""
         return max(self.lanes, MIN_D_STATE_MULTIPLE)
 
     @property
-    def max_tile_words(self):
+    def max_tile_words(self) -> int:
         """Words of `lanes` elements in the largest head tile."""
         return self.max_headdim*self.max_d_state//self.lanes
 
@@ -173,11 +175,12 @@ class SystemConfig:
     ssm         : SSMConfig    = SSMConfig()
     cpu_variant : str          = "standard"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("cpu_variant", self.cpu_variant, CPU_VARIANTS)
 
     @classmethod
-    def of(cls, lanes=SSMConfig.lanes, data_width=MemoryConfig.data_width, **options):
+    def of(cls, lanes: int = SSMConfig.lanes, data_width: int | None = MemoryConfig.data_width,
+           **options: Any) -> "SystemConfig":
         """The configuration for so many lanes: with SMALL_LANES or less everything is made for a small FPGA.
 
         There the CPU has no data cache, there are fewer ports, and DSP blocks, of which the lanes leave some over, spare LUTs.

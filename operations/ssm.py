@@ -107,7 +107,7 @@ class Geometry:
     d_state : int
     groups  : int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_range("heads",   self.heads,   1, self.config.max_heads)
         check_range("headdim", self.headdim, 1, self.config.max_headdim)
         check_range("d_state", self.d_state, 1, self.config.max_d_state)

@@ -8,29 +8,35 @@
 import argparse
 import math
 
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
 from tools.errors import UsageError
 
 # Parser -------------------------------------------------------------------------------------------
 
 class Parser(argparse.ArgumentParser):
     """As argparse's, with errors of one line, and options that may have the value --."""
-    def _get_values(self, action, arg_strings):
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         if action.option_strings and action.nargs is None and arg_strings == ["--"]: # Before Python 3.13 it is taken away.
             value = self._get_value(action, "--")
             self._check_value(action, value)
             return value
         return super()._get_values(action, arg_strings)
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         self.exit(UsageError.exit_code, f"{self.prog}: error: {message}\n")
 
 # Types --------------------------------------------------------------------------------------------
 
-def number(kind, name, low, high=math.inf):
+Number = TypeVar("Number", int, float)
+
+
+def number(kind: type[Number], name: str, low: float, high: float = math.inf) -> Callable[[str], Number]:
     """A number from `low` to `high`; kind: int or float, which `name` says in words."""
-    def convert(text):
+    def convert(text: str) -> Number:
         try:
-            value = kind(text)
+            value: Number | None = kind(text)
         except ValueError:
             value = None
         if value is None or not low <= value <= high or value == math.inf:
@@ -44,7 +50,7 @@ udp_port = number(int, "an integer", 1, 65535)
 baudrate = number(int, "an integer", 1, 12_000_000)
 
 
-def token_list(text):
+def token_list(text: str) -> list[int]:
     """Tokens separated by commas, a list of at least one."""
     try:
         tokens = [int(token) for token in text.split(",")]
@@ -55,7 +61,7 @@ def token_list(text):
     return tokens
 
 
-def utf8(text):
+def utf8(text: str) -> str:
     """A text. The shell hands over bytes; Python marks those that are not UTF-8."""
     try:
         text.encode()

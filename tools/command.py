@@ -5,9 +5,14 @@
 
 """How commands end: an error is one line and an exit code, a closed pipe is no error; what they have opened is closed."""
 
+import io
 import os
 import signal
 import sys
+
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
 
 from tools.errors import CommandError, UsageError
 
@@ -21,18 +26,19 @@ EXIT_TERMINATED  = 143
 
 # Main ---------------------------------------------------------------------------------------------
 
-def terminate(number, frame):
+def terminate(number: int, frame: FrameType | None) -> NoReturn:
     """Handler of SIGTERM: ends as by sys.exit, so that simulation, link and builds are closed."""
     sys.exit(EXIT_TERMINATED)
 
 
-def printable(message):
+def printable(message: str) -> str:
     """A message as one line, in which nothing steers the terminal: it may name what a file of any origin holds."""
     return "".join(character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in " ".join(message.split()))
 
 
-def run_command(program, command, expected=CommandError):
+def run_command(program: str, command: Callable[[], int | None],
+                expected: type[Exception] | tuple[type[Exception], ...] = CommandError) -> int:
     """Run `command()`, and end as a command does.
 
     Parameters
@@ -48,7 +54,8 @@ def run_command(program, command, expected=CommandError):
     signal.signal(signal.SIGTERM, terminate)
     if sys.stdout is None: # Closed from the start.
         sys.stdout = open(os.devnull, "w")
-    sys.stdout.reconfigure(errors="backslashreplace") # Names of files may be other than text.
+    if isinstance(sys.stdout, io.TextIOWrapper): # Else who calls has put something else in its place.
+        sys.stdout.reconfigure(errors="backslashreplace") # Names of files may be other than text.
     try:
         try:
             return command() or 0

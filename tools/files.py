@@ -9,22 +9,26 @@ import json
 import os
 import tempfile
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
 from tools.errors import UsageError
 
 # Write --------------------------------------------------------------------------------------------
 
-def _is_special(path):
+def _is_special(path: Path | str) -> bool:
     """Whether something is there that is no file: a device, a pipe. It is written to, not replaced."""
     return os.path.exists(path) and not os.path.isfile(path)
 
 
-def _temporary(path):
+def _temporary(path: Path | str) -> tuple[int, str]:
     """(descriptor, path) of a new file beside the one that `path` leads to, links followed."""
     directory, name = os.path.split(os.path.realpath(path))
     return tempfile.mkstemp(dir=directory, prefix=f".{name}.")
 
 
-def check_writable(path, *others):
+def check_writable(path: Path | str, *others: Path | str | None) -> None:
     """Raise UsageError now if writing `path` later is bound to fail, or would overwrite one of `others` (None: not given)."""
     if not path or os.path.isdir(path):
         raise UsageError(f"{path or repr(path)}: must be the name of a file, is {'a directory' if path else 'empty'}.")
@@ -42,7 +46,7 @@ def check_writable(path, *others):
         raise _cannot_be_written(path, error) from error
 
 
-def write_atomically(path, write):
+def write_atomically(path: Path | str, write: Callable[[IO[bytes]], object]) -> None:
     """Let `write(file)` fill `path`, which is replaced as a whole when that has succeeded and else left as it was.
 
     A link stays, and what it leads to is replaced; a device or pipe is written to.
@@ -70,12 +74,12 @@ def write_atomically(path, write):
         raise _cannot_be_written(path, error) from error
 
 
-def save_json(path, summary):
+def save_json(path: Path | str | None, summary: object) -> None:
     """Write a summary to `path`, if one is given."""
     if path is not None:
         text = json.dumps(summary, indent=4) + "\n"
         write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def _cannot_be_written(path, error):
+def _cannot_be_written(path: Path | str, error: OSError) -> UsageError:
     return UsageError(f"{path}: cannot be written ({error.strerror}): choose a folder that can.")

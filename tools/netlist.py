@@ -6,6 +6,8 @@
 """Netlists of Xilinx 7-series as yosys writes them in JSON: whose part a cell is, and the longest paths in logic levels."""
 
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -16,41 +18,43 @@ READ  = ("RAM32", "RAM64", "RAM128", "RAM256", "SRL") # Read like logic, by the 
 
 CONSTANTS = ("0", "1", "x", "z")
 
+Bit = int | str # A signal by its number, or one of the constants.
+
 # Netlist ------------------------------------------------------------------------------------------
 
 class Netlist:
     """The top module of a flattened netlist (the dictionary of yosys' write_json)."""
-    def __init__(self, design, top):
+    def __init__(self, design: dict[str, Any], top: str):
         module      = design["modules"][top]
         self.cells  = {name: cell for name, cell in module["cells"].items() if not cell["type"].startswith("$")}
-        self.names  = {} # Of a bit: the shortest of those a person gave.
+        self.names: dict[Bit, str] = {} # Of a bit: the shortest of those a person gave.
         for name, net in module["netnames"].items():
             for bit in net["bits"] if not net["hide_name"] else ():
                 if bit not in CONSTANTS and len(name) < len(self.names.get(bit, name + " ")):
                     self.names[bit] = name
-        self.readers = defaultdict(list) # Of a bit: cells.
-        self.driver  = {}                # Of a bit: cell.
+        self.readers: defaultdict[Bit, list[str]] = defaultdict(list) # Of a bit: cells.
+        self.driver: dict[Bit, str] = {} # Of a bit: cell.
         for name in self.cells:
             for bit in self.bits(name, "input"):
                 self.readers[bit].append(name)
             for bit in self.bits(name, "output"):
                 self.driver[bit] = name
 
-    def ports(self, name, direction):
+    def ports(self, name: str, direction: str) -> dict[str, list[Bit]]:
         """{port: bits} of a cell, without constants."""
         cell = self.cells[name]
         return {port: [bit for bit in bits if bit not in CONSTANTS] for port, bits in cell["connections"].items()
             if cell["port_directions"][port] == direction}
 
-    def bits(self, name, direction):
+    def bits(self, name: str, direction: str) -> list[Bit]:
         return [bit for bits in self.ports(name, direction).values() for bit in bits]
 
     # Owners.
 
-    def owners(self, owner_of):
+    def owners(self, owner_of: Callable[[str], str | None]) -> dict[str, str]:
         """{cell: owner}. `owner_of(name)` says whose a named signal is, or None. A cell belongs to whom its output's name
         belongs to, and without such a name to whom most of its readers belong to."""
-        found = {}
+        found: dict[str, str] = {}
         for name, cell in self.cells.items():
             given = [owner for owner in (owner_of(self.names[bit]) for bit in self.bits(name, "output") if bit in self.names)
                 if owner is not None]
@@ -72,7 +76,7 @@ class Netlist:
 
     # Logic levels.
 
-    def _arcs(self):
+    def _arcs(self) -> Iterator[tuple[Bit, Bit, int]]:
         """(from bit, to bit, levels) of all cells that are logic. A LUT is one level, a wide multiplexer another one; a carry
         chain is one, however long."""
         for name, cell in self.cells.items():
@@ -103,7 +107,7 @@ class Netlist:
                                 for bit in addresses:
                                     yield bit, out, 1
 
-    def longest_path(self, belongs):
+    def longest_path(self, belongs: Callable[[str], bool]) -> tuple[int, list[Bit]]:
         """(levels, [bits]) of the longest path that begins or ends at a cell with a clock for which `belongs(cell name)` is
         true.
 
@@ -111,7 +115,8 @@ class Netlist:
         ------
         ValueError : the logic has a loop.
         """
-        forward, backward = defaultdict(list), defaultdict(list)
+        forward: defaultdict[Bit, list[tuple[Bit, int]]]  = defaultdict(list)
+        backward: defaultdict[Bit, list[tuple[Bit, int]]] = defaultdict(list)
         for source, out, levels in self._arcs():
             forward[source].append((out, levels))
             backward[out].append((source, levels))
@@ -129,23 +134,23 @@ class Netlist:
         after = dict.fromkeys(order, 0)
         for bit in reversed(order):
             after[bit] = max((after[out] + levels for out, levels in forward[bit]), default=0)
-        longest = (0, None, False) # Levels, the bit at the cell, whether the path ends there.
+        longest: tuple[int, Bit | None, bool] = (0, None, False) # Levels, the bit at the cell, whether the path ends there.
         for name, cell in self.cells.items():
             if not cell["type"].startswith(LOGIC) and belongs(name):
                 found   = [(after[bit], bit, False) for bit in self.bits(name, "output") if bit in forward and bit not in backward]
                 found  += [(level[bit], bit, True)  for bit in self.bits(name, "input")  if bit in backward]
                 longest = max(found + [longest], key=lambda item: item[0])
-        levels, bit, ends = longest
-        if bit is None:
+        levels, end, ends = longest
+        if end is None:
             return 0, []
-        path = [bit]
+        path = [end]
         while ends and backward[path[0]]:
             path.insert(0, max(backward[path[0]], key=lambda arc: level[arc[0]] + arc[1])[0])
         while not ends and forward[path[-1]]:
             path.append(max(forward[path[-1]], key=lambda arc: after[arc[0]] + arc[1])[0])
         return levels, path
 
-    def describe(self, path):
+    def describe(self, path: Iterable[Bit]) -> list[str]:
         """A line for each bit of a path: the cell that drives it, and its name, if it has one."""
         return [f'{self.cells[self.driver[bit]]["type"] if bit in self.driver else "input"} {self.names.get(bit, "")}'.rstrip()
             for bit in path]

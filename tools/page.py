@@ -7,6 +7,7 @@
 
 import io
 
+from collections.abc import Collection, Iterable
 from html import escape
 
 import matplotlib
@@ -26,6 +27,7 @@ matplotlib.rcParams.update({
 })
 
 from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -42,27 +44,29 @@ th:first-child, td:first-child, td.text, th.text { text-align: left; }
 svg { max-width: 100%; height: auto; }
 """
 
+Row = list[str] | tuple[str, list[str]] # Cells, or (class name, cells).
+
 # Elements -----------------------------------------------------------------------------------------
 
-def paragraph(text):
+def paragraph(text: str) -> str:
     return f"<p>{escape(text)}</p>\n"
 
 
-def heading(text):
+def heading(text: str) -> str:
     return f"<h2>{escape(text)}</h2>\n"
 
 
-def table(header, rows, text=(0,)):
+def table(header: list[str], rows: Iterable[Row], text: Collection[int] = (0,)) -> str:
     """Cells are strings; `text` are the columns aligned to the left. A row is a list, or (class name, list)."""
-    def row_html(cells, tag):
-        name, cells = cells if isinstance(cells, tuple) else ("", cells)
-        cells = [f'<{tag}{" class=text" if n in text else ""}>{escape(cell)}</{tag}>' for n, cell in enumerate(cells)]
+    def row_html(row: Row, tag: str) -> str:
+        name, texts = row if isinstance(row, tuple) else ("", row)
+        cells = [f'<{tag}{" class=text" if n in text else ""}>{escape(cell)}</{tag}>' for n, cell in enumerate(texts)]
         return f'<tr class="{name}">{"".join(cells)}</tr>\n'
 
     return f"<table>\n{row_html(header, 'th')}{''.join(row_html(row, 'td') for row in rows)}</table>\n"
 
 
-def figure(plot):
+def figure(plot: Figure) -> str:
     """A matplotlib figure as SVG; closes it."""
     file = io.StringIO()
     plot.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})
@@ -70,7 +74,7 @@ def figure(plot):
     return file.getvalue().partition("?>")[2].partition(">")[2] # Without XML declaration and DOCTYPE.
 
 
-def page(title, body):
+def page(title: str, body: str) -> str:
     """A whole page."""
     return (f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
         f"<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n{body}</body>\n</html>\n")

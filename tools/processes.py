@@ -21,13 +21,18 @@ import tempfile
 import threading
 import time
 
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
 # Constants ----------------------------------------------------------------------------------------
 
 EXIT_NOT_FOUND = 127 # As a shell has it.
 
 # Commands -----------------------------------------------------------------------------------------
 
-def run(command, output=None, cwd=None, env=None):
+def run(command: Sequence[Path | str], output: IO[Any] | None = None, cwd: Path | str | None = None,
+        env: Mapping[str, str] | None = None) -> int:
     """Run a command to its end; returns its exit status, 128 + n where signal n ended it.
 
     An exception, such as KeyboardInterrupt or the SystemExit of a handler of SIGTERM, ends the command and all it has started
@@ -46,6 +51,7 @@ def run(command, output=None, cwd=None, env=None):
     try:
         status = supervisor.wait()
     finally:
+        assert supervisor.stdin is not None # A pipe.
         supervisor.stdin.close()
         supervisor.wait()
     if status == EXIT_NOT_FOUND:
@@ -53,7 +59,7 @@ def run(command, output=None, cwd=None, env=None):
     return status
 
 
-def capture(command, cwd=None):
+def capture(command: Sequence[Path | str], cwd: Path | str | None = None) -> tuple[int, str]:
     """(exit status, what it printed) of :func:`run`."""
     with tempfile.TemporaryFile() as output:
         status = run(command, output, cwd)
@@ -62,7 +68,7 @@ def capture(command, cwd=None):
 
 # Supervisor ---------------------------------------------------------------------------------------
 
-def _session():
+def _session() -> Iterator[int]:
     """Process ids of this process' session, without its own and without those that have ended; none where there is no /proc."""
     own, session = os.getpid(), os.getsid(0)
     for pid in map(int, filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ())):
@@ -75,7 +81,7 @@ def _session():
             yield pid
 
 
-def _kill_session():
+def _kill_session() -> None:
     """Kill all of this process' session but itself."""
     while pids := list(_session()): # Again: they may have started others meanwhile.
         for pid in pids:
@@ -86,7 +92,7 @@ def _kill_session():
         time.sleep(0.01)
 
 
-def _watch():
+def _watch() -> None:
     """Wait for the end of the pipe, then end everything."""
     while os.read(0, 1):
         pass
@@ -94,7 +100,7 @@ def _watch():
     os.killpg(0, signal.SIGKILL) # Itself, and where there is no /proc at least its process group.
 
 
-def _supervise(command):
+def _supervise(command: Sequence[str]) -> int:
     try:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     except FileNotFoundError:

@@ -16,13 +16,18 @@ import os
 import shutil
 import tempfile
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from migen import ClockDomain
+from numpy.typing import ArrayLike
+
+from migen import ClockDomain, Module, Signal
 
 from litex.gen.fhdl import verilog
+
+from litex.soc.interconnect.stream import Endpoint
 
 from tools import processes
 from tools.paths import BUILD
@@ -33,12 +38,12 @@ CACHE = BUILD/"compiled"
 
 # Helpers ------------------------------------------------------------------------------------------
 
-def words_of(width):
+def words_of(width: int) -> int:
     """64-bit words that hold a port of `width` bits."""
     return -(-width//64)
 
 
-def pack_words(values, width):
+def pack_words(values: Iterable[int], width: int) -> np.ndarray:
     """Python integers to rows of 64-bit words, least significant first."""
     count = words_of(width)
     mask  = (1 << width) - 1
@@ -46,7 +51,7 @@ def pack_words(values, width):
     return np.frombuffer(data, np.uint64).reshape(-1, count)
 
 
-def unpack_words(rows):
+def unpack_words(rows: np.ndarray) -> list[int]:
     """The inverse of :func:`pack_words`, unsigned."""
     rows = np.ascontiguousarray(rows)
     return [int.from_bytes(row.tobytes(), "little") for row in rows]
@@ -175,7 +180,7 @@ class _Stream(ctypes.Structure):
         ("duty", ctypes.c_int), ("offering", ctypes.c_int), ("held", ctypes.c_uint64*64), ("holding", ctypes.c_int),
     ]
 
-# VerilatedModule -----------------------------------------------------------------------------------------
+# VerilatedModule ----------------------------------------------------------------------------------
 
 class VerilatedModule:
     """A module as a shared library.
@@ -189,9 +194,10 @@ class VerilatedModule:
 
     Values are unsigned bit patterns: arrays of 64-bit words, (cycles,) up to 64 bits wide and (cycles, words) above.
     """
-    _handle = None
+    _handle: ctypes.c_void_p | None = None
 
-    def __init__(self, module, inputs, outputs, transform=lambda source: source):
+    def __init__(self, module: Module, inputs: dict[str, Signal], outputs: dict[str, Signal],
+                 transform: Callable[[str], str] = lambda source: source):
         self.widths = {name: len(signal) for name, signal in {**inputs, **outputs}.items()}
         self.ports  = {name: number for number, name in enumerate(self.widths)}
         self.inputs, self.outputs = list(inputs), list(outputs)
@@ -209,7 +215,7 @@ class VerilatedModule:
         self._handle = ctypes.c_void_p(self._library.create())
         self.reset()
 
-    def _wrapper(self):
+    def _wrapper(self) -> str:
         set_input, get_output = [], []
         for name, number in self.ports.items():
             width  = self.widths[name]
@@ -226,7 +232,7 @@ class VerilatedModule:
             get_output.append(f"    case {number}: {body} break;")
         return _TEMPLATE.format(set_input="\n".join(set_input), get_output="\n".join(get_output))
 
-    def _build(self, source):
+    def _build(self, source: str) -> Path:
         wrapper = self._wrapper()
         key     = hashlib.sha256((source + wrapper).encode()).hexdigest()[:16]
         library = CACHE/f"{key}.so"
@@ -249,38 +255,38 @@ class VerilatedModule:
             os.replace(Path(folder)/"obj_dir"/"library.so", library)
         return library
 
-    def close(self):
+    def close(self) -> None:
         if self._handle:
             self._library.destroy(self._handle)
             self._handle = None
 
     __del__ = close
 
-    def __enter__(self):
+    def __enter__(self) -> "VerilatedModule":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def reset(self):
+    def reset(self) -> None:
         self._library.reset(self._handle)
 
-    def step(self, cycles=1):
+    def step(self, cycles: int = 1) -> None:
         self._library.step(self._handle, ctypes.c_uint64(cycles))
 
-    def poke(self, **values):
+    def poke(self, **values: int) -> None:
         """Sets inputs; they hold until set again."""
         for name, value in values.items():
             row = pack_words([value], self.widths[name])
             self._library.poke(self._handle, self.ports[name], row.ctypes.data_as(ctypes.c_void_p))
 
-    def peek(self, name):
+    def peek(self, name: str) -> int:
         """The value of a port, unsigned."""
         row = np.zeros((1, words_of(self.widths[name])), np.uint64)
         self._library.peek(self._handle, self.ports[name], row.ctypes.data_as(ctypes.c_void_p))
         return unpack_words(row)[0]
 
-    def run(self, outputs, **inputs):
+    def run(self, outputs: Sequence[str], **inputs: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
         """Runs as many cycles as the inputs have rows; returns {name: rows} of the outputs as seen in each cycle."""
         cycles = len(next(iter(inputs.values())))
         rows   = np.concatenate([np.asarray(value).astype(np.uint64).reshape(cycles, words_of(self.widths[name]))
@@ -289,7 +295,7 @@ class VerilatedModule:
         counts = [words_of(self.widths[name]) for name in outputs]
         result = np.zeros((cycles, sum(counts)), np.uint64)
 
-        def integers(values):
+        def integers(values: Sequence[int]) -> ctypes.Array[ctypes.c_int]:
             return (ctypes.c_int*len(values))(*values)
 
         self._library.run(self._handle, ctypes.c_uint64(cycles),
@@ -300,7 +306,8 @@ class VerilatedModule:
         split = np.split(result, np.cumsum(counts)[:-1], axis=1)
         return {name: part[:, 0] if part.shape[1] == 1 else part for name, part in zip(outputs, split)}
 
-    def streams(self, sinks, sources, limit, duty=256, seed=1):
+    def streams(self, sinks: Mapping[str, Mapping[str, ArrayLike]], sources: Mapping[str, tuple[Sequence[str], int]],
+                limit: int, duty: int | Mapping[str, int] = 256, seed: int = 1) -> tuple[dict[str, dict[str, np.ndarray]], int]:
         """Feeds sinks and drains sources, with idle cycles, until every beat has moved.
 
         sinks   : {prefix: {payload: rows}}; ports are ``prefix_valid``, ``prefix_ready``, ``prefix_payload``.
@@ -315,7 +322,7 @@ class VerilatedModule:
         array    = (_Stream*len(prefixes))()
         buffers  = []
         for stream, prefix in zip(array, prefixes):
-            payloads = list(sinks[prefix]) if prefix in sinks else list(sources[prefix][0])
+            payloads = list(sinks[prefix] if prefix in sinks else sources[prefix][0])
             counts   = [words_of(self.widths[f"{prefix}_{payload}"]) for payload in payloads]
             if prefix in sinks:
                 columns = [np.asarray(rows).astype(np.uint64).reshape(-1, count)
@@ -342,7 +349,7 @@ class VerilatedModule:
             raise RuntimeError(f"a source changed or withdrew a waiting beat; beats moved: {moved}.")
         result = {}
         for buffer, prefix in zip(buffers[len(sinks):], sources):
-            payloads = sources[prefix][0]
+            payloads = list(sources[prefix][0])
             counts   = [words_of(self.widths[f"{prefix}_{payload}"]) for payload in payloads]
             parts    = np.split(buffer, np.cumsum(counts)[:-1], axis=1)
             result[prefix] = {payload: part[:, 0] if part.shape[1] == 1 else part
@@ -351,7 +358,8 @@ class VerilatedModule:
 
 # Helpers for Units --------------------------------------------------------------------------------
 
-def stream_ports(prefix, endpoint, payloads, drives):
+def stream_ports(prefix: str, endpoint: Endpoint, payloads: Iterable[str], drives: bool) -> tuple[dict[str, Signal],
+                 dict[str, Signal]]:
     """({name: Signal} inputs, outputs) of a stream endpoint. `drives`: the module drives it (a source)."""
     forward  = {f"{prefix}_valid": endpoint.valid}
     forward.update({f"{prefix}_{payload}": getattr(endpoint, payload) for payload in payloads})

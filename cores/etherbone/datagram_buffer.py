@@ -55,42 +55,46 @@ class DatagramBuffer(LiteXModule):
     def __init__(self, depth=BUFFER_DEPTH):
         if depth < 512 or depth & (depth - 1):
             raise ValueError(f"depth must be a power of 2, at least 512, is {depth}.")
-        self.sink     = sink   = stream.Endpoint(eth_udp_user_description(32))
-        self.source   = source = stream.Endpoint(eth_udp_user_description(32))
+        self.sink     = stream.Endpoint(eth_udp_user_description(32))
+        self.source   = stream.Endpoint(eth_udp_user_description(32))
         self.answered = Signal()
         self.filling  = Signal()
         self.dropped  = CSRStatus(32, description="Datagrams dropped since reset: damaged, malformed, or without room.")
 
         # # #
 
-        memory     = Memory(32, depth, name="datagrams")
-        write_port = memory.get_port(write_capable=True)
-        read_port  = memory.get_port(mode=READ_FIRST)
-        self.specials += memory, write_port, read_port
-
         # Pointers have one bit more than an address. From start to write is the datagram that is coming in.
-        start  = Signal(max=2*depth)
-        write  = Signal(max=2*depth, reset=2)
-        read   = Signal(max=2*depth)
-        used   = Signal(max=2*depth)
-        full   = Signal()
+        self.start = Signal(max=2*depth)
+        self.write = write = Signal(max=2*depth, reset=2)
+        self.read  = read  = Signal(max=2*depth)
+        self.full  = full  = Signal()
+        used = Signal(max=2*depth)
         self.comb += [
             used.eq(write - read),
             full.eq(used >= depth),
             self.filling.eq(used > depth - 2*(LONGEST + 2)),
         ]
 
-        # In -------------------------------------------------------------------------------------------
-        count      = Signal(9)  # Words so far.
-        bad        = Signal()   # A byte was in error, or a word did not fit.
-        length     = Signal(16) # Bytes, as the UDP header says.
-        ip_address = Signal(32)
-        probe      = Signal()
-        writes     = Signal(8)
-        reads      = Signal(8)
-        magic      = C(etherbone_magic >> 8 | (etherbone_magic & 0xff) << 8, 16) # The first byte is the lowest.
+        memory = Memory(32, depth, name="datagrams")
+        self.write_port = memory.get_port(write_capable=True)
+        self.read_port  = memory.get_port(mode=READ_FIRST)
+        self.specials += memory, self.write_port, self.read_port
 
-        sound = Signal()
+        self.add_checks()
+        self.add_receiver()
+        self.add_sender()
+
+    # In -------------------------------------------------------------------------------------------
+
+    def add_checks(self):
+        """What is known of the datagram that is coming in, and from it whether it is sound."""
+        self.count  = count  = Signal(9)  # Words so far.
+        self.bad    = bad    = Signal()   # A byte was in error, or a word did not fit.
+        self.length = length = Signal(16) # Bytes, as the UDP header says.
+        self.probe  = probe  = Signal()
+        self.writes = writes = Signal(8)
+        self.reads  = reads  = Signal(8)
+        self.sound  = sound  = Signal()
         self.comb += If(~bad & (length == Cat(C(0, 2), count)),
             If(probe,
                 sound.eq(count == PROBE_WORDS)
@@ -98,70 +102,86 @@ class DatagramBuffer(LiteXModule):
                 sound.eq(((writes == 0) ^ (reads == 0)) & (count == HEADER_WORDS + 1 + writes + reads))
             )
         )
+
+    def check_headers(self, word):
+        """Statements of the receiver: take what the headers say, from a word of the datagram."""
+        magic = C(etherbone_magic >> 8 | (etherbone_magic & 0xff) << 8, 16) # The first byte is the lowest.
+        return Case(self.count, {
+            0 : [
+                NextValue(self.probe, word[16]),
+                If((word[:16] != magic) | word[17] | (word[20:] != (0x44 << 4 | etherbone_version)),
+                    NextValue(self.bad, 1)
+                )
+            ],
+            2 : [
+                If(~self.probe & ((word[:8] & 0b1110_1111) != 0), # All flags but `cyc`.
+                    NextValue(self.bad, 1)
+                ),
+                NextValue(self.writes, word[16:24]),
+                NextValue(self.reads,  word[24:])
+            ],
+        })
+
+    def add_receiver(self):
+        """Stores datagrams behind room for their two words, which are written last; one that is not sound is written over."""
+        sink, port   = self.sink, self.write_port
+        start, write = self.start, self.write
+        ip_address   = Signal(32)
         self.receive = receive = FSM(reset_state="WORDS")
         receive.act("WORDS",
             sink.ready.eq(1),
-            write_port.adr.eq(write),
-            write_port.dat_w.eq(sink.data),
-            write_port.we.eq(sink.valid & ~full),
+            port.adr.eq(write),
+            port.dat_w.eq(sink.data),
+            port.we.eq(sink.valid & ~self.full),
             If(sink.valid & sink.ready,
-                NextValue(ip_address, sink.ip_address),
-                NextValue(length,     sink.length),
-                If(full | (count == LONGEST),
-                    NextValue(bad, 1)
+                NextValue(ip_address,  sink.ip_address),
+                NextValue(self.length, sink.length),
+                If(self.full | (self.count == LONGEST),
+                    NextValue(self.bad, 1)
                 ).Else(
                     NextValue(write, write + 1),
-                    NextValue(count, count + 1)
+                    NextValue(self.count, self.count + 1)
                 ),
                 If(sink.error != 0,
-                    NextValue(bad, 1)
+                    NextValue(self.bad, 1)
                 ),
-                Case(count, {
-                    0 : [
-                        NextValue(probe, sink.data[16]),
-                        If((sink.data[:16] != magic) | sink.data[17] | (sink.data[20:] != (0x44 << 4 | etherbone_version)),
-                            NextValue(bad, 1)
-                        )
-                    ],
-                    2 : [
-                        If(~probe & ((sink.data[:8] & 0b1110_1111) != 0), # All flags but `cyc`.
-                            NextValue(bad, 1)
-                        ),
-                        NextValue(writes, sink.data[16:24]),
-                        NextValue(reads,  sink.data[24:])
-                    ],
-                }),
+                self.check_headers(sink.data),
                 If(sink.last,
                     NextState("CHECK")
                 )
             )
         )
         receive.act("CHECK",
-            write_port.adr.eq(start + 1),
-            write_port.dat_w.eq(ip_address),
-            write_port.we.eq(sound),
+            port.adr.eq(start + 1),
+            port.dat_w.eq(ip_address),
+            port.we.eq(self.sound),
             NextState("COMMIT"),
-            If(~sound,
+            If(~self.sound,
                 NextValue(self.dropped.status, self.dropped.status + 1),
                 NextValue(write, start + 2),
                 NextState("NEXT")
             )
         )
         receive.act("COMMIT",
-            write_port.adr.eq(start),
-            write_port.dat_w.eq(Cat(count, probe | (reads != 0))),
-            write_port.we.eq(1),
+            port.adr.eq(start),
+            port.dat_w.eq(Cat(self.count, self.probe | (self.reads != 0))),
+            port.we.eq(1),
             NextValue(start, write),
             NextValue(write, write + 2),
             NextState("NEXT")
         )
         receive.act("NEXT",
-            NextValue(bad,   0),
-            NextValue(count, 0),
+            NextValue(self.bad,   0),
+            NextValue(self.count, 0),
             NextState("WORDS")
         )
 
-        # Out ------------------------------------------------------------------------------------------
+    # Out ------------------------------------------------------------------------------------------
+
+    def add_sender(self):
+        """Passes datagrams on, each when all answers to another host have left."""
+        source, port = self.source, self.read_port
+        start, read  = self.start, self.read
         next_read = Signal.like(read)
         last_word = Signal(9)
         position  = Signal(9)
@@ -171,7 +191,7 @@ class DatagramBuffer(LiteXModule):
         begun     = Signal()
         self.comb += [
             next_read.eq(read),
-            read_port.adr.eq(next_read),
+            port.adr.eq(next_read),
         ]
         self.sync += [
             read.eq(next_read),
@@ -185,14 +205,14 @@ class DatagramBuffer(LiteXModule):
             )
         )
         send.act("LENGTH",
-            NextValue(last_word, read_port.dat_r[:9] - 1),
-            NextValue(answer,    read_port.dat_r[9]),
+            NextValue(last_word, port.dat_r[:9] - 1),
+            NextValue(answer,    port.dat_r[9]),
             next_read.eq(read + 1),
             NextState("ADDRESS")
         )
         send.act("ADDRESS",
-            If((read_port.dat_r == host) | (pending == 0),
-                NextValue(host, read_port.dat_r),
+            If((port.dat_r == host) | (pending == 0),
+                NextValue(host, port.dat_r),
                 begun.eq(answer),
                 next_read.eq(read + 1),
                 NextState("WORDS")
@@ -200,7 +220,7 @@ class DatagramBuffer(LiteXModule):
         )
         send.act("WORDS",
             source.valid.eq(1),
-            source.data.eq(read_port.dat_r),
+            source.data.eq(port.dat_r),
             source.last.eq(position == last_word),
             source.last_be.eq(Cat(C(0, 3), source.last)),
             If(source.ready,

@@ -9,6 +9,8 @@ import argparse
 import statistics
 import time
 
+from typing import Any
+
 import numpy as np
 
 from host.connect import open_device
@@ -29,19 +31,19 @@ ROUND_TRIPS = 32
 
 # Benchmark ----------------------------------------------------------------------------------------
 
-def bench(args):
+def bench(args: argparse.Namespace) -> None:
     """Measure link and DRAM."""
     with open_device(args, args.log) as device, Progress() as progress:
         size    = args.size or BENCH_BYTES[args.transport == "sim"]
         data    = np.random.default_rng(SEED).bytes(size)
         address = device.allocate(size, "the benchmark")
-        summary = {"transport": device.transport.name, "bytes": size, "clock_hz": device.info.clock_hz}
+        summary: dict[str, Any] = {"transport": device.transport.name, "bytes": size, "clock_hz": device.info.clock_hz}
         for what, move in (
             ("write", lambda: device.upload(address, data, progress.meter("write", size), resume=False)),
             ("read",  lambda: device.download(address, size, progress.meter("read", size)))):
-            start   = time.perf_counter(), device.cycles()
+            begin   = time.perf_counter(), device.cycles()
             move()
-            seconds, cycles = time.perf_counter() - start[0], device.cycles() - start[1]
+            seconds, cycles = time.perf_counter() - begin[0], device.cycles() - begin[1]
             summary |= {f"{what}_bytes_per_second": size/seconds, f"{what}_cycles": cycles}
         trips = []
         for _ in range(ROUND_TRIPS):
@@ -65,12 +67,12 @@ def bench(args):
         f"{summary['dram_read_share']:.0%} of a beat of {summary['data_width']//8} bytes a cycle")
 
 
-def add_bench_arguments(parser):
+def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=size_argument, metavar="BYTES",
         help=f"Bytes to move (default: {BENCH_BYTES[True]} in the simulation, {BENCH_BYTES[False]} on a board).")
 
 
-def size_argument(text):
+def size_argument(text: str) -> int:
     """A number of bytes, for argparse."""
     if not text.isdecimal() or not 4096 <= int(text) <= 2**27 or int(text) % ALIGNMENT:
         raise argparse.ArgumentTypeError(f"must be a multiple of {ALIGNMENT} from 4096 to {2**27}, is {text!r}.")

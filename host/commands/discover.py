@@ -5,6 +5,8 @@
 
 """``stream.py discover``: looks for boards."""
 
+from argparse import ArgumentParser, Namespace
+
 from host.link.discovery import discover as find_devices
 from host.link.etherbone import DEFAULT_PORT
 
@@ -17,7 +19,7 @@ DEFAULT_NETWORK = "192.168.1.0/24" # Of the boards' default address.
 
 # Options ------------------------------------------------------------------------------------------
 
-def add_discover_arguments(parser):
+def add_discover_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--network", default=DEFAULT_NETWORK,
         help="Where to look: a network such as 192.168.1.0/24, an address, or a broadcast address (default: %(default)s).")
     parser.add_argument("--udp-port", type=udp_port, default=DEFAULT_PORT, metavar="PORT",
@@ -25,7 +27,7 @@ def add_discover_arguments(parser):
 
 # Command ------------------------------------------------------------------------------------------
 
-def discover(args):
+def discover(args: Namespace) -> None:
     """Look for boards: which addresses answer an Etherbone probe."""
     found = find_devices(args.network, args.udp_port)
     save_json(args.json, {"network": args.network, "udp_port": args.udp_port, "found": found})

@@ -5,6 +5,8 @@
 
 """The command generate of stream.py: a model writes text, its SSM blocks on the device."""
 
+from argparse import ArgumentParser, Namespace
+
 from tools import environment
 from tools.arguments import number, token_list, utf8
 
@@ -14,7 +16,7 @@ BLOCKS = ("device", "model", "float16", "float32") # What runs the SSM blocks.
 
 # Command Line -------------------------------------------------------------------------------------
 
-def add_generate_arguments(parser):
+def add_generate_arguments(parser: ArgumentParser) -> None:
     """Add the options of generate; those of the device come on top."""
     parser.add_argument("--model",  default="tiny", metavar="MODEL",
         help="Folder of a checkpoint, a GGUF file, or tiny: the model in this repository (default: %(default)s).")
@@ -48,8 +50,8 @@ def add_generate_arguments(parser):
 
 # Command ------------------------------------------------------------------------------------------
 
-def generate(args):
+def generate(args: Namespace) -> None:
     """Let a model write text."""
-    environment.require("model", "torch", "safetensors", "tokenizers")
+    environment.require("model", "torch", "safetensors", "tokenizers", "gguf")
     from host.generate import write # PyTorch takes seconds to load: for this command only.
     write(args)

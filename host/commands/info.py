@@ -5,6 +5,8 @@
 
 """``stream.py info``: shows what the device is, and what is loaded on it."""
 
+from argparse import Namespace
+
 from host.connect import open_device
 from host.device.device import version_string
 from host.device.manifest import Manifest
@@ -21,7 +23,7 @@ MAXIMA = ("max_heads", "max_headdim", "max_d_state", "max_groups", "max_tokens")
 
 # Command ------------------------------------------------------------------------------------------
 
-def info(args):
+def info(args: Namespace) -> None:
     """Show what the device is, and what is loaded on it."""
     with open_device(args, args.log) as device:
         try:

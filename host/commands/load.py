@@ -7,6 +7,10 @@
 
 import os
 
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from host.connect import open_device
 from host.device import manifest
 from host.device.npz import NpzReader
@@ -18,9 +22,12 @@ from tools import environment
 from tools.errors import UsageError
 from tools.files import check_writable, save_json
 
+if TYPE_CHECKING: # For one kind of file only.
+    import torch
+
 # Files --------------------------------------------------------------------------------------------
 
-def read_sections(paths):
+def read_sections(paths: Sequence[str]) -> dict[str, bytes]:
     """{name: bytes} of files: the tensors of .safetensors and .npz files by their names, other files as they are, whole.
 
     Raises
@@ -39,7 +46,7 @@ def read_sections(paths):
     return sections
 
 
-def _read_file(path):
+def _read_file(path: str) -> list[tuple[str, bytes]]:
     try:
         if path.endswith(".safetensors"):
             environment.require("model", "safetensors", "torch")
@@ -59,13 +66,13 @@ def _read_file(path):
         raise UsageError(f"{path}: must be a .safetensors file, is {stand_in(path) or 'none, or a damaged one'}.") from error
 
 
-def _tensor_bytes(tensor):
+def _tensor_bytes(tensor: "torch.Tensor") -> bytes:
     import torch
     return tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 # Load ---------------------------------------------------------------------------------------------
 
-def load(args):
+def load(args: Namespace) -> None:
     """Load files to the device's DRAM: what is there and right is not sent again."""
     if args.manifest is not None:
         check_writable(args.manifest, args.json)
@@ -88,7 +95,7 @@ def load(args):
     print(f"  sent       {counts.moved} bytes, {counts.again} of them again; {counts.size - counts.moved} were there")
 
 
-def add_load_arguments(parser):
+def add_load_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("files", metavar="FILE", nargs="+",
         help="Each tensor of a .safetensors or .npz file becomes a section of its name, any other file one of its own.")
     parser.add_argument("--manifest", metavar="MANIFEST.json", help="Write what lies where, with hashes, to this file.")

@@ -5,8 +5,14 @@
 
 """``stream.py logits``: the logits of a text by the whole model, to the bit as a device computes them, or by PyTorch."""
 
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable
+
 import numpy as np
 
+from model.config import NetworkConfig
+
+from tools import environment
 from tools.arguments import token_list
 from tools.errors import UsageError
 from tools.files import check_writable, save_json, write_atomically
@@ -18,7 +24,7 @@ TYPES = ("q8_0", "q4_0")
 
 # Command Line -------------------------------------------------------------------------------------
 
-def add_model_arguments(parser):
+def add_model_arguments(parser: ArgumentParser) -> None:
     """Add the options that name a model and its quantisation."""
     parser.add_argument("--model",  default="tiny", metavar="DIR",
         help="Folder of a checkpoint, a GGUF file, or tiny: the model in this repository (default: %(default)s).")
@@ -27,7 +33,7 @@ def add_model_arguments(parser):
     parser.add_argument("--head-type", choices=TYPES, help="That of the head alone (default: as --type).")
 
 
-def add_logits_arguments(parser):
+def add_logits_arguments(parser: ArgumentParser) -> None:
     """Add the options of logits."""
     add_model_arguments(parser)
     parser.add_argument("--tokens", required=True, type=token_list, metavar="1,2,3", help="The text, as tokens.")
@@ -37,15 +43,19 @@ def add_logits_arguments(parser):
 
 # Command ------------------------------------------------------------------------------------------
 
-def check_tokens(tokens, config):
+def check_tokens(tokens: Iterable[int], config: NetworkConfig) -> None:
     """Raise ValueError unless all tokens are in the vocabulary."""
     for token in tokens:
         if token >= config.vocab_size:
             raise ValueError(f"token must be a number from 0 to {config.vocab_size - 1}, is {token}.")
 
 
-def compute_logits(args):
+def compute_logits(args: Namespace) -> tuple[np.ndarray, tuple[str, str] | None]:
     """(logits, the types of the layers' matrices and of the head, or None)."""
+    environment.require("model", "gguf")
+    from model.gguf import is_gguf
+    if args.on == "torch" or not is_gguf(args.model):
+        environment.require("model", "torch", "safetensors")
     if args.on == "torch" and args.type is None and args.head_type is None:
         from model.checkpoint import load_checkpoint # PyTorch takes seconds to load.
         network = load_checkpoint(args.model)
@@ -62,7 +72,7 @@ def compute_logits(args):
     return ExactNetwork(model)(args.tokens)[0], types
 
 
-def logits(args):
+def logits(args: Namespace) -> None:
     """Write the logits of a text, as the whole model computes them."""
     check_writable(args.output, args.json)
     try:

@@ -5,6 +5,8 @@
 
 """``stream.py reset``: loads the firmware anew, and forgets what was loaded."""
 
+from argparse import Namespace
+
 from host.connect import open_device
 from host.device.device import version_string
 
@@ -14,7 +16,7 @@ from tools.files import save_json
 
 # Command ------------------------------------------------------------------------------------------
 
-def reset(args):
+def reset(args: Namespace) -> None:
     """Load the firmware anew, and forget what was loaded."""
     args.reload = True
     with open_device(args, args.log) as device:

@@ -5,6 +5,8 @@
 
 """``stream.py run``: runs a case."""
 
+from argparse import ArgumentParser, Namespace
+
 from host.connect import open_device, requested_config
 from host.device.block import MODES, run_block
 from host.device.case import check_case, load_case, save_output
@@ -21,7 +23,7 @@ WAITS = {"state": "a head tile", "input": "inputs", "output": "room for y", "des
 
 # Options ------------------------------------------------------------------------------------------
 
-def add_run_arguments(parser):
+def add_run_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("case", metavar="CASE.npz",
         help="Inputs, float16: x (T,H,P), dt and dA (T,H), B and C (T,G,N), D (H); optional h0 (H,P,N).")
     parser.add_argument("--output", metavar="OUT.npz", required=True,
@@ -36,7 +38,7 @@ def add_run_arguments(parser):
 
 # Command ------------------------------------------------------------------------------------------
 
-def run(args):
+def run(args: Namespace) -> None:
     """Run a case."""
     if args.store_every > 1 and args.mode != "decode":
         raise UsageError(f"--store-every must be 1 with --mode {args.mode}, is {args.store_every}; --mode decode takes others.")

@@ -5,12 +5,14 @@
 
 """``stream.py selftest``: whether a device works."""
 
+from argparse import Namespace
+
 import numpy as np
 
 from host.connect import open_device
 from host.device.block import run_block
 from host.device.case import Case
-from host.device.device import Job, version_string
+from host.device.device import Device, Job, version_string
 from host.device.verified import BLOCK_BYTES, block_checksums
 from host.errors import SelfTestFailed
 from host.progress import Progress
@@ -30,13 +32,13 @@ TEST_BYTES   = {True: 64*1024, False: 4*1024*1024}  # Of DRAM and link, in the s
 
 # Self-Test ----------------------------------------------------------------------------------------
 
-def test_firmware(device, size, progress):
+def test_firmware(device: Device, size: int, progress: Progress) -> str:
     """The firmware's vectors through the core."""
     result = device.run(Job(Opcode.SELFTEST))
     return f"{result.units} head tiles in {result.cycles} cycles"
 
 
-def test_link(device, size, progress):
+def test_link(device: Device, size: int, progress: Progress) -> str:
     """Words written, each read back by the host."""
     data    = np.random.default_rng(SEED).bytes(size//4)
     address = device.allocate(len(data), "the link test")
@@ -48,7 +50,7 @@ def test_link(device, size, progress):
     return f"{len(data)} bytes, {statistics.timeouts} time-outs, {statistics.rewrites} written again"
 
 
-def test_dram(device, size, progress):
+def test_dram(device: Device, size: int, progress: Progress) -> str:
     """Random data, then its complement, in places from the start of the data region to its end; all are then checked."""
     step   = ceil_multiple(size//PLACES, BLOCK_BYTES)
     base   = ceil_multiple(device.allocate(0), BLOCK_BYTES)
@@ -65,12 +67,15 @@ def test_dram(device, size, progress):
     return f"{2*step*PLACES} bytes in {PLACES} places"
 
 
-def test_core(device, size, progress):
+def test_core(device: Device, size: int, progress: Progress) -> str:
     """A case of several heads and tokens, against the bit-accurate model."""
     random = np.random.default_rng(SEED)
-    draw   = lambda *shape: random.standard_normal(shape).astype(np.float16)
     config = device.info.config
     P, N   = min(24, config.max_headdim), min(32, config.max_d_state)
+
+    def draw(*shape: int) -> np.ndarray:
+        return random.standard_normal(shape).astype(np.float16)
+
     case   = Case(x=draw(3, 4, P), dt=abs(draw(3, 4)), dA=np.exp(-abs(draw(3, 4))), B=draw(3, 2, N), C=draw(3, 2, N), D=draw(4),
         h0=draw(4, P, N))
     expected = ssm_block(case.x, case.dt, case.dA, case.B, case.C, case.D, case.h0, 0 if config.stochastic_rounding else None)
@@ -86,7 +91,7 @@ def test_core(device, size, progress):
 TESTS = {"firmware": test_firmware, "link": test_link, "DRAM": test_dram, "core": test_core}
 
 
-def selftest(args):
+def selftest(args: Namespace) -> None:
     """Test firmware, link, DRAM and core."""
     results = {}
     with open_device(args, args.log) as device, Progress() as progress:

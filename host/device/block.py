@@ -5,14 +5,14 @@
 
 """Runs a case on the device: packs and streams the inputs, runs the jobs, streams the results back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from host.device.case import Case
-from host.device.device import Device, version_string
-from host.device.jobs import ssm_job
+from host.device.device import Device, Result, version_string
+from host.device.jobs import Job, ssm_job
 from host.errors import DeviceError
 
 from operations.config import check_range
@@ -20,7 +20,8 @@ from operations.ssm import Geometry, pack_bc, pack_state, pack_x, unpack_state, 
 
 # Constants ----------------------------------------------------------------------------------------
 
-MODES = ("prefill", "decode")
+MODES  = ("prefill", "decode")
+Report = Callable[[str, int, int], None] # Called as report(what, done, total).
 
 # Results ------------------------------------------------------------------------------------------
 
@@ -33,7 +34,7 @@ class BlockResult:
 
 # Run ----------------------------------------------------------------------------------------------
 
-def run_block(device: Device, case: Case, mode: str = "prefill", progress: Callable[[str, int, int], None] | None = None,
+def run_block(device: Device, case: Case, mode: str = "prefill", progress: Report | None = None,
               seed: int = 0, store_every: int = 1) -> BlockResult:
     """Run a :class:`~host.device.case.Case` on a booted device.
 
@@ -117,7 +118,7 @@ def run_block(device: Device, case: Case, mode: str = "prefill", progress: Calla
     })
 
 
-def _not_finite(array):
+def _not_finite(array: np.ndarray) -> int:
     """Values that are infinite or NaN."""
     return int(np.count_nonzero(~np.isfinite(array)))
 
@@ -127,7 +128,7 @@ def check_store_every(store_every: int, max_tokens: int) -> None:
     check_range("store_every", store_every, 1, max_tokens)
 
 
-def _jobs(geometry, case, mode, address, seed, store_every):
+def _jobs(geometry: Geometry, case: Case, mode: str, address: dict[str, int], seed: int, store_every: int) -> Iterator[Job]:
     """The jobs of a case, in order. Each starts from the state that was stored last."""
     chunk  = case.tokens if mode == "prefill" else 1
     state  = address["state"]
@@ -154,10 +155,10 @@ def _jobs(geometry, case, mode, address, seed, store_every):
             stored = end
 
 
-def _run_jobs(device, jobs, progress):
+def _run_jobs(device: Device, jobs: Sequence[Job], progress: Report | None) -> list[Result]:
     """Submit jobs as far ahead as the ring allows; their results. A failed one stops the submission."""
-    indices = []
-    results = []
+    indices: list[int]    = []
+    results: list[Result] = []
     ahead   = device.info.ring_entries
     try:
         while len(results) < len(jobs):
@@ -175,17 +176,17 @@ def _run_jobs(device, jobs, progress):
 
 class _Meter:
     """Adds up the bytes of batches."""
-    def __init__(self, progress, total, what):
+    def __init__(self, progress: Report | None, total: int, what: str):
         self.progress = progress
         self.total    = total
         self.what     = what
         self.done     = 0
 
-    def __call__(self, size):
+    def __call__(self, size: int) -> None:
         self.done += size
         _report(self.progress, self.what, self.done, self.total)
 
 
-def _report(progress, what, done, total):
+def _report(progress: Report | None, what: str, done: int, total: int) -> None:
     if progress is not None:
         progress(what, done, total)

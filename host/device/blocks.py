@@ -77,7 +77,8 @@ class DeviceBlocks:
         self.seconds += time.monotonic() - start
         return torch.from_numpy(np.concatenate(y)).float()
 
-    def _run(self, layer, token, x, dt, dA, B, C, D):
+    def _run(self, layer: int, token: int, x: np.ndarray, dt: np.ndarray, dA: np.ndarray, B: np.ndarray, C: np.ndarray,
+             D: np.ndarray) -> np.ndarray:
         """A job."""
         tokens  = len(x)
         records = pack_x(self.geometry, x, dt, dA, D) + pack_bc(self.geometry, B, C)

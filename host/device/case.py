@@ -5,13 +5,17 @@
 
 """Case files: the inputs of a run (CASE.npz) and its outputs (OUT.npz), in binary16."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from host.device.maxima import build_advice
 from host.device.npz import NpzReader
 from host.errors import CaseError
+
+from operations.config import SSMConfig
 
 from tools.errors import UsageError
 from tools.files import write_atomically
@@ -51,27 +55,27 @@ class Case:
     h0 : np.ndarray | None = None
 
     @property
-    def tokens(self):
+    def tokens(self) -> int:
         return self.x.shape[0]
 
     @property
-    def heads(self):
+    def heads(self) -> int:
         return self.x.shape[1]
 
     @property
-    def headdim(self):
+    def headdim(self) -> int:
         return self.x.shape[2]
 
     @property
-    def groups(self):
+    def groups(self) -> int:
         return self.B.shape[1]
 
     @property
-    def d_state(self):
+    def d_state(self) -> int:
         return self.B.shape[2]
 
 
-def load_case(path, config):
+def load_case(path: Path | str, config: SSMConfig) -> Case:
     """Read CASE.npz and check it against the maxima of `config`, an :class:`~operations.config.SSMConfig`.
 
     Types and shapes are checked before anything is unpacked.
@@ -90,7 +94,7 @@ def load_case(path, config):
         raise CaseError(str(error)) from error
 
 
-def check_headers(headers, config):
+def check_headers(headers: Mapping[str, tuple[np.dtype, tuple[int, ...]]], config: SSMConfig) -> None:
     """Raise CaseError unless arrays of these types and shapes, {name: (dtype, shape)}, are a case that `config` can run."""
     for name in ARRAYS:
         if name not in headers and name not in OPTIONAL:
@@ -117,7 +121,7 @@ def check_headers(headers, config):
         raise CaseError(f"B must have groups G that divide heads H = {sizes['H']}, has {sizes['G']}.")
 
 
-def check_case(arrays, config):
+def check_case(arrays: Mapping[str, np.ndarray], config: SSMConfig) -> Case:
     """The :class:`Case` made of `arrays`, {name: array}, if `config` can run it; else CaseError."""
     check_headers({name: (array.dtype, array.shape) for name, array in arrays.items()}, config)
     for name in NO_NAN:
@@ -128,6 +132,6 @@ def check_case(arrays, config):
 
 # Output -------------------------------------------------------------------------------------------
 
-def save_output(path, y, h):
+def save_output(path: Path | str, y: np.ndarray, h: np.ndarray) -> None:
     """Write OUT.npz: y (T, H, P) and h (H, P, N)."""
     write_atomically(path, lambda file: np.savez(file, y=y.astype(np.float16), h=h.astype(np.float16)))

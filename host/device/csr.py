@@ -8,6 +8,8 @@
 import csv
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from tools.errors import UsageError
 
@@ -24,13 +26,13 @@ class CSRMap:
     constants : {name: int, str or None}
     bases     : {name of a module: address in bytes}
     """
-    registers : dict
-    memories  : dict
-    constants : dict
-    bases     : dict
+    registers : dict[str, tuple[int, int]]
+    memories  : dict[str, tuple[int, int]]
+    constants : dict[str, Any]
+    bases     : dict[str, int]
 
     @classmethod
-    def from_csv(cls, path):
+    def from_csv(cls, path: Path | str) -> "CSRMap":
         """Parse a csr.csv.
 
         Raises

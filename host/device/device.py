@@ -26,7 +26,7 @@ from host.device import verified
 from host.device.csr import CSRMap
 from host.device.jobs import Job
 from host.errors import AllocationError, DeviceError, DeviceTimeout, VersionMismatch
-from host.link.transport import Transport
+from host.link.transport import Meter, Transport
 
 from operations.config import ALIGNMENT, GATEWARE_VERSION, SSMConfig, ceil_multiple
 from operations.operations import Engine, Opcode
@@ -45,8 +45,6 @@ COUNTERS  = ("cycles", "lane_busy", "wait_state", "wait_input", "wait_output", "
 GATEWARE  = (GATEWARE_VERSION >> 16, GATEWARE_VERSION >> 8 & 0xff) # Major and minor version that this host knows.
 PATIENCE  = 10.0 # Seconds the host waits for anything, besides the time the device needs by its own clock, which is
 BOOT_TIME = 1.0  # at most so many seconds from reset to the boot ROM, or from there to a ready firmware.
-
-Progress = Callable[[int], None] # Called with bytes as they are moved.
 
 # Info ---------------------------------------------------------------------------------------------
 
@@ -170,11 +168,11 @@ class Device:
 
     # Memory ---------------------------------------------------------------------------------------
 
-    def read(self, address: int, size: int, progress: Progress | None = None) -> bytes:
+    def read(self, address: int, size: int, progress: Meter | None = None) -> bytes:
         """`size` bytes from bus address `address` on."""
         return self.transport.read_bytes(address, size, progress)
 
-    def write(self, address: int, data: bytes, verify: bool = True, progress: Progress | None = None) -> None:
+    def write(self, address: int, data: bytes, verify: bool = True, progress: Meter | None = None) -> None:
         """Write bytes from bus address `address` on, and read them back unless `verify` is False."""
         self.transport.write_bytes(address, data, verify, progress)
 
@@ -229,11 +227,11 @@ class Device:
         """CRC-32 of each block of the data region; see :func:`host.device.verified.checksums`."""
         return verified.checksums(self, address, size, block)
 
-    def upload(self, address: int, data: bytes, progress: Progress | None = None, resume: bool = True) -> verified.ByteCounts:
+    def upload(self, address: int, data: bytes, progress: Meter | None = None, resume: bool = True) -> verified.ByteCounts:
         """Write to the data region, verified by the device's CRCs; see :func:`host.device.verified.upload`."""
         return verified.upload(self, address, data, progress, resume)
 
-    def download(self, address: int, size: int, progress: Progress | None = None) -> bytes:
+    def download(self, address: int, size: int, progress: Meter | None = None) -> bytes:
         """Read from the data region, verified likewise; see :func:`host.device.verified.download`."""
         return verified.download(self, address, size, progress)
 
@@ -294,14 +292,14 @@ class Device:
             if constant not in (None, value):
                 raise VersionMismatch(f"The gateware's {name} must be {constant}, as csr.csv has it, is {value}: {advice}")
 
-    def _read_info(self):
+    def _read_info(self) -> Info:
         return Info.of(self.transport.read_words(self.ram + INFO_OFFSET, INFO_WORDS))
 
-    def _is_ready(self):
+    def _is_ready(self) -> bool:
         """Whether there is an info block."""
         return int(self.transport.read_words(self.ram + INFO_OFFSET, 1)[0]) == INFO_MAGIC
 
-    def _adopt(self, image):
+    def _adopt(self, image: bytes | None) -> bool:
         """Use the firmware that runs, if there is one, and if it is `image`."""
         if not self._is_ready():
             return False
@@ -315,29 +313,29 @@ class Device:
             self._start_ring()
             self.wait(self.submit(Job(Opcode.NOP)))
         except (DeviceTimeout, DeviceError):
-            self.info = None
+            self.info = None # type: ignore[assignment] # As before boot().
             return False
         return True
 
-    def _is_quiet(self):
+    def _is_quiet(self) -> bool:
         """Whether the firmware has no jobs. A doorbell behind `completed` is a late copy of an earlier one, and asks for none."""
         return 0 <= (self.read_csr("mailbox_completed") - self.read_csr("mailbox_doorbell")) % 2**32 < 2**31
 
-    def _start_ring(self):
+    def _start_ring(self) -> None:
         """Begin with the job after the last one completed: the firmware counts so, whatever the doorbell reads."""
         self._rung = self._collected = self.read_csr("mailbox_completed")
         self._jobs.clear()
         self._results.clear()
         self.free()
 
-    def _enter_boot_rom(self):
+    def _enter_boot_rom(self) -> None:
         """Bring the CPU to the boot ROM, wherever it is. Only there is the request cleared."""
         for _ in range(3): # Three times: a request that got lost looks like one that was taken.
             self.write_csr("mailbox_boot", REBOOT)
             self._wait_for("the CPU to reach the boot ROM; if it never does, reset the device",
                 lambda: self.read_csr("mailbox_boot") == 0, BOOT_TIME)
 
-    def _load(self, image):
+    def _load(self, image: bytes) -> None:
         if self._is_ready(): # Left over from before a reset.
             self.write(self.ram + INFO_OFFSET, bytes(4))
         self.write(self.ram + STAMP_OFFSET, bytes(len(_stamp(image))))
@@ -406,13 +404,13 @@ class Device:
             self._collect()
         self._results.clear()
 
-    def _slot(self, index):
+    def _slot(self, index: int) -> int:
         return self.info.ring_base + index % RING_ENTRIES*JOB_BYTES
 
-    def _ring(self):
+    def _ring(self) -> None:
         self.write_csr("mailbox_doorbell", self._rung)
 
-    def _collect(self, timeout=None):
+    def _collect(self, timeout: float | None = None) -> None:
         """Wait for the oldest job that is not collected, and read its result."""
         index = self._collected
         job   = self._jobs[index]
@@ -425,10 +423,10 @@ class Device:
         del self._jobs[index]
         self._results[index] = _result(index, words)
 
-    def _job_cycles(self, job):
+    def _job_cycles(self, job: Job) -> int:
         return job.cycles(self.info.config if Engine.SSM in self.info.engines else SSMConfig())
 
-    def _is_completed(self, index):
+    def _is_completed(self, index: int) -> bool:
         completed = self.read_csr("mailbox_completed")
         if (completed - index - 1) % 2**32 < 2**31:
             return True
@@ -436,7 +434,7 @@ class Device:
             self._ring() # It got lost, or a late copy of an earlier one came after it.
         return False
 
-    def _wait_for(self, what, condition, timeout):
+    def _wait_for(self, what: str, condition: Callable[[], bool], timeout: float) -> None:
         """Poll `condition` until it holds; DeviceTimeout after `timeout` seconds by the device's clock."""
         limit    = self.patience + timeout*self.timeout_scale
         deadline = time.monotonic() + limit
@@ -449,7 +447,7 @@ class Device:
 
 # Helpers ------------------------------------------------------------------------------------------
 
-def _read_image(path):
+def _read_image(path: str | os.PathLike) -> bytes:
     try:
         with open(path, "rb") as file:
             image = file.read()
@@ -460,11 +458,11 @@ def _read_image(path):
     return image.ljust(ceil_multiple(len(image), 4), b"\0")
 
 
-def _stamp(image):
+def _stamp(image: bytes) -> bytes:
     return hashlib.sha256(image).digest()
 
 
-def _result(index, words):
+def _result(index: int, words: dict[str, int]) -> Result | DeviceError:
     """The Result of a job from its result words, or the DeviceError to raise."""
     if words["result_sequence"] != index or words["status"] not in (Status.DONE, Status.FAILED):
         return DeviceError(f"Job {index} counts as completed, but its ring entry reports job "

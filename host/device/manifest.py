@@ -17,11 +17,16 @@ import json
 import struct
 import zlib
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
+from host.device.device import Device, Info
 from host.device.maxima import build_advice
 from host.device.verified import ByteCounts
 from host.errors import AllocationError, IntegrityError, VersionMismatch
+from host.link.transport import Meter
 
 from operations.config import ALIGNMENT, ceil_multiple
 from operations.protocol import MANIFEST_OFFSET, MANIFEST_SIZE, PROTOCOL_VERSION
@@ -60,14 +65,14 @@ class Manifest:
     sections : tuple of :class:`Section`, one behind the other.
     complete : on the device: all sections were sent and verified.
     """
-    geometry         : dict
-    sections          : tuple = ()
-    complete         : bool  = False
-    format_version   : int   = FORMAT_VERSION
-    protocol_version : int   = field(default=PROTOCOL_VERSION)
+    geometry         : dict[str, Any]
+    sections         : tuple[Section, ...] = ()
+    complete         : bool = False
+    format_version   : int  = FORMAT_VERSION
+    protocol_version : int  = field(default=PROTOCOL_VERSION)
 
     @classmethod
-    def of(cls, geometry, data):
+    def of(cls, geometry: Mapping[str, Any], data: Mapping[str, bytes]) -> "Manifest":
         """The manifest of {name: bytes}, placed one behind the other, each at a multiple of 16."""
         sections, offset = [], 0
         for name, content in data.items():
@@ -77,28 +82,28 @@ class Manifest:
         return cls(dict(geometry), tuple(sections))
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Bytes of the data region that it takes, from its start."""
         return max((section.offset + ceil_multiple(section.size, ALIGNMENT) for section in self.sections), default=0)
 
-    def section(self, name):
+    def section(self, name: str) -> Section:
         """The :class:`Section` of a name; UsageError if there is none."""
         for section in self.sections:
             if section.name == name:
                 return section
         raise UsageError(f"The manifest has no section {name}: it has {', '.join(s.name for s in self.sections) or 'none'}.")
 
-    def same_content(self, other):
+    def same_content(self, other: "Manifest | None") -> bool:
         """Whether other says the same, complete or not."""
         return other is not None and dataclasses.replace(self, complete=other.complete) == other
 
     # Text -----------------------------------------------------------------------------------------
 
-    def to_json(self):
+    def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True)
 
     @classmethod
-    def from_json(cls, text, source):
+    def from_json(cls, text: str | bytes, source: Path | str) -> "Manifest":
         """Parse what :meth:`to_json` wrote; `source` is named in errors.
 
         Raises
@@ -123,7 +128,7 @@ class Manifest:
             raise UsageError(f"{source}: not a manifest ({error}).") from error
         return result
 
-    def _check(self):
+    def _check(self) -> None:
         if not isinstance(self.geometry, dict) or not isinstance(self.complete, bool):
             raise ValueError("geometry or complete is of another type")
         end = 0
@@ -139,12 +144,12 @@ class Manifest:
 
     # File -----------------------------------------------------------------------------------------
 
-    def save(self, path):
+    def save(self, path: Path | str) -> None:
         """Write the file, whole or not at all."""
         write_atomically(path, lambda file: file.write(self.to_json().encode() + b"\n"))
 
     @classmethod
-    def open(cls, path):
+    def open(cls, path: Path | str) -> "Manifest":
         """Read the file."""
         try:
             with open(path) as file:
@@ -154,7 +159,7 @@ class Manifest:
 
     # Device ---------------------------------------------------------------------------------------
 
-    def store(self, device):
+    def store(self, device: Device) -> None:
         """Write it to its place in the device's DRAM."""
         text = self.to_json().encode()
         if HEADER.size + len(text) > MANIFEST_SIZE:
@@ -164,7 +169,7 @@ class Manifest:
         device.write(device.ram + MANIFEST_OFFSET, header + text.ljust(ceil_multiple(len(text), 4), b"\0"))
 
     @classmethod
-    def fetch(cls, device):
+    def fetch(cls, device: Device) -> "Manifest | None":
         """The manifest on the device; None if none was ever written whole. VersionMismatch as :meth:`from_json`."""
         base = device.ram + MANIFEST_OFFSET
         magic, version, size, crc = HEADER.unpack(device.read(base, HEADER.size))
@@ -176,7 +181,7 @@ class Manifest:
         text = device.read(base + HEADER.size, ceil_multiple(size, 4))[:size]
         return cls.from_json(text, "The manifest on the device") if zlib.crc32(text) == crc else None
 
-    def check(self, info):
+    def check(self, info: Info) -> None:
         """Raise unless a device with this :class:`~host.device.device.Info` can hold and run it.
 
         Raises
@@ -199,7 +204,7 @@ class Manifest:
             raise AllocationError(f"The sections of the manifest take {self.size} bytes, the device's data region has "
                 f"{info.data_size}: use a smaller model.")
 
-    def verify(self, device):
+    def verify(self, device: Device) -> list[str]:
         """Names of the sections that are not on the device as they should be: it computes a CRC-32 of each."""
         wrong = []
         for section in self.sections:
@@ -210,7 +215,7 @@ class Manifest:
 
 # Load ---------------------------------------------------------------------------------------------
 
-def load(device, manifest, data, progress=None):
+def load(device: Device, manifest: Manifest, data: Mapping[str, bytes], progress: Meter | None = None) -> ByteCounts:
     """Bring what the manifest names to the device, and keep it from being allocated. May be interrupted and called again.
 
     Parameters
@@ -236,7 +241,7 @@ def load(device, manifest, data, progress=None):
     except (UsageError, VersionMismatch): # Of another host; it is about to be replaced.
         loaded = None
     total = ByteCounts()
-    if not (manifest.same_content(loaded) and loaded.complete):
+    if loaded is None or not (manifest.same_content(loaded) and loaded.complete):
         dataclasses.replace(manifest, complete=False).store(device)
     for section in manifest.sections:
         total += device.upload(device.info.data_base + section.offset, data[section.name], progress)
@@ -248,7 +253,7 @@ def load(device, manifest, data, progress=None):
     return total
 
 
-def adopt(device):
+def adopt(device: Device) -> Manifest | None:
     """The manifest of what an earlier host has loaded, its sections verified and kept from being allocated.
 
     None if nothing is there, not all of it, or not as it should be: then :func:`load` it.

@@ -5,6 +5,8 @@
 
 """What a gateware that is too small for a model is to be built with."""
 
+from model.config import Mamba2Config
+
 from operations.config import SSMConfig, ceil_multiple
 from operations.ssm import Geometry
 
@@ -22,7 +24,7 @@ OPTIONS = { # Size: how the targets, or a SoC of one's own, take its maximum.
 
 # Advice -------------------------------------------------------------------------------------------
 
-def build_advice(config, **sizes):
+def build_advice(config: SSMConfig, **sizes: int) -> str:
     """How to build a gateware for sizes beyond the maxima of `config`, as the end of a message; "" where that does not help.
 
     sizes: heads, headdim, d_state and groups, or some of them.
@@ -36,7 +38,7 @@ def build_advice(config, **sizes):
     return f"; build the gateware with {' and '.join(OPTIONS[name].format(size) for name, size in beyond.items())}"
 
 
-def model_geometry(config, layer):
+def model_geometry(config: SSMConfig, layer: Mamba2Config) -> Geometry:
     """The :class:`~operations.ssm.Geometry` of a model's layers, a Mamba2Config, on a gateware of `config`.
 
     Raises

@@ -9,6 +9,7 @@ import math
 import zipfile
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -29,12 +30,12 @@ ADDRESSES = 2**32                                      # Bytes that a device's a
 class ArrayHeader:
     """What an array's header says; `start` is the byte of the member that its values begin at."""
     dtype   : np.dtype
-    shape   : tuple
+    shape   : tuple[int, ...]
     fortran : bool
     start   : int
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Bytes of the values."""
         return math.prod(self.shape)*self.dtype.itemsize
 
@@ -50,7 +51,7 @@ class NpzReader:
     ------
     UsageError : the file cannot be read, or is no .npz file of numbers; one line, which begins with the path.
     """
-    def __init__(self, path):
+    def __init__(self, path: Path | str):
         self.path = path
         try:
             self.file = zipfile.ZipFile(path)
@@ -70,13 +71,13 @@ class NpzReader:
             self.file.close()
             raise
 
-    def __enter__(self):
+    def __enter__(self) -> "NpzReader":
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.file.close()
 
-    def read(self, name):
+    def read(self, name: str) -> np.ndarray:
         """An array, of the type and shape that its header says."""
         header = self.headers[name]
         try:
@@ -88,7 +89,7 @@ class NpzReader:
         except Exception as error: # Of a damaged file: zlib.error, BadZipFile, EOFError and others; or MemoryError.
             raise self._error(name, "be an array", _words(error)) from error
 
-    def _header(self, name):
+    def _header(self, name: str) -> ArrayHeader:
         info = self.members[name]
         if info.compress_type not in METHODS or info.flag_bits & ENCRYPTED:
             raise self._error(name, "be stored or deflated", "of another kind or encrypted")
@@ -108,10 +109,10 @@ class NpzReader:
                 f"of {info.file_size - header.start}")
         return header
 
-    def _error(self, name, what, found):
+    def _error(self, name: str, what: str, found: str) -> UsageError:
         return UsageError(f"{self.path}: array {name} must {what}, is {found}.")
 
 
-def _words(error):
+def _words(error: Exception) -> str:
     """What an exception says, on one line."""
     return f"damaged ({' '.join(str(error).split()) or type(error).__name__})"

@@ -122,7 +122,7 @@ class Recurrence:
             return np.zeros((self.geometry.heads, self.geometry.headdim, self.geometry.d_state), np.float16)
         return unpack_state(self.geometry, self.device.read(self._base.address, self._state_bytes))
 
-    def _run(self, tokens, first_token, store):
+    def _run(self, tokens: int, first_token: int, store: bool) -> None:
         """Run so many tokens after the stored state. With `store` what comes out is the next one to run from."""
         base   = self._base
         target = next((state for state in self._states if state is not base), base)

@@ -13,7 +13,7 @@ The link only has to bring most of the blocks. While a segment is under way, the
 
 import zlib
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ import numpy as np
 
 from host.device.jobs import Job
 from host.errors import IntegrityError, VersionMismatch
+from host.link.transport import Meter
 
 from operations.config import ALIGNMENT, ceil_multiple
 from operations.operations import Engine, Opcode
@@ -53,16 +54,16 @@ class ByteCounts:
 
 class _Checks:
     """Checksums under way, in order: :meth:`start` some blocks, :meth:`result` of the oldest ones."""
-    def __init__(self, device, address, size, block):
+    def __init__(self, device: "Device", address: int, size: int, block: int):
         self.device, self.address, self.size, self.block = device, address, size, block
         self.started   = 0
-        self.under_way = []
+        self.under_way: list[tuple[int, int, int, int]] = [] # Job, first block, blocks, table.
 
     @property
-    def full(self):
+    def full(self) -> bool:
         return len(self.under_way) == TABLES
 
-    def start(self, first, count):
+    def start(self, first: int, count: int) -> None:
         """Have the device compute the CRCs of `count` blocks, TABLE_BLOCKS at most."""
         table  = self.device.ram + TABLE_OFFSET + self.started%TABLES*TABLE_SIZE//TABLES
         offset = first*self.block
@@ -74,14 +75,14 @@ class _Checks:
         self.under_way.append((index, first, count, table))
         self.started += 1
 
-    def result(self):
+    def result(self) -> tuple[int, np.ndarray]:
         """(first block, CRCs) of the blocks started first."""
         index, first, count, table = self.under_way.pop(0)
         self.device.wait(index)
         return first, self.device.transport.read_words(table, count)
 
 
-def _check(device, address, size, block):
+def _check(device: "Device", address: int, size: int, block: int) -> None:
     if Engine.CHECKSUM not in device.info.engines:
         raise VersionMismatch("The device computes no checksums: load gateware and firmware that belong to this host.")
     if block <= 0 or block % ALIGNMENT:
@@ -115,17 +116,17 @@ def checksums(device: "Device", address: int, size: int, block: int = BLOCK_BYTE
     return result
 
 
-def _store(result, checks):
+def _store(result: np.ndarray, checks: _Checks) -> None:
     first, crcs = checks.result()
     result[first:first + len(crcs)] = crcs
 
 
-def block_checksums(data: bytes, block: int = BLOCK_BYTES) -> np.ndarray:
+def block_checksums(data: bytes | bytearray, block: int = BLOCK_BYTES) -> np.ndarray:
     """The same of bytes that the host has."""
     return np.array([zlib.crc32(data[n:n + block]) for n in range(0, len(data), block)], np.uint32)
 
 
-def _runs(mask, limit=SEGMENT_BLOCKS):
+def _runs(mask: np.ndarray, limit: int = SEGMENT_BLOCKS) -> Iterator[tuple[int, int]]:
     """(first, count) of the runs of True, cut into pieces of `limit`."""
     edges = np.flatnonzero(np.diff(np.concatenate(([0], mask.astype(np.int8), [0]))))
     for start, end in zip(edges[::2].tolist(), edges[1::2].tolist()):
@@ -133,9 +134,9 @@ def _runs(mask, limit=SEGMENT_BLOCKS):
             yield first, min(limit, end - first)
 
 
-def _move(checks, wrong, good, move):
+def _move(checks: _Checks, wrong: np.ndarray, good: Callable[[int, int], np.ndarray], move: Callable[[int, int], None]) -> None:
     """Call `move(first, count)` for the blocks that are `wrong`, and mark those whose CRCs are then as `good` says."""
-    def settle():
+    def settle() -> None:
         first, crcs = checks.result()
         wrong[first:first + len(crcs)] = crcs != good(first, len(crcs))
 
@@ -148,20 +149,20 @@ def _move(checks, wrong, good, move):
         settle()
 
 
-def _finish(address, wrong, what):
+def _finish(address: int, wrong: np.ndarray, what: str) -> None:
     if wrong.any():
         block = address + int(np.flatnonzero(wrong)[0])*BLOCK_BYTES
         raise IntegrityError(f"{what} {ATTEMPTS} times, {int(wrong.sum())} blocks of {BLOCK_BYTES} bytes still differ, the "
             f"first at 0x{block:08x}: check the cable, the network and the device's memory.")
 
-def _troubles(device):
+def _troubles(device: "Device") -> tuple[int, int]:
     """Changes when something on the link went wrong."""
     statistics = device.transport.statistics
     return statistics.timeouts, statistics.rewrites
 
 # Upload -------------------------------------------------------------------------------------------
 
-def upload(device: "Device", address: int, data: bytes, progress: Callable[[int], None] | None = None,
+def upload(device: "Device", address: int, data: bytes, progress: Meter | None = None,
            resume: bool = True) -> ByteCounts:
     """Write `data` to the data region, verified by CRCs that the device computes, without reading it back.
 
@@ -195,7 +196,7 @@ def upload(device: "Device", address: int, data: bytes, progress: Callable[[int]
         if there := int(sizes[~wrong].sum()):
             progress(there)
 
-    def send(first, count):
+    def send(first: int, count: int) -> None:
         part = data[first*BLOCK_BYTES:(first + count)*BLOCK_BYTES]
         device.transport.load_bytes(address + first*BLOCK_BYTES, part, None if attempt else progress)
         if attempt:
@@ -217,7 +218,7 @@ def upload(device: "Device", address: int, data: bytes, progress: Callable[[int]
 
 # Download -----------------------------------------------------------------------------------------
 
-def download(device: "Device", address: int, size: int, progress: Callable[[int], None] | None = None) -> bytes:
+def download(device: "Device", address: int, size: int, progress: Meter | None = None) -> bytes:
     """`size` bytes of the data region from `address` on, a multiple of ALIGNMENT, verified by CRCs that the device computes.
 
     Raises
@@ -232,12 +233,12 @@ def download(device: "Device", address: int, size: int, progress: Callable[[int]
     wrong  = np.ones(-(-padded//BLOCK_BYTES), bool)
     checks = _Checks(device, address, padded, BLOCK_BYTES)
 
-    def receive(first, count):
+    def receive(first: int, count: int) -> None:
         start = first*BLOCK_BYTES
         end   = min(start + count*BLOCK_BYTES, padded)
         data[start:end] = device.read(address + start, end - start, None if attempt else progress)
 
-    def crcs(first, count):
+    def crcs(first: int, count: int) -> np.ndarray:
         return block_checksums(data[first*BLOCK_BYTES:(first + count)*BLOCK_BYTES])
 
     for attempt in range(ATTEMPTS):

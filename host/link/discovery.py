@@ -6,6 +6,7 @@
 """Which boards answer: a probe to each address of a network, or to its broadcast address."""
 
 import ipaddress
+import socket
 import time
 
 from host.errors import LinkError
@@ -21,7 +22,7 @@ GAP            = 0.001 # Seconds between two probes.
 
 # Discovery ----------------------------------------------------------------------------------------
 
-def discover(network, port=DEFAULT_PORT, timeout=1.0):
+def discover(network: str, port: int = DEFAULT_PORT, timeout: float = 1.0) -> list[str]:
     """Addresses that answer an Etherbone probe.
 
     Parameters
@@ -42,7 +43,7 @@ def discover(network, port=DEFAULT_PORT, timeout=1.0):
     LinkError  : no interface leads to it, or the port is taken.
     """
     addresses = _addresses(network)
-    found     = set()
+    found: set[str] = set()
     with open_socket(addresses[-1], port, connect=False) as sock:
         for _ in range(ROUNDS):
             for address in addresses:
@@ -53,7 +54,7 @@ def discover(network, port=DEFAULT_PORT, timeout=1.0):
     return sorted(found, key=ipaddress.ip_address)
 
 
-def _addresses(network):
+def _addresses(network: str) -> list[str]:
     try:
         parsed = ipaddress.IPv4Network(network, strict=False)
     except ValueError as error:
@@ -63,7 +64,7 @@ def _addresses(network):
     return [str(address) for address in parsed.hosts()]
 
 
-def _send(sock, address, port):
+def _send(sock: socket.socket, address: str, port: int) -> None:
     try:
         sock.sendto(encode_probe(), (address, port))
     except OSError as error:
@@ -71,7 +72,7 @@ def _send(sock, address, port):
             raise LinkError(f"Cannot send to {address} ({error}): check the network interface.") from error
 
 
-def _collect(sock, found, deadline):
+def _collect(sock: socket.socket, found: set[str], deadline: float) -> None:
     """Add those that answer until the deadline."""
     while (left := deadline - time.monotonic()) > 0:
         sock.settimeout(left)

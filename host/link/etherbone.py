@@ -31,12 +31,14 @@ import socket
 import struct
 import time
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 
 from host.errors import IntegrityError, LinkError, TransportTimeout
 from host.link.congestion import RoundTrip, Window
 from host.link.transfer import RECORD_OVERHEAD, Batch, Transfer
-from host.link.transport import Check, Transport
+from host.link.transport import Check, Meter, Transport
 
 from tools.errors import UsageError
 
@@ -60,29 +62,29 @@ FRAME_MINIMUM  = 60          # Bytes of the shortest frame, without its check se
 TRANSIENT = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN, errno.ENOBUFS)
 
 
-def encode_write(address, words):
+def encode_write(address: int, words: np.ndarray) -> bytes:
     """Datagram that writes `words` from `address` on."""
     return HEADER.pack(MAGIC, VERSION << 4, SIZES, 0, BYTE_ENABLE, len(words), 0, address) + \
         words.astype(">u4").tobytes()
 
 
-def encode_reads(tag, addresses):
+def encode_reads(tag: int, addresses: np.ndarray) -> bytes:
     """Datagram that reads the words at `addresses`, to be answered with `tag`."""
     return HEADER.pack(MAGIC, VERSION << 4, SIZES, 0, BYTE_ENABLE, 0, len(addresses), tag) + \
         addresses.astype(">u4").tobytes()
 
 
-def encode_read(tag, address, count):
+def encode_read(tag: int, address: int, count: int) -> bytes:
     """Datagram that reads `count` words from `address` on, to be answered with `tag`."""
     return encode_reads(tag, np.arange(address, address + 4*count, 4))
 
 
-def encode_probe():
+def encode_probe() -> bytes:
     """Datagram that asks whether an Etherbone device is there."""
     return PROBE_HEADER.pack(MAGIC, VERSION << 4 | PROBE, SIZES)
 
 
-def is_probe_reply(datagram):
+def is_probe_reply(datagram: bytes) -> bool:
     """Whether `datagram` answers a probe."""
     if len(datagram) < 8:
         return False
@@ -90,7 +92,7 @@ def is_probe_reply(datagram):
     return magic == MAGIC and flags == VERSION << 4 | PROBE_REPLY
 
 
-def decode_reply(datagram):
+def decode_reply(datagram: bytes) -> tuple[int, np.ndarray] | None:
     """(tag, words) of a reply to a read; None for anything else."""
     if len(datagram) < HEADER.size:
         return None
@@ -127,17 +129,22 @@ class Etherbone(Transport):
     """
     name = "etherbone"
 
-    def __init__(self, ip=None, port=DEFAULT_PORT, sock=None, buffer_depth=256, window=0, timeout=0.5, retries=8, alive=None,
-                 clock=time.monotonic):
+    def __init__(self, ip: str | None = None, port: int = DEFAULT_PORT, sock: socket.socket | None = None,
+                 buffer_depth: int = 256, window: int = 0, timeout: float = 0.5, retries: int = 8,
+                 alive: Callable[[], bool] | None = None, clock: Callable[[], float] = time.monotonic):
         super().__init__(alive)
         if not 4 <= buffer_depth <= 256:
             raise ValueError(f"buffer_depth must be from 4 to 256, is {buffer_depth}.")
+        if sock is None:
+            if ip is None:
+                raise ValueError("ip must be an address where no sock is given, is None.")
+            sock = open_socket(ip, port)
         self.batch_words = MAX_COUNT if window else buffer_depth//2 - 1 # A write and its read fit in the FIFO together.
         self.window      = Window(self.batch_words + RECORD_OVERHEAD if window else 1, window)
         self.round_trip  = RoundTrip(timeout)
         self.retries     = retries
         self.clock       = clock
-        self._socket     = sock or open_socket(ip, port)
+        self._socket     = sock
         self._tag        = int.from_bytes(os.urandom(4), "big") # Replies to an earlier process do not match.
         self.peer        = "{}:{}".format(*self._socket.getpeername()[:2])
         try:
@@ -146,15 +153,15 @@ class Etherbone(Transport):
             self.close()
             raise
 
-    def close(self):
+    def close(self) -> None:
         self._socket.close()
 
     # Batches --------------------------------------------------------------------------------------
 
-    def _read(self, address, words, progress):
+    def _read(self, address: int, words: np.ndarray, progress: Meter) -> None:
         Transfer(self, self._batches(address, words), progress).run()
 
-    def _write(self, address, words, check, progress):
+    def _write(self, address: int, words: np.ndarray, check: Check, progress: Meter) -> None:
         """With Check.ALL, where anything had to be written again all is read again, until a pass finds nothing: a
         datagram damaged in its address has written somewhere else."""
         rewrites = self.statistics.rewrites
@@ -168,24 +175,24 @@ class Etherbone(Transport):
             raise IntegrityError(f"Of {words.nbytes} bytes from address 0x{address:08x} on, some differed each of "
                 f"{self.retries} times all were read: check the network, and test the memory.")
 
-    def _batches(self, address, words, *check, **options):
-        return (Batch(address + 4*i, words[i:i + self.batch_words], *check, **options)
+    def _batches(self, address: int, words: np.ndarray, check: Check | None = None, written: bool = False) -> Iterator[Batch]:
+        return (Batch(address + 4*i, words[i:i + self.batch_words], check, written)
             for i in range(0, len(words), self.batch_words))
 
     # For Transfer ---------------------------------------------------------------------------------
 
-    def next_tag(self):
+    def next_tag(self) -> int:
         """A tag no request has had."""
         self._tag = (self._tag + 1) % 2**32
         return self._tag
 
-    def send_writes(self, address, words):
+    def send_writes(self, address: int, words: np.ndarray) -> None:
         self._send_datagram(encode_write(address, words))
 
-    def send_reads(self, tag, addresses):
+    def send_reads(self, tag: int, addresses: np.ndarray) -> None:
         self._send_datagram(encode_reads(tag, addresses))
 
-    def receive(self, deadline):
+    def receive(self, deadline: float) -> tuple[int, np.ndarray] | None:
         """The next reply to a read, as (tag, words), or None at the deadline."""
         while (datagram := self._receive_datagram(deadline)) is not None:
             reply = decode_reply(datagram)
@@ -196,7 +203,7 @@ class Etherbone(Transport):
 
     # Datagrams ------------------------------------------------------------------------------------
 
-    def _send_datagram(self, datagram):
+    def _send_datagram(self, datagram: bytes) -> None:
         self._count(datagram)
         try:
             self._socket.send(datagram)
@@ -204,7 +211,7 @@ class Etherbone(Transport):
             if error.errno not in TRANSIENT:
                 raise LinkError(f"Cannot send to {self.peer} ({error}): check the network interface.") from error
 
-    def _receive_datagram(self, deadline):
+    def _receive_datagram(self, deadline: float) -> bytes | None:
         """The next datagram, or None at the deadline."""
         while (left := deadline - self.clock()) > 0:
             self._socket.settimeout(left)
@@ -220,11 +227,11 @@ class Etherbone(Transport):
                 time.sleep(min(left, 0.01))
         return None
 
-    def _count(self, datagram):
+    def _count(self, datagram: bytes) -> None:
         self.statistics.frames     += 1
         self.statistics.wire_bytes += max(FRAME_OVERHEAD + len(datagram), FRAME_MINIMUM)
 
-    def _probe(self):
+    def _probe(self) -> None:
         for repetitions in range(self.retries + 1):
             self._send_datagram(encode_probe())
             deadline = self.clock() + self.round_trip.patience(repetitions)
@@ -236,7 +243,7 @@ class Etherbone(Transport):
             "gateware with Etherbone is loaded.")
 
 
-def local_address(ip, port):
+def local_address(ip: str, port: int) -> str:
     """This machine's address on the interface that leads to (ip, port)."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as route:
@@ -247,7 +254,7 @@ def local_address(ip, port):
         raise LinkError(f"No route to {ip}:{port} ({error}): check the address and the network interface.") from error
 
 
-def open_socket(ip, port, connect=True):
+def open_socket(ip: str, port: int, connect: bool = True) -> socket.socket:
     """A UDP socket to (ip, port), bound to the same port and only on the interface that leads there.
 
     Without `connect` it may send to any address there, a broadcast address among them.

@@ -6,11 +6,16 @@
 """Many batches of words on their way over a link that loses, repeats, delays, re-orders and damages datagrams."""
 
 from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from host.errors import IntegrityError, TransportTimeout
-from host.link.transport import Check
+from host.link.transport import Check, Meter
+
+if TYPE_CHECKING: # Which itself imports this file.
+    from host.link.etherbone import Etherbone
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -32,7 +37,7 @@ class Batch:
     __slots__ = ("address", "words", "check", "written", "doubted", "waiting", "done", "sent", "asked", "timeouts",
         "rewrites")
 
-    def __init__(self, address, words, check=None, written=False):
+    def __init__(self, address: int, words: np.ndarray, check: Check | None = None, written: bool = False):
         self.address  = address
         self.words    = words
         self.check    = check
@@ -46,33 +51,33 @@ class Batch:
         self.rewrites = 0
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Words it takes on its way."""
         count = len(self.words) + RECORD_OVERHEAD
         return 2*count if self.check is Check.ALL else count
 
     @property
-    def slice(self):
+    def span(self) -> slice:
         """The words that are read, of all."""
         if self.check is Check.LAST:
             return slice(len(self.words) - 1, len(self.words))
         return slice(0, 1 if self.check is Check.NONE else len(self.words))
 
-    def take(self, words):
+    def take(self, words: np.ndarray) -> bool:
         """Take what was read; whether it is what it should be."""
         if self.check is None:
             self.words[:] = words
             return True
-        return self.check is Check.NONE or np.array_equal(words, self.words[self.slice])
+        return self.check is Check.NONE or np.array_equal(words, self.words[self.span])
 
 
 class Request:
     """A read record on its way: of the words of a batch, or of a word of each of several."""
     __slots__ = ("batches", "counts", "number", "time", "deadline", "passed")
 
-    def __init__(self, batches, number, time, deadline):
+    def __init__(self, batches: Sequence[Batch], number: int, time: float, deadline: float):
         self.batches  = batches
-        self.counts   = [batch.slice.stop - batch.slice.start for batch in batches]
+        self.counts   = [batch.span.stop - batch.span.start for batch in batches]
         self.number   = number
         self.time     = time
         self.deadline = deadline
@@ -93,18 +98,18 @@ class Transfer:
     batches  : The :class:`Batch` objects, in order.
     progress : Called with the bytes of each batch that is done.
     """
-    def __init__(self, link, batches, progress):
+    def __init__(self, link: "Etherbone", batches: Iterable[Batch], progress: Meter):
         self.link     = link
         self.progress = progress
         self.waiting  = deque(batches)
         self.left     = len(self.waiting)
         self.flying   = 0  # Words on their way.
-        self.unasked  = [] # Batches sent, with no request after them.
-        self.requests = {} # By tag, oldest first,
-        self.expired  = {} # and those that were repeated.
+        self.unasked: list[Batch] = [] # Batches sent, with no request after them.
+        self.requests: dict[int, Request] = {} # By tag, oldest first,
+        self.expired: dict[int, Request]  = {} # and those that were repeated.
         self.number   = 0  # Of the last thing sent.
 
-    def run(self):
+    def run(self) -> None:
         while self.left:
             self._fill()
             reply = self.link.receive(min(request.deadline for request in self.requests.values()))
@@ -114,7 +119,7 @@ class Transfer:
 
     # Sending --------------------------------------------------------------------------------------
 
-    def _fill(self):
+    def _fill(self) -> None:
         """Send what the window allows, and ask for it."""
         link = self.link
         while self.waiting and (not self.flying or self.flying + self.waiting[0].size <= link.window.size):
@@ -131,20 +136,20 @@ class Transfer:
         if self.unasked and (not self.requests or not self.waiting):
             self._ask_unasked()
 
-    def _group(self, batch):
+    def _group(self, batch: Batch) -> int:
         """Batches to ask for at once: twice a window."""
         return max(1, min(MOST_ASKED, int(self.link.window.size)//(2*batch.size)))
 
-    def _ask_unasked(self):
+    def _ask_unasked(self) -> None:
         batches, self.unasked = self.unasked, []
         self._ask(batches)
 
-    def _ask(self, batches):
+    def _ask(self, batches: Sequence[Batch]) -> None:
         link = self.link
         self.number += 1
         for batch in batches:
             batch.asked = self.number
-        addresses = [np.arange(batch.slice.start, batch.slice.stop)*4 + batch.address for batch in batches]
+        addresses = [np.arange(batch.span.start, batch.span.stop)*4 + batch.address for batch in batches]
         now       = link.clock()
         patience  = link.round_trip.patience(max(batch.timeouts for batch in batches))
         tag       = link.next_tag()
@@ -153,7 +158,7 @@ class Transfer:
 
     # Answers --------------------------------------------------------------------------------------
 
-    def _take(self, tag, words):
+    def _take(self, tag: int, words: np.ndarray) -> None:
         """Take an answer."""
         link    = self.link
         request = self.requests.get(tag) or self.expired.get(tag)
@@ -184,34 +189,34 @@ class Transfer:
         if doubtful:
             self._ask(doubtful)
 
-    def _finish(self, batch):
+    def _finish(self, batch: Batch) -> None:
         batch.done   = True
         self.left   -= 1
         self.flying -= batch.size
         self.link.window.acknowledged(batch.size)
         self.progress(4*len(batch.words))
 
-    def _send_again(self, batch):
+    def _send_again(self, batch: Batch) -> None:
         self.link.window.lost(batch.sent, self.number)
         self.flying  -= batch.size
         batch.waiting = True
         batch.written = batch.check is None
         self.waiting.appendleft(batch)
 
-    def _note_rewrite(self, batch, words):
+    def _note_rewrite(self, batch: Batch, words: np.ndarray) -> None:
         link = self.link
         link.statistics.rewrites += 1
         batch.rewrites           += 1
         if batch.rewrites > link.retries:
-            expected = batch.words[batch.slice]
+            expected = batch.words[batch.span]
             at       = int(np.flatnonzero(words != expected)[0])
-            address  = batch.address + 4*(batch.slice.start + at)
+            address  = batch.address + 4*(batch.span.start + at)
             raise IntegrityError(f"Address 0x{address:08x} reads 0x{words[at]:08x} after 0x{expected[at]:08x} was "
                 f"written {batch.rewrites} times: check that it is RAM, and test the memory.")
 
     # Time-outs ------------------------------------------------------------------------------------
 
-    def _expire(self):
+    def _expire(self) -> None:
         """Repeat requests that wait for too long, or that later ones have passed."""
         now = self.link.clock()
         for tag, request in list(self.requests.items()):
@@ -230,7 +235,7 @@ class Transfer:
             else:
                 self._ask(batches)
 
-    def _note_timeout(self, batches, counts):
+    def _note_timeout(self, batches: Sequence[Batch], counts: bool) -> None:
         link = self.link
         link.check_alive()
         link.statistics.timeouts += 1

@@ -6,12 +6,20 @@
 """The interface of all transports: reads and writes of 32-bit words on the device's bus."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Self
 
 import numpy as np
 
+from numpy.typing import ArrayLike
+
 from host.errors import LinkError
+
+# Types --------------------------------------------------------------------------------------------
+
+Meter = Callable[[int], None] # Called with bytes as they are moved.
 
 # Statistics ---------------------------------------------------------------------------------------
 
@@ -55,23 +63,25 @@ class Transport(ABC):
     Attributes
     ----------
     name       : "etherbone" or "uart".
+    peer       : The other end, as messages name it.
     statistics : :class:`Statistics`.
     """
-    name : str | None = None
+    name : str
+    peer : str
 
-    def __init__(self, alive=None):
+    def __init__(self, alive: Callable[[], bool] | None = None):
         self.alive      = alive
         self.statistics = Statistics()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     # Interface ------------------------------------------------------------------------------------
 
-    def read_words(self, address, count, progress=None):
+    def read_words(self, address: int, count: int, progress: Meter | None = None) -> np.ndarray:
         """Words from `address` on, as a numpy.uint32 array.
 
         Parameters
@@ -87,7 +97,7 @@ class Transport(ABC):
         self.statistics.read_bytes += 4*count
         return words
 
-    def write_words(self, address, words, readback=True, progress=None):
+    def write_words(self, address: int, words: ArrayLike, readback: bool = True, progress: Meter | None = None) -> None:
         """Write `words` from `address` on.
 
         Parameters
@@ -110,7 +120,7 @@ class Transport(ABC):
         if readback:
             self.statistics.verified_bytes += words.nbytes
 
-    def load_words(self, address, words, progress=None):
+    def load_words(self, address: int, words: ArrayLike, progress: Meter | None = None) -> None:
         """Write to memory as fast as the link allows; arguments as of :meth:`write_words`.
 
         Batches are acknowledged by their last words: one that got lost is noticed by it, and sent again. That is no
@@ -127,57 +137,57 @@ class Transport(ABC):
             self._write(address, words, Check.LAST, progress or _no_progress)
         self.statistics.written_bytes += words.nbytes
 
-    def read_bytes(self, address, size, progress=None):
+    def read_bytes(self, address: int, size: int, progress: Meter | None = None) -> bytes:
         """`size` bytes, a multiple of 4; as :meth:`read_words`."""
         if size % 4:
             raise ValueError(f"size must be a multiple of 4, is {size}.")
         return self.read_words(address, size//4, progress).astype("<u4").tobytes()
 
-    def write_bytes(self, address, data, readback=True, progress=None):
+    def write_bytes(self, address: int, data: bytes, readback: bool = True, progress: Meter | None = None) -> None:
         """Write bytes, a multiple of 4 of them; as :meth:`write_words`."""
         self.write_words(address, _words_of(data), readback, progress)
 
-    def load_bytes(self, address, data, progress=None):
+    def load_bytes(self, address: int, data: bytes, progress: Meter | None = None) -> None:
         """Write bytes, a multiple of 4 of them; as :meth:`load_words`."""
         self.load_words(address, _words_of(data), progress)
 
     @abstractmethod
-    def close(self):
+    def close(self) -> None:
         """Release the link. May be called twice."""
 
     # For Implementations --------------------------------------------------------------------------
 
     @abstractmethod
-    def _read(self, address, words, progress):
+    def _read(self, address: int, words: np.ndarray, progress: Meter) -> None:
         """Fill the array `words` from `address` on."""
 
     @abstractmethod
-    def _write(self, address, words, check, progress):
+    def _write(self, address: int, words: np.ndarray, check: Check, progress: Meter) -> None:
         """Write the array `words` from `address` on; `check` is a :class:`Check`."""
 
-    def check_alive(self):
+    def check_alive(self) -> None:
         """Raise LinkError when the device is known to be gone."""
         if self.alive is not None and not self.alive():
             raise LinkError("The simulation ended while the host was waiting for it: its log says why.")
 
     @staticmethod
-    def _check(address, count):
+    def _check(address: int, count: int) -> None:
         if address % 4 or not 0 <= address <= 2**32 - 4*count:
             raise ValueError(f"address must be a multiple of 4, all words below 2**32, is 0x{address:x} with {count} words.")
 
 
-def _as_words(words):
+def _as_words(words: ArrayLike) -> np.ndarray:
     words = np.atleast_1d(np.asarray(words))
     if words.size and not (0 <= int(words.min()) and int(words.max()) < 2**32):
         raise ValueError(f"words must be from 0 to 2**32 - 1, are from {words.min()} to {words.max()}.")
     return words.astype(np.uint32)
 
 
-def _words_of(data):
+def _words_of(data: bytes) -> np.ndarray:
     if len(data) % 4:
         raise ValueError(f"data must be of a multiple of 4 bytes, is of {len(data)}.")
     return np.frombuffer(data, "<u4")
 
 
-def _no_progress(size):
+def _no_progress(size: int) -> None:
     """What is called when the caller does not want to know."""

@@ -25,11 +25,13 @@ the host sends nothing before the answer is complete.
 import struct
 import time
 
+from collections.abc import Callable
+
 import numpy as np
 import serial
 
 from host.errors import IntegrityError, LinkError, TransportTimeout
-from host.link.transport import Check, Transport
+from host.link.transport import Check, Meter, Transport
 
 # Protocol -----------------------------------------------------------------------------------------
 
@@ -43,12 +45,12 @@ LOADED_BATCHES   = 16   # Batches at once where memory is loaded.
 DEFAULT_BAUDRATE = 115200
 
 
-def encode_write(address, words):
+def encode_write(address: int, words: np.ndarray) -> bytes:
     """Command that writes `words` from `address` (in bytes) on."""
     return COMMAND.pack(WRITE, len(words), address//4) + words.astype(">u4").tobytes()
 
 
-def encode_read(address, count):
+def encode_read(address: int, count: int) -> bytes:
     """Command that reads `count` words from `address` (in bytes) on."""
     return COMMAND.pack(READ, count, address//4)
 
@@ -75,8 +77,9 @@ class UARTBone(Transport):
     """
     name = "uart"
 
-    def __init__(self, port, baudrate=DEFAULT_BAUDRATE, timeout=0.5, retries=5, resync_time=1.5*GATEWARE_TIMEOUT,
-                 alive=None, serial_port=None, clock=time.monotonic):
+    def __init__(self, port: str, baudrate: int = DEFAULT_BAUDRATE, timeout: float = 0.5, retries: int = 5,
+                 resync_time: float = 1.5*GATEWARE_TIMEOUT, alive: Callable[[], bool] | None = None,
+                 serial_port: serial.SerialBase | None = None, clock: Callable[[], float] = time.monotonic):
         super().__init__(alive)
         self.peer        = port
         self.timeout     = timeout
@@ -96,18 +99,18 @@ class UARTBone(Transport):
                 "litex_term or litex_server, uses it.") from error
         self._in_step = True # No command is half sent or half answered.
 
-    def close(self):
+    def close(self) -> None:
         self._port.close()
 
     # Batches --------------------------------------------------------------------------------------
 
-    def _read(self, address, words, progress):
+    def _read(self, address: int, words: np.ndarray, progress: Meter) -> None:
         for i in range(0, len(words), self.batch_words):
             batch    = words[i:i + self.batch_words]
             batch[:] = self._exchange(b"", address + 4*i, len(batch))
             progress(batch.nbytes)
 
-    def _write(self, address, words, check, progress):
+    def _write(self, address: int, words: np.ndarray, check: Check, progress: Meter) -> None:
         """With Check.ALL, where anything had to be written again all is read again, until a pass finds nothing: a
         command damaged in its address has written somewhere else."""
         rewrites = self.statistics.rewrites
@@ -125,7 +128,7 @@ class UARTBone(Transport):
             raise IntegrityError(f"Of {words.nbytes} bytes from address 0x{address:08x} on, some differed each of "
                 f"{self.retries} times all were read: check the line with a lower baud rate, and test the memory.")
 
-    def _write_batch(self, address, words, check, written=False):
+    def _write_batch(self, address: int, words: np.ndarray, check: Check, written: bool = False) -> None:
         """Write and check; with `written` write only what differs, twice: a damaged answer is no damaged memory."""
         command = b"".join(encode_write(address + 4*i, words[i:i + self.batch_words])
             for i in range(0, len(words), self.batch_words))
@@ -145,7 +148,7 @@ class UARTBone(Transport):
             f"0x{words[first + at]:08x} was written {self.retries + 1} times: check that it is RAM, and the line with a "
             "lower baud rate.")
 
-    def _exchange(self, command, address, count):
+    def _exchange(self, command: bytes, address: int, count: int) -> np.ndarray:
         """Send `command` and a read of `count` words from `address` on until the read is answered; return its words."""
         request = command + encode_read(address, count)
         for _ in range(self.retries + 1):
@@ -164,14 +167,14 @@ class UARTBone(Transport):
 
     # Bytes ----------------------------------------------------------------------------------------
 
-    def _send(self, data):
+    def _send(self, data: bytes) -> None:
         self.statistics.wire_bytes += len(data)
         try:
             self._port.write(data)
         except OSError as error:
             raise LinkError(f"Cannot send to {self.peer} ({error}): check the cable.") from error
 
-    def _receive(self, size, deadline):
+    def _receive(self, size: int, deadline: float) -> bytes:
         """`size` bytes, or fewer at the deadline."""
         data = bytearray()
         try:
@@ -183,7 +186,7 @@ class UARTBone(Transport):
         self.statistics.wire_bytes += len(data)
         return bytes(data)
 
-    def _resynchronize(self):
+    def _resynchronize(self) -> None:
         """Wait until the bridge has given up whatever it was doing, and drop what it still sent."""
         silent_since = self.clock()
         while self.clock() < silent_since + self.resync_time:

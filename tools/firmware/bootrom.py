@@ -24,7 +24,7 @@ LINE_WORDS = 8 # The instruction cache fetches lines of this many words.
 
 # Helpers ------------------------------------------------------------------------------------------
 
-def _toolchain():
+def _toolchain() -> str:
     for triple in CPU_GCC_TRIPLE_RISCV32:
         if shutil.which(f"{triple}-gcc"):
             return triple

@@ -7,6 +7,8 @@
 
 import os
 
+from pathlib import Path
+
 from litex.soc.software.crcfbigen import insert_crc
 
 # Constants ----------------------------------------------------------------------------------------
@@ -17,12 +19,12 @@ FLASH_OFFSET = 0x40_0000
 
 # Image --------------------------------------------------------------------------------------------
 
-def flash_image(build_dir: str) -> str:
+def flash_image(build_dir: Path | str) -> str:
     """Path of the image in a build's folder."""
     return os.path.join(build_dir, "firmware", "firmware.fbi")
 
 
-def write_flash_image(build_dir: str) -> None:
+def write_flash_image(build_dir: Path | str) -> None:
     """Write the image of a build's firmware.bin."""
     firmware = os.path.join(build_dir, "firmware", "firmware.bin")
     insert_crc(firmware, fbi_mode=True, o_filename=flash_image(build_dir), little_endian=True)

@@ -37,7 +37,8 @@ class Vector:
     state_out  : bytes
 
 
-def _vector(config, heads, headdim, d_state, groups, tokens, zero_state, specials, seed):
+def _vector(config: SSMConfig, heads: int, headdim: int, d_state: int, groups: int, tokens: int, zero_state: bool,
+            specials: bool, seed: int) -> Vector:
     geometry = Geometry(config,
         heads   = min(heads,   config.max_heads),
         headdim = min(headdim, config.max_headdim),
@@ -46,7 +47,7 @@ def _vector(config, heads, headdim, d_state, groups, tokens, zero_state, special
     H, P, N, G, T = geometry.heads, geometry.headdim, geometry.d_state, geometry.groups, min(tokens, config.max_tokens)
     random = np.random.default_rng(seed)
 
-    def values(*shape):
+    def values(*shape: int) -> np.ndarray:
         result = random.standard_normal(shape).astype(np.float16)
         if specials:
             chosen = random.random(shape) < 0.05

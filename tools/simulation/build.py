@@ -12,10 +12,13 @@ import os
 import shutil
 import sys
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+
+from operations.config import SystemConfig
 
 from tools import processes
 from tools.firmware.build import BuildError, build as build_firmware, check_path
@@ -43,7 +46,7 @@ CLANG        = ("CXX=clang++", "LINK=clang++", "CFG_CXXFLAGS_NO_UNUSED=-faligned
 
 # Helpers ------------------------------------------------------------------------------------------
 
-def sources_hash(sources, *others):
+def sources_hash(sources: Iterable[str], *others: object) -> str:
     """Hash of the contents of files and folders below the project's root, and of the text of further objects."""
     digest = hashlib.sha256(repr(others).encode())
     for source in sources:
@@ -55,7 +58,7 @@ def sources_hash(sources, *others):
 
 
 @contextmanager
-def locked(path):
+def locked(path: Path) -> Iterator[None]:
     """Hold a file lock: of two programs that build the same thing, the second waits and finds it built."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as file:
@@ -64,7 +67,7 @@ def locked(path):
 
 
 @contextmanager
-def fresh(folder):
+def fresh(folder: Path) -> Iterator[Path]:
     """A new folder beside `folder`, which becomes `folder` at the end: whole, or not at all."""
     for left in folder.parent.glob(f"{folder.name}.*.part"): # By a build that was killed.
         shutil.rmtree(left, ignore_errors=True)
@@ -78,7 +81,7 @@ def fresh(folder):
         raise
 
 
-def _run(command, cwd, log):
+def _run(command: Sequence[str], cwd: Path, log: Path) -> None:
     with open(log, "a") as file:
         try:
             status = processes.run(command, file, cwd)
@@ -89,7 +92,7 @@ def _run(command, cwd, log):
 
 # Gateware -----------------------------------------------------------------------------------------
 
-def _write_soc(config, options, folder, log):
+def _write_soc(config: SystemConfig, options: dict[str, bool], folder: Path, log: Path) -> list[str]:
     """Write the SoC's Verilog with the BIOS in its ROM; returns the paths of all Verilog."""
     with open(log, "a") as file:
         status = processes.run([sys.executable, "-m", "targets.simulation.soc", folder,
@@ -99,7 +102,7 @@ def _write_soc(config, options, folder, log):
     return json.loads((folder/"sources.json").read_text())
 
 
-def _build_model(verilog, gateware_dir, trace, with_flash_boot, log):
+def _build_model(verilog: Iterable[str], gateware_dir: Path, trace: bool, with_flash_boot: bool, log: Path) -> None:
     """Compile the Verilog to obj_dir/Vsim."""
     main   = ROOT/"targets"/"simulation"/"main.cpp"
     flags  = ["--trace-fst", "-CFLAGS", "-DTRACE"] if trace else []
@@ -111,7 +114,7 @@ def _build_model(verilog, gateware_dir, trace, with_flash_boot, log):
         gateware_dir, log)
 
 
-def _prune_software(software_dir, log):
+def _prune_software(software_dir: Path, log: Path) -> None:
     """Keep the C library, 5% of LiteX's build of it: the rest are its objects, copies and debugging information."""
     libc = software_dir/"libc"
     for path in libc.iterdir():
@@ -123,7 +126,9 @@ def _prune_software(software_dir, log):
 
 # Build --------------------------------------------------------------------------------------------
 
-def build(config, trace=False, build_dir=None, report=lambda line: None, protect=False, with_flash_boot=False, wide=False):
+def build(config: SystemConfig, trace: bool = False, build_dir: Path | str | None = None,
+          report: Callable[[str], None] = lambda line: None, protect: bool = False, with_flash_boot: bool = False,
+          wide: bool = False) -> Path:
     """Build what is not built yet, and return its folder.
 
     Parameters
@@ -162,7 +167,7 @@ def build(config, trace=False, build_dir=None, report=lambda line: None, protect
     return folder
 
 
-def _build(config, options, trace, folder):
+def _build(config: SystemConfig, options: dict[str, bool], trace: bool, folder: Path) -> None:
     log = folder.with_suffix(".log")
     log.unlink(missing_ok=True)
     with fresh(folder) as part:
@@ -171,13 +176,13 @@ def _build(config, options, trace, folder):
         _build_model(verilog, part/"gateware", trace, options["with_flash_boot"], log)
 
 
-def _has_firmware(folder, digest):
+def _has_firmware(folder: Path, digest: str) -> bool:
     """Whether the firmware in a model's folder is that of the sources with this hash."""
     stamp = folder/"firmware.stamp"
     return stamp.exists() and stamp.read_text() == digest
 
 
-def _build_firmware(folder, digest):
+def _build_firmware(folder: Path, digest: str) -> None:
     from tools.firmware.flash import write_flash_image # Imports LiteX, which nothing else here needs.
 
     stamp = folder/"firmware.stamp"

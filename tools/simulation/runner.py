@@ -15,6 +15,9 @@ import threading
 import time
 
 from pathlib import Path
+from typing import IO, Any
+
+from operations.config import SystemConfig
 
 from tools.firmware.flash import FLASH_OFFSET, flash_image
 from tools.simulation.build import build
@@ -44,7 +47,7 @@ class SimulationError(RuntimeError):
 
 # Network Namespaces -------------------------------------------------------------------------------
 
-def network_permitted():
+def network_permitted() -> bool:
     """Whether this process may make network namespaces and TAP devices."""
     if not (os.access("/dev/net/tun", os.R_OK | os.W_OK) and shutil.which("unshare") and shutil.which("ip")):
         return False
@@ -52,15 +55,15 @@ def network_permitted():
     return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
 
 
-def open_socket_in(namespace, *args):
+def open_socket_in(namespace: str, *args: Any) -> socket.socket:
     """``socket.socket(*args)`` made inside a network namespace, given by the path of its file.
 
     A socket stays in the namespace it was made in, and can be used by all threads; only the thread that makes it must
     enter the namespace, so that is a thread of its own.
     """
-    result = []
+    result: list[socket.socket | OSError] = []
 
-    def enter_and_open():
+    def enter_and_open() -> None:
         try:
             with open(namespace, "rb") as file:
                 libc = ctypes.CDLL(None, use_errno=True)
@@ -73,9 +76,10 @@ def open_socket_in(namespace, *args):
     thread = threading.Thread(target=enter_and_open)
     thread.start()
     thread.join()
-    if isinstance(result[0], OSError):
-        raise result[0]
-    return result[0]
+    opened, = result
+    if isinstance(opened, OSError):
+        raise opened
+    return opened
 
 # Simulation ---------------------------------------------------------------------------------------
 
@@ -111,8 +115,9 @@ class Simulation:
     """
     sys_clk_freq = SYS_CLK_FREQ
 
-    def __init__(self, config, transport="auto", trace_fst=None, build_dir=None, verbose=False, protect=False,
-        with_flash_boot=False, flash_image=None, wide=False):
+    def __init__(self, config: SystemConfig, transport: str = "auto", trace_fst: str | None = None,
+                 build_dir: Path | str | None = None, verbose: bool = False, protect: bool = False,
+                 with_flash_boot: bool = False, flash_image: Path | str | None = None, wide: bool = False):
         if transport not in ("auto", "etherbone", "uart"):
             raise ValueError(f"transport must be auto, etherbone or uart, is {transport!r}.")
         if transport == "auto":
@@ -126,13 +131,13 @@ class Simulation:
         self.with_flash_boot = with_flash_boot
         self.flash_image     = flash_image
         self.wide            = wide
-        self.process         = None
-        self.endpoint        = None
-        self._log            = None
+        self.process: subprocess.Popen[bytes] | None = None
+        self.endpoint: tuple[Any, ...]  = ()
+        self._log: IO[bytes] | None     = None
 
     # Life -----------------------------------------------------------------------------------------
 
-    def start(self):
+    def start(self) -> "Simulation":
         """Build the model when needed, start it, and wait until its BIOS has reached the boot ROM."""
         report = (lambda line: print(line, flush=True)) if self.verbose else (lambda line: None)
         folder = build(self.config, trace=self.trace_fst is not None, build_dir=self.build_dir, report=report,
@@ -149,7 +154,7 @@ class Simulation:
             raise
         return self
 
-    def _start_model(self, folder):
+    def _start_model(self, folder: Path) -> None:
         model    = str(folder/"gateware"/"obj_dir"/"Vsim")
         options  = ["--trace", self.trace_fst] if self.trace_fst else []
         listener = None
@@ -174,7 +179,7 @@ class Simulation:
             if listener:
                 listener.close()
 
-    def _wait_until_booted(self):
+    def _wait_until_booted(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT
         while "Liftoff" not in self.console():
             if not self.alive():
@@ -184,10 +189,11 @@ class Simulation:
                     f"Its output:\n{self.console()[-2000:]}")
             time.sleep(0.02)
 
-    def close(self):
+    def close(self) -> None:
         """End the model. What it held (process, namespace, TAP device, port) is gone when this returns."""
         process, self.process = self.process, None
         if process is not None:
+            assert process.stdin is not None # A pipe.
             process.stdin.close()
             try:
                 process.wait(STOP_TIMEOUT)
@@ -200,25 +206,25 @@ class Simulation:
             self._log.close()
             self._log = None
 
-    def __enter__(self):
+    def __enter__(self) -> "Simulation":
         return self.start()
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     # State ----------------------------------------------------------------------------------------
 
-    def alive(self):
+    def alive(self) -> bool:
         """Whether the model runs."""
         return self.process is not None and self.process.poll() is None
 
-    def console(self):
+    def console(self) -> str:
         """What the SoC has printed so far."""
         return Path(self.log).read_text(errors="replace")
 
     # Connection -----------------------------------------------------------------------------------
 
-    def open_socket(self):
+    def open_socket(self) -> socket.socket:
         """A socket connected to the SoC: UDP for Etherbone, made inside the model's namespace, or TCP for UARTBone."""
         if not self.alive():
             raise SimulationError("The simulation does not run.")

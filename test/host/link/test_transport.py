@@ -192,6 +192,11 @@ def test_etherbone_buffer_out_of_range(depth):
         Etherbone("127.0.0.1", buffer_depth=depth)
 
 
+def test_etherbone_needs_an_address_or_a_socket():
+    with pytest.raises(ValueError, match="ip must be an address where no sock is given, is None."):
+        Etherbone()
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_etherbone_on_a_bad_network(device, seed):
     words = random_words(5000, seed)
