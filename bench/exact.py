@@ -152,9 +152,10 @@ def function_entries(measured):
 
 def plot_functions(measured):
     plot, axes = pyplot.subplots(len(measured), 1, figsize=(9, 2.3*len(measured)), sharey=True)
+    axes = np.atleast_1d(axes)
     for axis, (name, (inputs, errors, _)) in zip(axes, measured.items()):
         near = abs(inputs) < 20
-        axis.plot(inputs[near], errors[near], ",", color=BLUE, alpha=0.5)
+        axis.plot(inputs[near], errors[near], ",", color=BLUE, alpha=0.5, rasterized=True) # As vectors: megabytes.
         axis.axhline(0.5, color="0.7", lw=0.8)
         axis.axhline(-0.5, color="0.7", lw=0.8)
         axis.set(title=name, ylim=(-0.6, 0.6), ylabel="error, ulp")
