@@ -25,10 +25,13 @@ from host.device.blocks import DeviceBlocks
 from host.device.device import Info
 from host.device.maxima import model_geometry
 
-from model.checkpoint import load_checkpoint
+from model.checkpoint import load_checkpoint, to_network
 from model.checkpoint_config import checkpoint_path
 from model.decoder import BitExactBlocks, Decoder, TorchBlocks
-from model.network import NetworkConfig
+from model.exact.decoder import ExactDecoder
+from model.exact.network import ExactNetwork
+from model.network import Mamba2Network, NetworkConfig
+from model.quantized import quantize_checkpoint
 from model.sampling import Sampler, StopStrings
 from model.session import load_session, session_bytes
 from model.tokenizer import ByteTokenizer, FileTokenizer, NumberTokenizer, TextStream, load_tokenizer
@@ -38,8 +41,9 @@ from tools.files import check_writable, save_json, write_atomically
 
 # Types --------------------------------------------------------------------------------------------
 
-Blocks    = DeviceBlocks | BitExactBlocks | TorchBlocks
-Tokenizer = ByteTokenizer | FileTokenizer | NumberTokenizer
+Blocks     = DeviceBlocks | BitExactBlocks | TorchBlocks
+AnyDecoder = Decoder | ExactDecoder
+Tokenizer  = ByteTokenizer | FileTokenizer | NumberTokenizer
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -91,7 +95,7 @@ class Screen:
 @dataclass
 class Meter:
     """Counts what tokens cost, from its making on."""
-    decoder  : Decoder
+    decoder  : AnyDecoder
     clock_hz : int = 0
 
     def __post_init__(self) -> None:
@@ -102,7 +106,7 @@ class Meter:
 
     def summary(self) -> dict[str, Any]:
         """Tokens, and their rates, ready for JSON."""
-        blocks  = self.decoder.blocks
+        blocks: Any = self.decoder.blocks
         tokens  = len(self.decoder.tokens) - self.first
         seconds = time.monotonic() - self.start
         summary = {"tokens": tokens, "seconds": seconds, "tokens_per_second": tokens/seconds if seconds else 0.0}
@@ -124,25 +128,40 @@ def device_text(summary: dict[str, Any]) -> str:
 
 # Generation ---------------------------------------------------------------------------------------
 
-def generate_tokens(decoder: Decoder, sampler: Sampler, tokens: int, stop_tokens: Collection[int] = ()) -> Iterator[int]:
+def generate_tokens(decoder: AnyDecoder, sampler: Sampler, tokens: int, stop_tokens: Collection[int] = ()) -> Iterator[int]:
     """Yield up to `tokens` tokens, each taken by the decoder before. Ends at a token of `stop_tokens`."""
     for _ in range(tokens):
-        token = sampler(decoder.logits, decoder.tokens)
+        token = sampler(torch.as_tensor(decoder.logits), decoder.tokens)
         if token in stop_tokens:
             return
         decoder.take([token])
         yield token
 
 
+def load_network(args: Namespace) -> Mamba2Network | ExactNetwork:
+    """The network that the options name."""
+    if args.on == "exact":
+        model = quantize_checkpoint(args.model, args.type, args.head_type)
+        return ExactNetwork(model, seed=args.seed if args.rounding == "stochastic" else None)
+    if args.type is not None or args.head_type is not None:
+        return to_network(quantize_checkpoint(args.model, args.type, args.head_type))
+    return load_checkpoint(args.model)
+
+
 @contextmanager
-def open_blocks(args: Namespace, config: NetworkConfig) -> Iterator[tuple[Blocks, Info | None]]:
-    """Context manager: (blocks, the device's Info or None), as the options say."""
-    if args.blocks != "device":
-        yield HOST_BLOCKS[args.blocks](config, args), None
+def open_decoder(args: Namespace, network: Mamba2Network | ExactNetwork) -> Iterator[tuple[AnyDecoder, Info | None]]:
+    """Context manager: (decoder, the device's Info or None), as the options say."""
+    if isinstance(network, ExactNetwork):
+        yield ExactDecoder(network), None
+        return
+    config = network.config
+    where  = "float32" if args.on == "torch" else args.blocks
+    if where != "device":
+        yield Decoder(network, HOST_BLOCKS[where](config, args)), None
         return
     model_geometry(requested_config(args), config.layer) # Before a simulation is built.
     with open_device(args, args.log) as device:
-        yield DeviceBlocks(device, config, args.seed), device.info
+        yield Decoder(network, DeviceBlocks(device, config, args.seed)), device.info
 
 
 def read_prompt(args: Namespace, tokenizer: Tokenizer) -> list[int]:
@@ -165,6 +184,9 @@ def write(args: Namespace) -> None:
     torch.set_num_threads(1) # The simulation needs the processor more; and the bits do not depend on the machine's cores.
     if args.top_p == 0:
         raise UsageError("--top-p must be a number above 0, up to 1, is 0.")
+    for option, value in (("--load-session", args.load_session), ("--save-session", args.save_session)):
+        if args.on == "exact" and value is not None:
+            raise UsageError(f"{option} must be left out with --on exact, is {value}.")
     if args.save_session is not None:
         check_writable(args.save_session, args.json)
     if args.load_session is not None and not os.path.exists(args.load_session):
@@ -172,15 +194,14 @@ def write(args: Namespace) -> None:
     try:
         stop      = StopStrings(args.stop)
         directory = checkpoint_path(args.model)
-        network   = load_checkpoint(directory)
+        network   = load_network(args)
         tokenizer = load_tokenizer(directory, network.config.vocab_size, args.tokenizer)
         prompt    = read_prompt(args, tokenizer)
         if prompt:
             network.check_tokens(prompt)
         if args.stop_token:
             network.check_tokens(args.stop_token)
-        with open_blocks(args, network.config) as (blocks, info):
-            decoder = Decoder(network, blocks)
+        with open_decoder(args, network) as (decoder, info):
             if args.load_session is not None:
                 load_session(decoder, args.load_session)
             summary = _write_text(args, decoder, tokenizer, prompt, stop, info)
@@ -192,7 +213,7 @@ def write(args: Namespace) -> None:
     save_json(args.json, summary)
 
 
-def _write_text(args: Namespace, decoder: Decoder, tokenizer: Tokenizer, prompt: list[int], stop: StopStrings,
+def _write_text(args: Namespace, decoder: AnyDecoder, tokenizer: Tokenizer, prompt: list[int], stop: StopStrings,
                 info: Info | None) -> dict[str, Any]:
     """Take the prompt, generate, show the text. Returns the summary."""
     sampler = Sampler(args.temperature, args.top_k, args.top_p, args.seed, args.repetition_penalty)
@@ -238,7 +259,8 @@ def _write_text(args: Namespace, decoder: Decoder, tokenizer: Tokenizer, prompt:
     return {
         "model"            : args.model,
         "layers"           : decoder.network.config.n_layer,
-        "blocks"           : args.blocks,
+        "on"               : args.on,
+        "blocks"           : None if args.on else args.blocks,
         "transport"        : args.transport if info else None,
         "clock_hz"         : info.clock_hz  if info else None,
         "lanes"            : info.lanes     if info else None,

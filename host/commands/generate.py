@@ -7,6 +7,8 @@
 
 from argparse import ArgumentParser, Namespace
 
+from host.commands.logits import WHERE, add_model_arguments
+
 from tools import environment
 from tools.arguments import number, token_list, utf8
 
@@ -18,8 +20,7 @@ BLOCKS = ("device", "model", "float16", "float32") # What runs the SSM blocks.
 
 def add_generate_arguments(parser: ArgumentParser) -> None:
     """Add the options of generate; those of the device come on top."""
-    parser.add_argument("--model",  default="tiny", metavar="MODEL",
-        help="Folder of a checkpoint, a GGUF file, or tiny: the model in this repository (default: %(default)s).")
+    add_model_arguments(parser)
     parser.add_argument("--tokenizer", metavar="FILE",
         help="A tokenizer.json, of a checkpoint that comes without one (default: the folder's).")
     prompt = parser.add_mutually_exclusive_group()
@@ -42,7 +43,10 @@ def add_generate_arguments(parser: ArgumentParser) -> None:
         help="End before this text; may be given several times.")
     parser.add_argument("--stop-token", action="append", type=number(int, "an integer", 0), default=[], metavar="ID",
         help="End before this token, as before those that the checkpoint names; may be given several times.")
-    parser.add_argument("--blocks", choices=BLOCKS, default=BLOCKS[0],
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--on", choices=WHERE,
+        help="Run the whole model on the host: exact, to the bit as a device is to compute it, or PyTorch in float32.")
+    where.add_argument("--blocks", choices=BLOCKS, default=BLOCKS[0],
         help="What runs the SSM blocks: the device, or on the host its bit-accurate model or PyTorch "
              "(default: %(default)s).")
     parser.add_argument("--load-session", metavar="FILE", help="Go on from a saved session; the prompt continues its text.")

@@ -6,11 +6,8 @@
 """``stream.py logits``: the logits of a text by the whole model, to the bit as a device computes them, or by PyTorch."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable
 
 import numpy as np
-
-from model.config import NetworkConfig
 
 from tools import environment
 from tools.arguments import token_list
@@ -43,13 +40,6 @@ def add_logits_arguments(parser: ArgumentParser) -> None:
 
 # Command ------------------------------------------------------------------------------------------
 
-def check_tokens(tokens: Iterable[int], config: NetworkConfig) -> None:
-    """Raise ValueError unless all tokens are in the vocabulary."""
-    for token in tokens:
-        if token >= config.vocab_size:
-            raise ValueError(f"token must be a number from 0 to {config.vocab_size - 1}, is {token}.")
-
-
 def compute_logits(args: Namespace) -> tuple[np.ndarray, tuple[str, str] | None]:
     """(logits, the types of the layers' matrices and of the head, or None)."""
     environment.require("model", "gguf")
@@ -58,12 +48,9 @@ def compute_logits(args: Namespace) -> tuple[np.ndarray, tuple[str, str] | None]
         environment.require("model", "torch", "safetensors")
     if args.on == "torch" and args.type is None and args.head_type is None:
         from model.checkpoint import load_checkpoint # PyTorch takes seconds to load.
-        network = load_checkpoint(args.model)
-        check_tokens(args.tokens, network.config)
-        return network.prefill(args.tokens)[0].numpy(), None
+        return load_checkpoint(args.model).prefill(args.tokens)[0].numpy(), None
     from model.quantized import quantize_checkpoint
     model = quantize_checkpoint(args.model, args.type, args.head_type)
-    check_tokens(args.tokens, model.config)
     types = model.layers[0].in_proj.type, model.head.type
     if args.on == "torch":
         from model.checkpoint import to_network

@@ -143,6 +143,14 @@ class ExactNetwork:
     def initial_state(self):
         return [layer.initial_state() for layer in self.layers]
 
+    def check_tokens(self, tokens):
+        """Raise ValueError unless there are tokens, all of them in the vocabulary."""
+        if not len(tokens):
+            raise ValueError("tokens must be one or more, are none.")
+        for token in tokens:
+            if not 0 <= token < self.config.vocab_size:
+                raise ValueError(f"token must be a number from 0 to {self.config.vocab_size - 1}, is {token}.")
+
     def embed(self, tokens):
         """The embedding's rows, float32 (T, d_model): q*d, exact."""
         scales = np.repeat(self.embedding.scales[tokens].astype(np.float32), GROUP, -1)
@@ -161,7 +169,12 @@ class ExactNetwork:
         Returns
         -------
         (logits, states) : float32 (T or 1, vocabulary), and the states after the last token.
+
+        Raises
+        ------
+        ValueError : as :meth:`check_tokens`.
         """
+        self.check_tokens(tokens)
         heads    = self.config.layer.heads
         residual = self.embed(np.asarray(tokens))
         after    = []

@@ -32,8 +32,10 @@ from host.stream import main
 
 from model.checkpoint import TINY, CheckpointError, load_checkpoint
 from model.decoder import CHUNK, BitExactBlocks, Decoder, TorchBlocks
+from model.exact.network import ExactNetwork
 from model.logits import main as write_logits
 from model.network import NetworkConfig
+from model.quantized import quantize_checkpoint
 from model.reference import Mamba2Config
 from model.sampling import Sampler
 from model.session import load_session, session_bytes, signed
@@ -524,3 +526,37 @@ def test_bad_options(capsys, arguments, message):
         code, stderr = error.code, capsys.readouterr().err
     assert code == 2
     assert_one_line(stderr, message)
+
+# Whole Model --------------------------------------------------------------------------------------
+
+def run_generate(*arguments):
+    result = subprocess.run([sys.executable, STREAM, "generate", *map(str, arguments)], capture_output=True, text=True, timeout=120)
+    return result.returncode, result.stdout, result.stderr
+
+
+def test_on_exact(tmp_path):
+    """The whole exact model writes; greedily, the tokens that its own logits say."""
+    path = tmp_path/"out.json"
+    code, stdout, _ = run_generate("--prompt", "And", "--tokens", "8", "--on", "exact", "--type", "q4_0", "--json", path)
+    summary = json.loads(path.read_text())
+    assert code == 0 and stdout.startswith("And") and (summary["on"], summary["blocks"]) == ("exact", None)
+    tokens  = [*b"And", *summary["generated_tokens"]]
+    logits  = ExactNetwork(quantize_checkpoint("tiny", "q4_0"))(tokens)[0]
+    assert logits.argmax(-1)[2:-1].tolist() == summary["generated_tokens"]
+
+
+def test_on_torch_is_blocks_in_float32(tmp_path):
+    outputs = [run_generate("--prompt", "And", "--tokens", "8", *options)[1] for options in
+        (["--on", "torch"], ["--blocks", "float32"])]
+    assert outputs[0] == outputs[1] and len(outputs[0]) > 8
+
+
+@pytest.mark.parametrize("options, message", [
+    (["--on", "exact", "--blocks", "model"],    "argument --blocks: not allowed with argument --on"),
+    (["--on", "exact", "--save-session", "s"],  "--save-session must be left out with --on exact, is s."),
+    (["--on", "device"],                        "--on"),
+    (["--on", "exact", "--prompt-tokens", "256"], "token must be a number from 0 to 255, is 256."),
+])
+def test_on_refused(options, message):
+    code, stdout, stderr = run_generate(*(() if "--prompt-tokens" in options else ("--prompt", "And")), *options)
+    assert (code, stdout) == (2, "") and message in stderr and "Traceback" not in stderr
