@@ -60,7 +60,7 @@ def _to_float16(value):
 
 # Random Bits --------------------------------------------------------------------------------------
 
-def _hash_rounds(x, y, first):
+def hash_rounds(x, y, first):
     """HASH_ROUNDS rounds of SPECK48 with constants for keys. x, y: uint32 arrays of 24-bit words."""
     mask = np.uint32(2**HASH_WORD_BITS - 1)
     for n in range(first, first + HASH_ROUNDS):
@@ -78,10 +78,10 @@ def random_bits(seed, headdim, d_state):
     row  = np.arange(headdim, dtype=np.uint32)
     mask = np.uint32(2**HASH_WORD_BITS - 1)
     x, y = np.broadcast_arrays(key & mask, key >> HASH_WORD_BITS | row << 32 - HASH_WORD_BITS)
-    x, y = _hash_rounds(x, y, 0)
+    x, y = hash_rounds(x, y, 0)
     group = np.arange(-(-d_state//HASH_LANES), dtype=np.uint32)
     x     = x[..., None] ^ (group*np.uint32(HASH_CONSTANT) & mask)
-    x, y  = _hash_rounds(x, y[..., None], HASH_ROUNDS)
+    x, y  = hash_rounds(x, y[..., None], HASH_ROUNDS)
     half  = HASH_WORD_BITS//2
     words = np.stack([x & 2**half - 1, x >> half, y & 2**half - 1, y >> half], axis=-1) >> half - RANDOM_BITS
     return words.reshape(*words.shape[:-2], -1)[..., :d_state]

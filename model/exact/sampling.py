@@ -1,0 +1,100 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Which candidate is the next token: in integers alone, so that firmware without floating point draws the same one.
+
+::
+
+    L[i] = RN(logit[i]*2**16)                      an integer, cut off at +-2**47
+    s[i] = (L[0] - L[i])*inverse >> 16             inverse = RN(2**16/temperature): so s is in units of 2**-16
+    t[i] = s[i]*94548 >> 16                        94548 = RN(2**16*log2(e)): e**-s = 2**-t
+    w[i] = HIGH[t >> 8 & 255]*LOW[t & 255] + 2**30 >> 31 + (t >> 16)      0 where t >> 16 is above 31
+    HIGH[n] = RN(2**31*2**(-n/2**8)),  LOW[n] = RN(2**31*2**(-n/2**16))
+
+The draw is a number r of 48 bits, a hash of seed and place (the core's, see docs/numerics.md); chosen is the first candidate whose
+weight, with those before it, exceeds ``r*sum(w) >> 48``.
+"""
+
+import numpy as np
+
+from model.bitexact import hash_rounds
+from model.exact.head import CANDIDATES
+
+from operations.config import HASH_CONSTANT, HASH_ROUNDS, HASH_WORD_BITS, check_range
+
+# Constants ----------------------------------------------------------------------------------------
+
+FRACTION  = 16    # Bits of logits, and of the exponent, below the point.
+LOG2_E    = 94548 # log2(e), with as many.
+LOGIT_MAX = 2**47
+HIGH      = [round(2**31*2**(-n/2**8))  for n in range(256)]
+LOW       = [round(2**31*2**(-n/2**16)) for n in range(256)]
+
+# Draws --------------------------------------------------------------------------------------------
+
+def inverse_of(temperature):
+    """1/temperature, with 16 bits below the point. Raises ValueError unless it fits 32 bits, and is not 0."""
+    inverse = round(2**FRACTION/temperature) if temperature > 0 else 0
+    if not 1 <= inverse < 2**32:
+        raise ValueError(f"temperature must be from 0.0000153 to 131071, is {temperature:g}.")
+    return inverse
+
+
+def draw(seed, place):
+    """48 random bits. seed, place: 32 bits each."""
+    word = 2**HASH_WORD_BITS - 1
+    x, y = np.uint32(seed & word), np.uint32(seed >> HASH_WORD_BITS | (place & 0xffff) << 8)
+    x, y = hash_rounds(np.array([x]), np.array([y]), 0)
+    x, y = hash_rounds(x ^ np.uint32((place >> 16)*HASH_CONSTANT & word), y, HASH_ROUNDS)
+    return int(y[0]) << HASH_WORD_BITS | int(x[0])
+
+# Weights ------------------------------------------------------------------------------------------
+
+def fixed(logit):
+    """L of a float32 logit, not NaN."""
+    if abs(logit) >= LOGIT_MAX >> FRACTION:
+        return LOGIT_MAX if logit > 0 else -LOGIT_MAX
+    return round(float(logit)*2**FRACTION) # Exact, to even.
+
+
+def weights(logits, inverse):
+    """[w] of logits, best first."""
+    best   = fixed(logits[0])
+    result = []
+    for logit in logits:
+        t = ((best - fixed(logit))*inverse >> FRACTION)*LOG2_E >> FRACTION
+        result.append(HIGH[t >> 8 & 255]*LOW[t & 255] + 2**30 >> 31 + (t >> 16) if t >> 16 < 32 else 0)
+    return result
+
+
+def sample(tokens, logits, inverse, top_k, seed, place):
+    """The next token.
+
+    Parameters
+    ----------
+    tokens, logits : the candidates, best first, as of :func:`model.exact.head.best`.
+    inverse        : :func:`inverse_of` the temperature; 0: the best one is taken.
+    top_k          : of so many, 1 to CANDIDATES.
+    seed, place    : of the draw; the place of the token in its text. 32 bits each.
+
+    Raises
+    ------
+    ValueError : a number is out of range, or the best logit is NaN.
+    """
+    check_range("inverse", inverse, 0, 2**32 - 1)
+    check_range("top_k",   top_k,   1, CANDIDATES)
+    check_range("seed",    seed,    0, 2**32 - 1)
+    check_range("place",   place,   0, 2**32 - 1)
+    if np.isnan(logits[0]):
+        raise ValueError("the best logit must be a number, is NaN.")
+    if not inverse:
+        return int(tokens[0])
+    chosen = weights([logit for logit in logits[:top_k] if not np.isnan(logit)], inverse)
+    left   = draw(seed, place)*sum(chosen) >> 48
+    for token, weight in zip(tokens, chosen):
+        if left < weight:
+            return int(token)
+        left -= weight
+    raise AssertionError("weights are not what they add up to.")
