@@ -10,7 +10,7 @@
     L[i] = RN(logit[i]*2**16)                      an integer, cut off at +-2**47
     s[i] = (L[0] - L[i])*inverse >> 16             inverse = RN(2**16/temperature): so s is in units of 2**-16
     t[i] = s[i]*94548 >> 16                        94548 = RN(2**16*log2(e)): e**-s = 2**-t
-    w[i] = HIGH[t >> 8 & 255]*LOW[t & 255] + 2**30 >> 31 + (t >> 16)      0 where t >> 16 is above 31
+    w[i] = (HIGH[t >> 8 & 255]*LOW[t & 255] + 2**30) >> (31 + (t >> 16))      0 where t >> 16 is above 31
     HIGH[n] = RN(2**31*2**(-n/2**8)),  LOW[n] = RN(2**31*2**(-n/2**16))
 
 The draw is a number r of 48 bits, a hash of seed and place (the core's, see docs/numerics.md); chosen is the first candidate whose
@@ -65,7 +65,7 @@ def weights(logits, inverse):
     result = []
     for logit in logits:
         t = ((best - fixed(logit))*inverse >> FRACTION)*LOG2_E >> FRACTION
-        result.append(HIGH[t >> 8 & 255]*LOW[t & 255] + 2**30 >> 31 + (t >> 16) if t >> 16 < 32 else 0)
+        result.append((HIGH[t >> 8 & 255]*LOW[t & 255] + 2**30) >> (31 + (t >> 16)) if t >> 16 < 32 else 0)
     return result
 
 
