@@ -157,7 +157,7 @@ def measure_simulator(config=SystemConfig()):
     slowest = min(rates, key=rates.get)
     return rates, [{"name": "simulator_speed", "value": rates[slowest]/rates["litex_sim"], "unit": "of litex_sim's cycles a second",
         "bound": 1.0, "ratio": rates[slowest]/rates["litex_sim"], "least": LEAST,
-        "config": f"{config.lanes} lanes, {slowest}; litex_sim with VexRiscv and MT41K128M16 of 16 bits, in its BIOS",
+        "config": f"{config.ssm.lanes} lanes, {slowest}; litex_sim with VexRiscv and MT41K128M16 of 16 bits, in its BIOS",
         "command": "python bench/simulator.py"}]
 
 # Main ---------------------------------------------------------------------------------------------

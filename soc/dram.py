@@ -18,8 +18,8 @@ def controller_settings():
     """
     return ControllerSettings(
         cmd_buffer_depth    = 16,
-        read_time           = 703,
-        write_time          = 639,
+        read_time           = 1023,
+        write_time          = 895,
         refresh_postponing  = 8,
         with_auto_precharge = False,
     )
