@@ -195,6 +195,13 @@ def number(value):
     return "" if value is None else f"{value:.4g}"
 
 
+def print_entries(entries):
+    print(f"{'figure':<32}{'value':>12}{'unit':>12}{'bound':>12}{'ratio':>11}")
+    for row in entries:
+        value, bound, ratio = (number(row[key]) for key in ("value", "bound", "ratio"))
+        print(f"{row['name']:<32}{value:>12}{row['unit']:>12}{bound:>12}{ratio:>11}")
+
+
 def entry_row(entry):
     missed = "missed" if entry["ratio"] is not None and entry["ratio"] > 1 else ""
     value, bound, ratio = (number(entry[key]) for key in ("value", "bound", "ratio"))
@@ -308,9 +315,7 @@ def main():
     parser.parse_args()
     torch.set_num_threads(1)
     entries = bench(OUTPUT)
-    print(f"{'figure':<30}{'value':>12}{'bound':>12}{'ratio':>9}")
-    for entry in entries:
-        print(f"{entry['name']:<30}{number(entry['value']):>12}{number(entry['bound']):>12}{number(entry['ratio']):>9}")
+    print_entries(entries)
     print(f"{OUTPUT/'accuracy.json'}, {OUTPUT/'accuracy.html'}")
 
 

@@ -28,7 +28,7 @@ import torch
 
 from tqdm import tqdm
 
-from bench.accuracy import OUTPUT, entry, entry_row, number
+from bench.accuracy import OUTPUT, entry, entry_row, print_entries
 
 from model.checkpoint import TINY, load_checkpoint, to_network
 from model.config import NetworkConfig
@@ -201,10 +201,7 @@ def main():
     parser.parse_args()
     torch.set_num_threads(1)
     entries = bench(OUTPUT)
-    print(f"{'figure':<32}{'value':>12}{'unit':>8}{'bound':>10}{'ratio':>9}")
-    for row in entries:
-        value, bound, ratio = (number(row[key]) for key in ("value", "bound", "ratio"))
-        print(f"{row['name']:<32}{value:>12}{row['unit']:>8}{bound:>10}{ratio:>9}")
+    print_entries(entries)
     print(f"{OUTPUT/'exact.json'}, {OUTPUT/'exact.html'}")
 
 

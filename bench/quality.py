@@ -26,7 +26,7 @@ import torch
 
 from tqdm import tqdm
 
-from bench.accuracy import OUTPUT, entry, entry_row, number
+from bench.accuracy import OUTPUT, entry, entry_row, print_entries
 from bench.baselines import NEAREST, STOCHASTIC, TORCH_FLOAT16
 
 from model.checkpoint import TINY, load_checkpoint
@@ -189,10 +189,7 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(1)
     entries = bench(OUTPUT, args.tokens)
-    print(f"{'figure':<30}{'value':>12}{'unit':>12}{'bound':>12}{'ratio':>11}")
-    for row in entries:
-        value, bound, ratio = (number(row[key]) for key in ("value", "bound", "ratio"))
-        print(f"{row['name']:<30}{value:>12}{row['unit']:>12}{bound:>12}{ratio:>11}")
+    print_entries(entries)
     print(f"{OUTPUT/'quality.json'}, {OUTPUT/'quality.html'}")
 
 
