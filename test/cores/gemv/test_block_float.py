@@ -8,7 +8,7 @@
 import numpy as np
 import pytest
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 import exact
 
@@ -94,7 +94,7 @@ def test_stalls(lanes, sink, source):
     check(vectors(np.random.default_rng(sink + source), 40), lanes, 14, {"sink": sink, "source": source}, seed=sink*source)
 
 
-@settings(max_examples=200, derandomize=True, deadline=None)
+@settings(max_examples=200, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.integers(0, 0xffff), min_size=GROUP, max_size=GROUP), st.sampled_from([8, 14]))
 def test_any_group(group, bits):
     check(np.array([group], np.uint16), 4, bits)

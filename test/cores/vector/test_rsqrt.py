@@ -8,7 +8,7 @@
 import numpy as np
 import pytest
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 import exact
 
@@ -76,7 +76,7 @@ def test_cycles(unit):
     assert check(unit, [(2**COUNT_BITS - 1, 2**VALUE_BITS - 1)]) <= 75
 
 
-@settings(max_examples=300, derandomize=True, deadline=None)
+@settings(max_examples=300, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.integers(1, 2**COUNT_BITS - 1), st.integers(1, 2**VALUE_BITS - 1)), min_size=1, max_size=10))
 def test_any(unit, some):
     check(unit, some)

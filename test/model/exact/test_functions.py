@@ -9,7 +9,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 import exact
 
@@ -68,7 +68,7 @@ def check_rsqrt(numerator, value, bits=functions.RSQRT_BITS):
         assert left > right if above else left <= right
 
 
-@settings(max_examples=2000, derandomize=True, deadline=None)
+@settings(max_examples=2000, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(1, 2**60), st.integers(1, 2**95))
 def test_rsqrt(numerator, value):
     check_rsqrt(numerator, value)

@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 import exact
 
@@ -110,7 +110,7 @@ def test_largest(weight):
     check_rows(np.full((4, 2*GROUP), weight, np.int8), scales, vectors)
 
 
-@settings(max_examples=100, derandomize=True, deadline=None)
+@settings(max_examples=100, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_any_row(data):
     """Cancelling rows too: the second group is the first one negated, but for little."""

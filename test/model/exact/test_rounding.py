@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 import exact
 
@@ -32,7 +32,7 @@ def expected(row, dtype):
 # Sums ---------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-@settings(max_examples=500, derandomize=True, deadline=None)
+@settings(max_examples=500, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(rows=st.lists(st.lists(TERM, min_size=5, max_size=5), min_size=1, max_size=8))
 def test_any_sum(dtype, rows):
     bits = round_sum(np.array(rows), dtype).view(np.uint16 if dtype == np.float16 else np.uint32)

@@ -8,14 +8,14 @@
 import numpy as np
 import pytest
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from model.exact.head import best
 from model.exact.sampling import HIGH, LOW, draw, fixed, inverse_of, sample, weights
 
 # Weights ------------------------------------------------------------------------------------------
 
-@settings(max_examples=300, derandomize=True, deadline=None)
+@settings(max_examples=300, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.floats(-40, 40, width=32), min_size=1, max_size=64), st.sampled_from([0.1, 0.7, 1.0, 1.3, 10.0]))
 def test_weights_are_those_of_softmax(values, temperature):
     logits = np.sort(np.array(values, np.float32))[::-1].astype(np.float64)
