@@ -30,7 +30,8 @@ from bench.accuracy import OUTPUT, entry, entry_row, print_entries
 from bench.baselines import NEAREST, STOCHASTIC, TORCH_FLOAT16
 
 from model.checkpoint import TINY, load_checkpoint
-from model.decoder import CHUNK, BitExactBlocks, Decoder, TorchBlocks
+from model.decoder import BitExactBlocks, Decoder, TorchBlocks
+from model.exact.decoder import CHUNK
 
 from tools.files import save_json, write_atomically
 from tools.page import BLUE, GREEN, GREY, ORANGE, figure, heading, page, paragraph, pyplot, table

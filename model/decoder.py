@@ -22,13 +22,10 @@ import torch
 
 from model.bitexact import ssm_block
 from model.case import to_case
+from model.exact.decoder import ChunkedPrefill
 from model.ssm import ssm_recurrence
 
 from operations.config import SEED_STRIDE
-
-# Constants ----------------------------------------------------------------------------------------
-
-CHUNK = 64 # Tokens of a prompt that are run at once.
 
 # Blocks -------------------------------------------------------------------------------------------
 
@@ -109,7 +106,7 @@ def check_finite(values, what, first=0):
         raise ValueError(f"{what} of token {first + finite.int().argmin().item()} must be finite, are not.")
 
 
-class Decoder:
+class Decoder(ChunkedPrefill):
     """A text under way: a network, its blocks, and where in the text they are.
 
     Parameters
@@ -159,11 +156,3 @@ class Decoder:
         self.tokens += map(int, tokens)
         self.logits  = logits[0]
         return hidden
-
-    def prefill(self, tokens, progress=lambda done: None):
-        """Take the tokens of a prompt, CHUNK at a time; `progress` is called with the number of each chunk's tokens."""
-        self.network.check_tokens(tokens)
-        for first in range(0, len(tokens), CHUNK):
-            chunk = tokens[first:first + CHUNK]
-            self.take(chunk)
-            progress(len(chunk))

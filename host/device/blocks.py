@@ -18,7 +18,8 @@ from host.device.device import Device
 from host.device.jobs import ssm_job
 from host.device.maxima import model_geometry
 
-from model.decoder import CHUNK, layer_seed, round_inputs
+from model.decoder import layer_seed, round_inputs
+from model.exact.decoder import CHUNK
 from model.network import NetworkConfig
 from model.ssm import BlockInputs
 

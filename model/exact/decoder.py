@@ -13,7 +13,18 @@ CHUNK = 64 # Tokens of a prompt that are run at once.
 
 # Decoder ------------------------------------------------------------------------------------------
 
-class ExactDecoder:
+class ChunkedPrefill:
+    """What a decoder with a `network` and `take` makes of a prompt."""
+    def prefill(self, tokens, progress=lambda done: None):
+        """Take the tokens of a prompt, CHUNK at a time; `progress` is called with the number of each chunk's tokens."""
+        self.network.check_tokens(tokens)
+        for first in range(0, len(tokens), CHUNK):
+            chunk = tokens[first:first + CHUNK]
+            self.take(chunk)
+            progress(len(chunk))
+
+
+class ExactDecoder(ChunkedPrefill):
     """A text under way.
 
     Parameters
@@ -47,11 +58,3 @@ class ExactDecoder:
         self.tokens += map(int, tokens)
         self.logits  = logits[0]
         self._states = states
-
-    def prefill(self, tokens, progress=lambda done: None):
-        """Take the tokens of a prompt, CHUNK at a time; `progress` is called with the number of each chunk's tokens."""
-        self.network.check_tokens(tokens)
-        for first in range(0, len(tokens), CHUNK):
-            chunk = tokens[first:first + CHUNK]
-            self.take(chunk)
-            progress(len(chunk))

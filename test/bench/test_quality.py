@@ -15,7 +15,7 @@ import torch
 from bench import quality
 
 from model.checkpoint import TINY, load_checkpoint
-from model.decoder import CHUNK
+from model.exact.decoder import CHUNK
 
 torch.set_num_threads(1) # More only get in each other's way in models this small.
 

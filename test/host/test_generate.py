@@ -31,7 +31,8 @@ from host.link.etherbone import Etherbone
 from host.stream import main
 
 from model.checkpoint import TINY, CheckpointError, load_checkpoint
-from model.decoder import CHUNK, BitExactBlocks, Decoder, TorchBlocks
+from model.decoder import BitExactBlocks, Decoder, TorchBlocks
+from model.exact.decoder import CHUNK
 from model.exact.network import ExactNetwork
 from model.logits import main as write_logits
 from model.network import NetworkConfig
