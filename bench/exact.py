@@ -33,10 +33,11 @@ from bench.accuracy import OUTPUT, entry, entry_row, print_entries
 from model.checkpoint import TINY, load_checkpoint, to_network
 from model.config import NetworkConfig
 from model.exact import functions
-from model.exact.blockfloat import MANTISSA_BITS
 from model.exact.network import ExactNetwork
 from model.network import Mamba2Network
 from model.quantized import from_network, quantize_model
+
+from operations.numerics import MANTISSA_BITS
 
 from tools.files import save_json, write_atomically
 from tools.page import BLUE, figure, heading, page, paragraph, pyplot, table

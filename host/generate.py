@@ -20,18 +20,17 @@ import torch
 
 from tqdm import tqdm
 
+from host.commands.logits import load_network
 from host.connect import open_device, requested_config
 from host.device.blocks import DeviceBlocks
 from host.device.device import Info
 from host.device.maxima import model_geometry
 
-from model.checkpoint import load_checkpoint, to_network
 from model.checkpoint_config import checkpoint_path
 from model.decoder import BitExactBlocks, Decoder, TorchBlocks
 from model.exact.decoder import ExactDecoder
 from model.exact.network import ExactNetwork
 from model.network import Mamba2Network, NetworkConfig
-from model.quantized import quantize_checkpoint
 from model.sampling import Sampler, StopStrings
 from model.session import load_session, session_bytes
 from model.tokenizer import ByteTokenizer, FileTokenizer, NumberTokenizer, TextStream, load_tokenizer
@@ -138,16 +137,6 @@ def generate_tokens(decoder: AnyDecoder, sampler: Sampler, tokens: int, stop_tok
         yield token
 
 
-def load_network(args: Namespace) -> Mamba2Network | ExactNetwork:
-    """The network that the options name."""
-    if args.on == "exact":
-        model = quantize_checkpoint(args.model, args.type, args.head_type)
-        return ExactNetwork(model, seed=args.seed if args.rounding == "stochastic" else None)
-    if args.type is not None or args.head_type is not None:
-        return to_network(quantize_checkpoint(args.model, args.type, args.head_type))
-    return load_checkpoint(args.model)
-
-
 @contextmanager
 def open_decoder(args: Namespace, network: Mamba2Network | ExactNetwork) -> Iterator[tuple[AnyDecoder, Info | None]]:
     """Context manager: (decoder, the device's Info or None), as the options say."""
@@ -194,7 +183,7 @@ def write(args: Namespace) -> None:
     try:
         stop      = StopStrings(args.stop)
         directory = checkpoint_path(args.model)
-        network   = load_network(args)
+        network   = load_network(args, args.seed if args.rounding == "stochastic" else None)[0]
         tokenizer = load_tokenizer(directory, network.config.vocab_size, args.tokenizer)
         prompt    = read_prompt(args, tokenizer)
         if prompt:

@@ -31,12 +31,11 @@ odd", IEEE Transactions on Computers 57(4), 2008).
 
 import numpy as np
 
+from model.exact.rounding import rounded
+
 from operations.config import HASH_CONSTANT, HASH_LANES, HASH_ROUNDS, HASH_WORD_BITS, RANDOM_BITS, SEED_STRIDE
 
 # Helpers ------------------------------------------------------------------------------------------
-
-NAN16 = np.uint16(0x7e00)
-
 
 def _round_to_odd(a, b):
     """a + b in float64, rounded to odd: inexact sums get an odd last bit. a, b: finite float64."""
@@ -49,14 +48,6 @@ def _round_to_odd(a, b):
     step  = np.where((error > 0) == (s > 0), 1, -1)
     odd   = np.where((error != 0) & ((bits & 1) == 0), bits + step, bits)
     return odd.view(np.float64)
-
-
-def _to_float16(value):
-    """float64 to binary16, nearest even, canonical NaN."""
-    with np.errstate(over="ignore"):
-        half = value.astype(np.float16)
-    half.view(np.uint16)[np.isnan(half)] = NAN16
-    return half
 
 # Random Bits --------------------------------------------------------------------------------------
 
@@ -114,7 +105,7 @@ def state_update(h, dA, dt, x, B, random=None):
     total[exact] = _round_to_odd(decay[exact], inject[exact])
     if random is not None:
         total[exact] = _round_stochastically(total[exact], np.broadcast_to(random, total.shape)[exact])
-    return _to_float16(total)
+    return rounded(total)
 
 
 def dot_skip(h, C, D, x):
@@ -139,7 +130,7 @@ def dot_skip(h, C, D, x):
     high, low, special, extreme = map(np.atleast_1d, (high, low, special, extreme))
     total = np.where(special, extreme, 0.0)
     total[~special] = _round_to_odd(high[~special], low[~special])
-    return _to_float16(total + 0.0) # An exact zero is +0.
+    return rounded(total + 0.0) # An exact zero is +0.
 
 # Block --------------------------------------------------------------------------------------------
 

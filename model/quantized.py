@@ -22,9 +22,9 @@ from tqdm import tqdm
 from model.checkpoint_config import CheckpointError
 from model.config import NetworkConfig
 
-# Constants ----------------------------------------------------------------------------------------
+from operations.numerics import GROUP
 
-GROUP = 32 # Integers that share a scale.
+# Constants ----------------------------------------------------------------------------------------
 
 TYPES = {
     "q8_0" : GGMLQuantizationType.Q8_0,

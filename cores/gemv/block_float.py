@@ -15,11 +15,7 @@ from litex.gen import *
 from litex.soc.interconnect import stream
 
 from operations.config import check_choice, check_range
-
-# Constants ----------------------------------------------------------------------------------------
-
-GROUP         = 32 # Elements that share an exponent.
-MANTISSA_BITS = 14
+from operations.numerics import GROUP, MANTISSA_BITS
 
 # Mantissa -----------------------------------------------------------------------------------------
 

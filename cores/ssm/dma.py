@@ -16,9 +16,8 @@ from litex.soc.interconnect import stream
 
 from cores.memory.bursts import RECORD_BITS, BurstGenerator, StridedBursts, tagged
 from cores.memory.convert import BeatsToWords, WordsToBeats
-from cores.ssm.heads import tile_layout
 from cores.ssm.inputs import SCALARS_LAYOUT, WORD_BITS
-from cores.ssm.layouts import reads_state
+from cores.ssm.layouts import reads_state, tile_layout
 
 from operations.ssm import ROW_ELEMENTS
 

@@ -12,15 +12,9 @@ from litex.gen import *
 from litex.soc.interconnect import stream
 
 from cores.memory.bursts import RECORD_BITS
-from cores.ssm.layouts import ADDRESSES, descriptor_layout
+from cores.ssm.layouts import ADDRESSES, tile_layout
 
 from operations.config import BC_SLOTS, SEED_STRIDE
-
-# Layouts ------------------------------------------------------------------------------------------
-
-def tile_layout(config):
-    """Of a head tile's descriptor, its addresses over ALIGNMENT."""
-    return descriptor_layout(config, RECORD_BITS) + [("interrupt", 1)]
 
 # Head Expander ------------------------------------------------------------------------------------
 

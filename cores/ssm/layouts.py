@@ -5,6 +5,8 @@
 
 """Layouts of a head tile's command and descriptor, as :mod:`operations.ssm` describes their fields."""
 
+from cores.memory.bursts import RECORD_BITS
+
 from operations.ssm import ADDRESS_FIELDS, command_fields
 
 # Layouts ------------------------------------------------------------------------------------------
@@ -20,6 +22,11 @@ def command_layout(config):
 def descriptor_layout(config, address_bits=ADDRESS_FIELDS[0].bits):
     """Of where the records are, by the upper `address_bits` of their addresses; and of the command."""
     return [(name, address_bits) for name in ADDRESSES] + command_layout(config)
+
+
+def tile_layout(config):
+    """Of a descriptor on its way to the DMA: its addresses over ALIGNMENT, and whether the tile's end interrupts."""
+    return descriptor_layout(config, RECORD_BITS) + [("interrupt", 1)]
 
 
 def reads_state(descriptor):

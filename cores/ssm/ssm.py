@@ -21,8 +21,8 @@ from cores.memory.dma import DMAReader, DMAWriter
 from cores.memory.interleaved import InterleavedReader, InterleavedWriter
 from cores.ssm.core import SSMCore
 from cores.ssm.dma import TileDMA
-from cores.ssm.heads import HeadExpander, tile_layout
-from cores.ssm.layouts import ADDRESSES, command_layout, reads_state
+from cores.ssm.heads import HeadExpander
+from cores.ssm.layouts import ADDRESSES, command_layout, reads_state, tile_layout
 
 from operations.config import ALIGNMENT
 from operations.ssm import ADDRESS_FIELDS, command_fields

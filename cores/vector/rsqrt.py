@@ -11,12 +11,12 @@ from litex.gen import *
 
 from litex.soc.interconnect import stream
 
+from operations.numerics import RSQRT_BITS, UNIT_BITS
+
 # Constants ----------------------------------------------------------------------------------------
 
-COUNT_BITS       = 16 # Of the number of elements.
-UNIT_BITS        = 48 # Squares are in units of 2**-48.
-VALUE_BITS       = 97 # Of their sum: COUNT_BITS and 80, and one for what is added to it.
-SIGNIFICAND_BITS = 17
+COUNT_BITS = 16 # Of the number of elements.
+VALUE_BITS = 97 # Of their sum: COUNT_BITS and 80, and one for what is added to it.
 
 # Rsqrt --------------------------------------------------------------------------------------------
 
@@ -35,11 +35,11 @@ class Rsqrt(LiteXModule):
     """
     def __init__(self):
         self.sink   = sink   = stream.Endpoint([("count", COUNT_BITS), ("value", VALUE_BITS)])
-        self.source = source = stream.Endpoint([("significand", SIGNIFICAND_BITS), ("exponent", (8, True))])
+        self.source = source = stream.Endpoint([("significand", RSQRT_BITS), ("exponent", (8, True))])
 
         # # #
 
-        fraction  = 2*(SIGNIFICAND_BITS + 1) + 1 # Bits of the quotient below the point, or one more.
+        fraction  = 2*(RSQRT_BITS + 1) + 1 # Bits of the quotient below the point, or one more.
         bits      = fraction + 3                 # All of them, and what makes them pairs.
         value     = Signal(VALUE_BITS)
         remainder = Signal(VALUE_BITS + 1) # At first the count, at the top.
@@ -63,13 +63,13 @@ class Rsqrt(LiteXModule):
         # shift = fraction - d, one more where that is odd. The exponent is that of the root's unit, -shift/2, and what rounding drops.
         half    = Signal((8, True))
         long    = Signal() # The root has a bit more.
-        rounded = Signal(SIGNIFICAND_BITS + 2)
+        rounded = Signal(RSQRT_BITS + 2)
         carry   = Signal()
         self.comb += [
             half.eq((fraction + 1 - length) >> 1),
-            long.eq(root[SIGNIFICAND_BITS + 2]),
+            long.eq(root[RSQRT_BITS + 2]),
             rounded.eq((Mux(long, root[2:], root[1:]) + 1) >> 1),
-            carry.eq(rounded[SIGNIFICAND_BITS]),
+            carry.eq(rounded[RSQRT_BITS]),
             source.significand.eq(Mux(carry, rounded[1:], rounded)),
             source.exponent.eq(2 - half + long + carry),
         ]

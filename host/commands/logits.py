@@ -6,6 +6,7 @@
 """``stream.py logits``: the logits of a text by the whole model, to the bit as a device computes them, or by PyTorch."""
 
 from argparse import ArgumentParser, Namespace
+from typing import Any
 
 import numpy as np
 
@@ -40,23 +41,33 @@ def add_logits_arguments(parser: ArgumentParser) -> None:
 
 # Command ------------------------------------------------------------------------------------------
 
+def load_network(args: Namespace, seed: int | None = None) -> tuple[Any, tuple[str, str] | None]:
+    """(the network that the options name, the types of its layers' matrices and of its head where they are quantised).
+
+    The network is a :class:`model.exact.network.ExactNetwork` with --on exact, else a :class:`model.network.Mamba2Network`. seed: of
+    the former's stochastic rounding; None: its state is rounded to nearest even.
+    """
+    if args.on != "exact" and args.type is None and args.head_type is None:
+        from model.checkpoint import load_checkpoint # PyTorch takes seconds to load.
+        return load_checkpoint(args.model), None
+    from model.quantized import quantize_checkpoint
+    model = quantize_checkpoint(args.model, args.type, args.head_type)
+    types = model.layers[0].in_proj.type, model.head.type
+    if args.on == "exact":
+        from model.exact.network import ExactNetwork
+        return ExactNetwork(model, seed=seed), types
+    from model.checkpoint import to_network
+    return to_network(model), types
+
+
 def compute_logits(args: Namespace) -> tuple[np.ndarray, tuple[str, str] | None]:
-    """(logits, the types of the layers' matrices and of the head, or None)."""
+    """(logits, types as of :func:`load_network`)."""
     environment.require("model", "gguf")
     from model.gguf import is_gguf
     if args.on == "torch" or not is_gguf(args.model):
         environment.require("model", "torch", "safetensors")
-    if args.on == "torch" and args.type is None and args.head_type is None:
-        from model.checkpoint import load_checkpoint # PyTorch takes seconds to load.
-        return load_checkpoint(args.model).prefill(args.tokens)[0].numpy(), None
-    from model.quantized import quantize_checkpoint
-    model = quantize_checkpoint(args.model, args.type, args.head_type)
-    types = model.layers[0].in_proj.type, model.head.type
-    if args.on == "torch":
-        from model.checkpoint import to_network
-        return to_network(model).prefill(args.tokens)[0].numpy(), types
-    from model.exact.network import ExactNetwork
-    return ExactNetwork(model)(args.tokens)[0], types
+    network, types = load_network(args)
+    return network(args.tokens)[0] if args.on == "exact" else network.prefill(args.tokens)[0].numpy(), types
 
 
 def logits(args: Namespace) -> None:

@@ -18,10 +18,7 @@ an infinity or a NaN in it makes NaN of all that is computed from it.
 
 import numpy as np
 
-# Constants ----------------------------------------------------------------------------------------
-
-GROUP         = 32 # Elements that share an exponent, and weights that share a scale.
-MANTISSA_BITS = 14 # m, sign included.
+from operations.numerics import GROUP, MANTISSA_BITS
 
 # Quantisation -------------------------------------------------------------------------------------
 

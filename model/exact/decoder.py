@@ -51,7 +51,6 @@ class ExactDecoder(ChunkedPrefill):
         ------
         ValueError : a token is not in the vocabulary, or the logits are not finite.
         """
-        self.network.check_tokens(tokens)
         logits, states = self.network(list(tokens), self._states, len(self.tokens), last_only=True)
         if not np.isfinite(logits).all():
             raise ValueError(f"the logits of token {len(self.tokens) + len(tokens) - 1} must be finite, are not.")

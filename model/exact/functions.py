@@ -23,9 +23,7 @@ import numpy as np
 
 from model.exact.rounding import rounded
 
-# Constants ----------------------------------------------------------------------------------------
-
-RSQRT_BITS = 17 # Of the reciprocal square root.
+from operations.numerics import RSQRT_BITS
 
 # Functions of 16 Bits -----------------------------------------------------------------------------
 

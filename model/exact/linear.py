@@ -15,8 +15,10 @@ The sum is exact, so its order does not matter, nor how many vectors are compute
 
 import numpy as np
 
-from model.exact.blockfloat import GROUP, MANTISSA_BITS, to_block_float
-from model.exact.rounding import NAN16, NAN32, round_sum
+from model.exact.blockfloat import to_block_float
+from model.exact.rounding import round_sum
+
+from operations.numerics import GROUP, MANTISSA_BITS
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -62,5 +64,5 @@ class Linear:
             sums  = self.group_sums(q, first, last)
             terms = sums.transpose(2, 1, 0)*self.scales[first:last]
             result[:, first:last] = round_sum(np.ldexp(terms, e[:, None, :]), dtype)
-        result.view(np.uint16 if dtype == np.float16 else np.uint32)[~finite] = NAN16 if dtype == np.float16 else NAN32
+        result[~finite] = np.nan
         return result

@@ -26,7 +26,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.bitexact import ssm_block
-from model.exact.blockfloat import GROUP, MANTISSA_BITS
 from model.exact.conv import conv1d
 from model.exact.elementwise import add_residual, decay, gate, time_step
 from model.exact.functions import silu
@@ -35,6 +34,7 @@ from model.exact.norm import rms_norm
 from model.exact.rounding import rounded
 
 from operations.config import SEED_STRIDE, check_range
+from operations.numerics import GROUP, MANTISSA_BITS
 
 # State --------------------------------------------------------------------------------------------
 

@@ -18,11 +18,9 @@ NaN in it, all of the result is NaN.
 import numpy as np
 
 from model.exact.functions import rsqrt
-from model.exact.rounding import NAN16, rounded
+from model.exact.rounding import rounded
 
-# Constants ----------------------------------------------------------------------------------------
-
-UNIT_BITS = 48 # The sum of squares is in units of 2**-48.
+from operations.numerics import UNIT_BITS
 
 # Norm ---------------------------------------------------------------------------------------------
 
@@ -59,7 +57,7 @@ def rms_norm(u, weight, eps, groups=1):
         for group in range(groups):
             part = parts[r, group]
             if not np.isfinite(part).all():
-                result[r, group] = NAN16.view(np.float16)
+                result[r, group] = np.nan
                 continue
             significand, exponent = _scale(part, eps)
             result[r, group] = rounded(part.astype(np.float64)*weight[group]*np.ldexp(float(significand), exponent))

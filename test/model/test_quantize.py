@@ -22,7 +22,9 @@ from model.checkpoint import load_checkpoint
 from model.checkpoint_config import CheckpointError
 from model.gguf import read_gguf
 from model.quantize import main
-from model.quantized import GROUP, QuantizedMatrix, quantize_checkpoint, quantize_matrix, unpack
+from model.quantized import QuantizedMatrix, quantize_checkpoint, quantize_matrix, unpack
+
+from operations.numerics import GROUP
 
 from tools.paths import ROOT
 

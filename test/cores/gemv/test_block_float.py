@@ -12,9 +12,11 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 import exact
 
-from cores.gemv.block_float import GROUP, BlockQuantiser
+from cores.gemv.block_float import BlockQuantiser
 
 from model.exact.blockfloat import to_block_float
+
+from operations.numerics import GROUP
 
 from tools.verilated import VerilatedModule, pack_words
 

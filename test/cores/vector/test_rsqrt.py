@@ -12,9 +12,11 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 import exact
 
-from cores.vector.rsqrt import COUNT_BITS, UNIT_BITS, VALUE_BITS, Rsqrt
+from cores.vector.rsqrt import COUNT_BITS, VALUE_BITS, Rsqrt
 
 from model.exact.functions import rsqrt
+
+from operations.numerics import UNIT_BITS
 
 from tools.verilated import VerilatedModule, pack_words
 

@@ -15,6 +15,8 @@ import exact
 
 from model.exact import functions
 
+from operations.numerics import RSQRT_BITS
+
 # Functions of 16 Bits -----------------------------------------------------------------------------
 
 FORMULAS = {
@@ -57,7 +59,7 @@ def test_by_name():
 
 # Reciprocal Square Root ---------------------------------------------------------------------------
 
-def check_rsqrt(numerator, value, bits=functions.RSQRT_BITS):
+def check_rsqrt(numerator, value, bits=RSQRT_BITS):
     """The result lies at most half of its last place away, half way only below: both sides squared are integers."""
     significand, exponent = functions.rsqrt(numerator, value, bits)
     assert 2**(bits - 1) <= significand < 2**bits

@@ -14,8 +14,10 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 import exact
 
-from model.exact.blockfloat import GROUP, to_block_float
+from model.exact.blockfloat import to_block_float
 from model.exact.linear import Linear
+
+from operations.numerics import GROUP
 
 # Block Floating Point -----------------------------------------------------------------------------
 
