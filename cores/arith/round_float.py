@@ -1,0 +1,180 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""An exact sum becomes a binary16 or a binary32, whichever is asked for."""
+
+from migen import *
+
+from litex.gen import *
+
+from litex.soc.interconnect import stream
+
+from cores.arith.fp16 import INFINITY16, NAN16
+
+from operations.config import ceil_multiple, check_range
+
+# Constants ----------------------------------------------------------------------------------------
+
+NAN32 = 0x7fc00000
+KEPT  = 25 # Bits kept of a magnitude: 24 of a binary32, and the one below that rounds.
+
+# Round to Float -----------------------------------------------------------------------------------
+
+class RoundFloat(LiteXModule):
+    """``source.data = RN(sink.data * 2**lsb)``: to nearest, ties to even; binary32 with ``sink.wide``, else binary16 in the low half.
+
+    ::
+
+        sink -> magnitude -> leading one, by sixteens -> by fours and ones -> to its place in the format -> round -> source
+
+    A sum of 0 gives +0, and one that rounds to 0 a zero of its sign. With ``sink.nan`` the result is NaN. A binary16 may be
+    subnormal or overflow to an infinity; a binary32 can neither, which the width and ``lsb`` make sure of.
+
+    Latency: 5 cycles. Throughput: one a cycle. Model: :func:`model.exact.rounding.round_sum`.
+
+    Parameters
+    ----------
+    width : of the sum, signed, whose magnitude is below ``2**(width - 1)``.
+    lsb   : exponent of its unit.
+    """
+    latency = 5
+
+    def __init__(self, width, lsb):
+        check_range("lsb", lsb, -126, 127 - width)
+        self.sink   = sink   = stream.Endpoint([("data", (width, True)), ("nan", 1), ("wide", 1)])
+        self.source = source = stream.Endpoint([("data", 32)])
+
+        # # #
+
+        self.ce = ce = Signal()
+        stages  = [sink.valid] + [Signal() for _ in range(self.latency)]
+        self.comb += [
+            ce.eq(source.ready | ~source.valid),
+            sink.ready.eq(ce),
+            source.valid.eq(stages[-1]),
+        ]
+        self.sync += If(ce, [after.eq(before) for before, after in zip(stages, stages[1:])])
+        flags = [sink.nan, sink.wide]
+
+        def later(signals):
+            result = [Signal.like(signal, reset_less=True) for signal in signals]
+            self.sync += If(ce, [after.eq(before) for before, after in zip(signals, result)])
+            return result
+
+        # Cycle 1: magnitude. ----------------------------------------------------------------------
+        sign      = Signal(reset_less=True)
+        magnitude = Signal(width - 1, reset_less=True)
+        self.sync += If(ce,
+            sign.eq(sink.data[-1]),
+            magnitude.eq((sink.data ^ Replicate(sink.data[-1], width)) + sink.data[-1]),
+        )
+        flags = later(flags)
+
+        # Cycle 2: the sixteen bits of it that the leading one is among, and KEPT below. -----------
+        groups   = ceil_multiple(width - 1, 16)//16
+        window   = Cat(Constant(0, KEPT), magnitude, Constant(0, 16*groups - len(magnitude) + 1))
+        place16  = Signal(max=max(groups, 2))
+        coarse   = Signal(16 + KEPT)
+        inexact  = Signal()
+        coarse_2 = Signal(16 + KEPT, reset_less=True)
+        search   = [place16.eq(0)]
+        for n in range(1, groups):
+            search = [If(window[16*n + KEPT:16*(n + 1) + KEPT] != 0, place16.eq(n)).Else(*search)]
+        self.comb += [
+            *search,
+            Case(place16, {n if n < groups - 1 else "default": [
+                coarse.eq(window[16*n:16*(n + 1) + KEPT]),
+                inexact.eq(window[:16*n] != 0 if n else 0),
+            ] for n in range(groups)}),
+        ]
+        self.sync += If(ce, coarse_2.eq(coarse))
+        *flags, sign, place16, inexact = later([*flags, sign, place16, inexact])
+
+        # Cycle 3: the leading one at the top. -----------------------------------------------------
+        place4 = Signal(2)
+        place1 = Signal(2)
+        fine   = Signal(3 + KEPT + 1)
+        fallen = Signal(2)
+        kept   = Signal(KEPT, reset_less=True)
+        sticky = Signal(reset_less=True)
+        self.comb += [
+            If(  coarse_2[KEPT + 12:] != 0,          place4.eq(3)).
+            Elif(coarse_2[KEPT + 8:KEPT + 12] != 0, place4.eq(2)).
+            Elif(coarse_2[KEPT + 4:KEPT + 8]  != 0, place4.eq(1)).
+            Else(                                   place4.eq(0)),
+            Case(place4, {n: [
+                fine.eq(coarse_2[4*n:4*(n + 1) + KEPT]),
+                fallen[0].eq(coarse_2[:4*n] != 0 if n else 0),
+            ] for n in range(4)}),
+            If(  fine[KEPT + 3], place1.eq(3)).
+            Elif(fine[KEPT + 2], place1.eq(2)).
+            Elif(fine[KEPT + 1], place1.eq(1)).
+            Else(                place1.eq(0)),
+            Case(place1, {n: fallen[1].eq(fine[:n + 1] != 0) for n in range(4)}),
+        ]
+        self.sync += If(ce,
+            Case(place1, {n: kept.eq(fine[n + 1:n + 1 + KEPT]) for n in range(4)}),
+            sticky.eq(inexact | (fallen != 0)),
+        )
+        *flags, sign, place = later([*flags, sign, Cat(place1, place4, place16)])
+
+        # Cycle 4: to its place; a binary16 that is subnormal moves right. --------------------------
+        exponent = Signal((len(place) + 2, True)) # Field of a binary16, less 1: below 0 for subnormals.
+        right    = Signal(4)
+        narrow   = Signal(12)
+        lost     = Signal()
+        word     = Signal(31, reset_less=True)    # Exponent field and fraction.
+        half     = Signal(reset_less=True)
+        rest     = Signal(reset_less=True)
+        infinite = Signal(reset_less=True)
+        self.comb += [
+            exponent.eq(place + (lsb + 14)),
+            If(exponent < 0,
+                right.eq(Mux(exponent < -12, 12, -exponent)),
+            ),
+            Case(right, {n: [
+                narrow.eq(kept[13 + n:]),
+                lost.eq(kept[:13 + n] != 0),
+            ] for n in range(12)} | {"default": [narrow.eq(0), lost.eq(1)]}),
+        ]
+        nan, wide = flags
+        self.sync += If(ce,
+            infinite.eq(0),
+            If(wide,
+                word.eq(Cat(kept[1:KEPT - 1], (place + (lsb + 127))[:8])),
+                half.eq(kept[0]),
+                rest.eq(sticky),
+                If(~kept[-1], word.eq(0)),
+            ).Else(
+                # The hidden bit adds the 1 that the exponent lacks.
+                word.eq(Cat(Constant(0, 10), Mux(exponent < 0, 0, exponent)[:5]) + narrow[1:]),
+                half.eq(narrow[0]),
+                rest.eq(sticky | lost),
+                infinite.eq((exponent >= 30) & kept[-1]),
+                If(~kept[-1],
+                    word.eq(0),
+                    half.eq(0),
+                ),
+            ),
+        )
+        nan, wide, sign = later([nan, wide, Mux(kept[-1], sign, 0)])
+
+        # Cycle 5: round; a carry runs into the exponent. ------------------------------------------
+        rounded = Signal(31)
+        result  = Signal(32, reset_less=True)
+        self.comb += [
+            rounded.eq(word + (half & (rest | word[0]))),
+            source.data.eq(result),
+        ]
+        self.sync += If(ce,
+            If(wide,
+                result.eq(Cat(rounded, sign)),
+                If(nan, result.eq(NAN32)),
+            ).Else(
+                result.eq(Cat(rounded[:15], sign)),
+                If(infinite, result.eq(Cat(Constant(INFINITY16, 15), sign))),
+                If(nan, result.eq(NAN16)),
+            ),
+        )
