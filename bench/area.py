@@ -39,7 +39,15 @@ from cores.arith.fused_dot2 import FRAME, FusedDot2
 from cores.arith.multiplier import Multiplier
 from cores.arith.rng import CounterRNG
 from cores.arith.round import Round
+from cores.arith.round_float import RoundFloat
+
+from cores.gemv.block_float import BlockQuantiser
+from cores.gemv.lanes import GEMVLanes
+from cores.gemv.products import ProductChain
+from cores.gemv.row_sum import RowSum
 from cores.ssm.datapath import Datapath
+
+from cores.vector.rsqrt import Rsqrt
 
 from operations.config import LANES, RANDOM_BITS, SSMConfig
 
@@ -50,13 +58,16 @@ from tools.yosys import FOLDER, SYNTHESIS, synthesise
 
 OUTPUT  = BUILD/"bench"
 COMMAND = "python bench/area.py"
-BOUNDS  = {"dsp_per_lane": 3, "lut_per_lane": 650}
+BOUNDS  = {"dsp_per_lane": 3, "lut_per_lane": 650, "gemv_r1_lut": 2600, "gemv_r1_dsp": 36, "gemv_r4_lut": 9000, "gemv_r4_dsp": 80,
+    "gemv_r4_levels": 9}
+ENGINES = {"gemv_r1": "GEMV lanes, 128 bits, R = 1", "gemv_r4": "GEMV lanes, 128 bits, R = 4"}
+FIGURES = {"lut": ("LUT", "LUTs"), "dsp": ("DSP48E1", "DSP blocks"), "levels": ("levels", "levels of logic")}
 
 # LUTs of a cell, by how its name begins; the first that fits counts.
 LUTS = {"LUT": 1, "SRL": 1, "RAM64M": 4, "RAM32M": 4, "RAM64X1S": 1, "RAM32X1S": 1, "RAM128X1S": 2, "RAM256X1S": 4,
     "RAM64X1D": 2, "RAM32X1D": 2, "RAM128X1D": 4}
 
-COLUMNS = ("logic", "shift", "RAM", "LUT", "FF", "CARRY4", "DSP48E1")
+COLUMNS = ("logic", "shift", "RAM", "LUT", "FF", "CARRY4", "DSP48E1", "RAMB36")
 
 # Synthesis ----------------------------------------------------------------------------------------
 
@@ -72,18 +83,19 @@ def interface(module):
     return found
 
 
-def cells(module):
-    """Cells of a module by name, from yosys or as kept from an earlier run."""
+def synthesised(module):
+    """{"cells": a Counter by name, "levels": of logic on the longest path} of a module, from yosys or as kept from an earlier run."""
     module.cd_sys = ClockDomain("sys")
     source = str(verilog.convert(module, ios=interface(module) | {module.cd_sys.clk, module.cd_sys.rst}, name="top"))
     source = "\n".join(line for line in source.splitlines() if not line.startswith("//")) # LiteX's header bears a date.
     kept   = FOLDER/f"{hashlib.sha256((SYNTHESIS + source).encode()).hexdigest()[:16]}.json"
     if not kept.exists():
-        counted = synthesise(source, "top")
+        netlist = synthesise(source, "top")
         part    = kept.with_suffix(f".{os.getpid()}")
-        part.write_text(json.dumps(counted))
+        part.write_text(json.dumps({"cells": netlist.count(), "levels": netlist.longest_path(lambda name: True)[0]}))
         part.replace(kept)
-    return Counter(json.loads(kept.read_text()))
+    found = json.loads(kept.read_text())
+    return {**found, "cells": Counter(found["cells"])}
 
 
 def resources(counted):
@@ -102,7 +114,8 @@ def resources(counted):
                 luts[prefix[:3]] += size*count
                 break
     return dict(zip(COLUMNS, (luts["LUT"], luts["SRL"], luts["RAM"], sum(luts.values()),
-        sum(count for name, count in counted.items() if name.startswith("FD")), counted["CARRY4"], counted["DSP48E1"])))
+        sum(count for name, count in counted.items() if name.startswith("FD")), counted["CARRY4"], counted["DSP48E1"],
+        counted["RAMB36E1"] + counted["RAMB18E1"]/2)))
 
 # Modules ------------------------------------------------------------------------------------------
 
@@ -110,17 +123,31 @@ def units():
     """{name: module} of the units alone."""
     dot = DotProduct(16)
     return {
-        "Multiplier, 24 x 14"            : Multiplier(24, 14),
-        "ExactProduct"                          : ExactProduct(),
-        "FusedDot2"                  : FusedDot2(),
-        "FusedDot2, stochastic"      : FusedDot2(stochastic=True),
-        "CounterRNG, 16 lanes"          : CounterRNG(16, 64, 8),
-        "AlignedProduct"                 : AlignedProduct(),
-        "AlignedProduct without DSP"     : AlignedProduct(dsp=False),
-        "DotProduct, 16 lanes"           : dot,
-        "RowAccumulator, 64 x 129"       : RowAccumulator(64, 129, len(dot.source)),
-        f"Round, {FRAME} bits"           : Round(FRAME),
+        "Multiplier, 24 x 14"             : Multiplier(24, 14),
+        "ExactProduct"                    : ExactProduct(),
+        "FusedDot2"                       : FusedDot2(),
+        "FusedDot2, stochastic"           : FusedDot2(stochastic=True),
+        "CounterRNG, 16 lanes"            : CounterRNG(16, 64, 8),
+        "AlignedProduct"                  : AlignedProduct(),
+        "AlignedProduct without DSP"      : AlignedProduct(dsp=False),
+        "DotProduct, 16 lanes"            : dot,
+        "RowAccumulator, 64 x 129"        : RowAccumulator(64, 129, len(dot.source)),
+        f"Round, {FRAME} bits"            : Round(FRAME),
         f"Round, {FRAME} bits, stochastic": Round(FRAME, RANDOM_BITS),
+        "RoundFloat, 103 bits"            : RoundFloat(103, -50),
+        "ProductChain"                    : ProductChain(),
+        "RowSum"                          : RowSum(),
+        "BlockQuantiser, 1 lane"          : BlockQuantiser(1),
+        "BlockQuantiser, 4 lanes"         : BlockQuantiser(4),
+        "Rsqrt"                           : Rsqrt(),
+    }
+
+
+def engines():
+    """{name: module} of the whole model's engines, by how their figures are named."""
+    return {
+        "gemv_r1": GEMVLanes(128, 1, 1),
+        "gemv_r4": GEMVLanes(128, 4, 4),
     }
 
 
@@ -147,9 +174,21 @@ def entries(measured):
     return result
 
 
+def engine_entries(measured):
+    """Entries of area.json. measured: {engine: resources}."""
+    result = []
+    for engine, row in measured.items():
+        for key, (column, unit) in FIGURES.items():
+            bound = BOUNDS.get(f"{engine}_{key}")
+            result.append({"name": f"{engine}_{key}", "value": row[column], "unit": unit, "bound": bound,
+                "ratio": None if bound is None else row[column]/bound,
+                "config": f"{ENGINES[engine]}; yosys synth_xilinx -family xc7", "command": COMMAND})
+    return result
+
+
 def print_table(title, rows):
     """rows: {name: values}."""
-    print(f"{title:<34}" + "".join(f"{column:>9}" for column in COLUMNS))
+    print(f"{title:<34}" + "".join(f"{column:>9}" for column in next(iter(rows.values()))))
     for name, row in rows.items():
         print(f"{name:<34}" + "".join(f"{value:>9.4g}" if isinstance(value, float) else f"{value:>9}" for value in row.values()))
 
@@ -157,26 +196,29 @@ def print_table(title, rows):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
-    alone, whole = units(), datapaths()
-    with tqdm(total=len(alone) + len(whole), unit="module", disable=None) as bar:
+    alone, whole, model = units(), datapaths(), engines()
+    with tqdm(total=len(alone) + len(whole) + len(model), unit="module", disable=None) as bar:
         def measure(modules):
             result = {}
             for name, module in modules.items():
                 bar.set_description(str(name))
-                result[name] = resources(cells(module))
+                found        = synthesised(module)
+                result[name] = {**resources(found["cells"]), "levels": found["levels"]}
                 bar.update()
             return result
-        alone, whole = measure(alone), measure(whole)
+        alone, whole, model = measure(alone), measure(whole), measure(model)
     titles = {kind: f"{kind[0]} lanes{', stochastic' if kind[1] else ''}" for kind in whole}
     print_table("unit", alone)
     print()
     print_table("datapath", {titles[kind]: row for kind, row in whole.items()})
     print()
-    print_table("datapath, a lane", {titles[kind]: {column: value/kind[0] for column, value in row.items()}
+    print_table("datapath, a lane", {titles[kind]: {column: row[column]/kind[0] for column in COLUMNS}
         for kind, row in whole.items()})
+    print()
+    print_table("engine", {ENGINES[engine]: row for engine, row in model.items()})
     print("\nLUT is the sum of logic, shift registers (SRL16E, SRLC32E) and memory (RAM64X1S and the like).")
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    (OUTPUT/"area.json").write_text(json.dumps(entries(whole), indent=4) + "\n")
+    (OUTPUT/"area.json").write_text(json.dumps(entries(whole) + engine_entries(model), indent=4) + "\n")
     print(OUTPUT/"area.json")
 
 

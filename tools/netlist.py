@@ -40,6 +40,10 @@ class Netlist:
             for bit in self.bits(name, "output"):
                 self.driver[bit] = name
 
+    def count(self) -> Counter[str]:
+        """Cells by their type, as yosys names it."""
+        return Counter(cell["type"] for cell in self.cells.values())
+
     def ports(self, name: str, direction: str) -> dict[str, list[Bit]]:
         """{port: bits} of a cell, without constants."""
         cell = self.cells[name]

@@ -10,11 +10,11 @@ import shutil
 import sys
 import tempfile
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 from tools import processes
+from tools.netlist import Netlist
 from tools.paths import BUILD
 
 # Constants ----------------------------------------------------------------------------------------
@@ -65,10 +65,9 @@ def _run(source: str, script: str, result: str, extra: Mapping[str, str] | None 
         return (Path(folder)/result).read_text()
 
 
-def synthesise(source: str, top: str) -> Counter[str]:
-    """A :class:`collections.Counter` of the cells of module `top` in the Verilog `source`, as yosys names them."""
-    script = f"read_verilog top.v; {SYNTHESIS} -top {top}; tee -q -o cells.json stat -json"
-    return Counter(json.loads(_run(source, script, "cells.json"))["design"]["num_cells_by_type"])
+def synthesise(source: str, top: str) -> Netlist:
+    """The module `top` in the Verilog `source`."""
+    return Netlist(json.loads(_run(source, f"read_verilog top.v; {SYNTHESIS} -top {top}; write_json netlist.json", "netlist.json")), top)
 
 
 def netlist(source: str, top: str, family: str) -> str:

@@ -56,7 +56,7 @@ class GEMVLanes(LiteXModule):
     a NaN in it gives NaN.
 
     Throughput: a beat of the tape a cycle, without a pause between rows or matrices, from 128 columns and from 32 columns a token on,
-    as long as commands and the source do not pause. Latency: 36 cycles from a row's last beat. Model: :class:`model.exact.linear.Linear`.
+    as long as commands and the source do not pause. Latency: 33 cycles from a row's last beat. Model: :class:`model.exact.linear.Linear`.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class GEMVLanes(LiteXModule):
     bits       : of an activation's mantissa, sign included.
     packed     : as :class:`cores.gemv.products.ProductChain` has it.
     """
-    latency = 1 + ProductChain.latency + 1 + 1 + RowSum.latency + 2 + RoundFloat.latency
+    latency = 1 + ProductChain.latency + 1 + RowSum.latency + 1 + RoundFloat.latency
 
     def __init__(self, width=128, tokens=1, load_lanes=1, words=512, bits=MANTISSA_BITS, packed=True):
         check_choice("width",  width,  DATA_WIDTHS)
@@ -86,46 +86,63 @@ class GEMVLanes(LiteXModule):
         # # #
 
         # Order: where in the matrix the tape's next beat is. --------------------------------------
-        block   = Signal(16)
-        group   = Signal(max=max_groups)
-        second  = Signal() # Half of a group.
-        scaled  = Signal(5) # Beats left that there are scales for.
-        room    = Signal(max=TOTALS + 1, reset=TOTALS)
-        address = Signal(log2_int(words), reset_less=True)
-        accept  = Signal()
-        is_scale, final, ends = Signal(), Signal(), Signal()
+        start    = Signal(reset=1) # At the beginning of a matrix,
+        first    = Signal()        # in the first group of a row,
+        final    = Signal()        # in the last one,
+        second   = Signal()        # in its second half,
+        bottom   = Signal()        # in the last block of rows;
+        is_scale = Signal(reset=1) # it is one of scales.
+        groups   = Signal.like(command.groups, reset_less=True) # Left after this one, as
+        blocks   = Signal.like(command.blocks, reset_less=True)
+        scaled   = Signal(5, reset_less=True) # and beats that there are scales for.
+        room     = Signal(max=TOTALS + 1, reset=TOTALS)
+        address  = Signal(log2_int(words), reset_less=True)
+        accept   = Signal()
+        ends     = Signal()
+        released = Signal()
+        spent    = Signal(2) # Of the room, a cycle later: blocks have two beats at least.
         self.comb += [
-            is_scale.eq(scaled == 0),
-            final.eq(group == command.groups),
             ends.eq(final & second & ~is_scale),
             tape.ready.eq(command.valid & (~ends | (room >= 2))),
             accept.eq(tape.valid & tape.ready),
-            command.ready.eq(accept & ends & (block == command.blocks)),
+            command.ready.eq(accept & ends & bottom),
             activations.address.eq(address),
         ]
-        released = Signal()
-        taken    = Signal(2)
-        self.comb += If(accept & ends, taken.eq(Mux(command.narrow, 2, 1)))
+        begin = [
+            first.eq(1),
+            final.eq(command.groups == 0),
+            groups.eq(command.groups),
+            address.eq(command.base),
+        ]
         self.sync += [
-            room.eq(room + released - taken),
-            If(accept,
-                If(is_scale,
-                    scaled.eq(Mux(command.narrow, 8, 16)),
-                    If((group == 0) & ~second, address.eq(command.base)),
-                ).Else(
-                    scaled.eq(scaled - 1),
-                    address.eq(address + 1),
-                    second.eq(~second),
-                    If(second,
-                        group.eq(group + 1),
-                        If(final,
-                            group.eq(0),
-                            address.eq(command.base),
-                            block.eq(block + 1),
-                            If(block == command.blocks,
-                                block.eq(0),
-                                scaled.eq(0),
-                            )
+            spent.eq(Mux(accept & ends, Mux(command.narrow, 2, 1), 0)),
+            room.eq(room + released - spent),
+            If(accept & is_scale,
+                is_scale.eq(0),
+                scaled.eq(Mux(command.narrow, 7, 15)),
+                start.eq(0),
+                If(start,
+                    *begin,
+                    blocks.eq(command.blocks),
+                    bottom.eq(command.blocks == 0),
+                )
+            ),
+            If(accept & ~is_scale,
+                second.eq(~second),
+                scaled.eq(scaled - 1),
+                is_scale.eq(scaled == 0),
+                address.eq(address + 1),
+                If(second,
+                    first.eq(0),
+                    final.eq(groups == 1),
+                    groups.eq(groups - 1),
+                    If(final,
+                        *begin,
+                        blocks.eq(blocks - 1),
+                        bottom.eq(blocks == 1),
+                        If(bottom,
+                            start.eq(1),
+                            is_scale.eq(1),
                         )
                     )
                 )
@@ -134,11 +151,10 @@ class GEMVLanes(LiteXModule):
 
         # What goes with a beat on its way: to the chains, and past them. ---------------------------
         valid = Signal()
-        flags = Signal(7, reset_less=True)
-        last  = command.ready
+        flags = Signal(6, reset_less=True)
         self.sync += [
             valid.eq(accept & ~is_scale),
-            flags.eq(Cat(command.narrow, second, group == 0, ends, last, command.wide)),
+            flags.eq(Cat(command.narrow, second, first, ends, bottom, command.wide)),
         ]
         count   = Signal(token_bits, reset_less=True)
         weights = Signal(width, reset_less=True)
@@ -258,10 +274,12 @@ class GEMVLanes(LiteXModule):
             final.eq(token == totals.source.tokens),
             moves.eq(totals.source.valid & rounds[0].sink.ready),
             totals.source.ready.eq(rounds[0].sink.ready & final),
-            released.eq(moves & final),
             source.valid.eq(rounds[0].source.valid),
         ]
-        self.sync += If(moves, token.eq(Mux(final, 0, token + 1)))
+        self.sync += [
+            released.eq(moves & final),
+            If(moves, token.eq(Mux(final, 0, token + 1))),
+        ]
         for lane, unit in enumerate(rounds):
             words_ = [totals.source.data[(lane*tokens + n)*(total_bits + 1):][:total_bits + 1] for n in range(tokens)]
             self.comb += [

@@ -8,6 +8,9 @@
 import numpy as np
 import pytest
 
+from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis.extra.numpy import arrays
+
 import exact
 
 from cores.gemv.lanes import GEMVLanes
@@ -120,12 +123,13 @@ def matrix(rng, rows, columns, narrow, tokens, wide=False, base=0, count=None, p
 
 
 def matrices(rng, beats, width, tokens, most=512):
-    """Random matrices whose tapes have so many beats in all."""
+    """Random matrices whose tapes have so many beats in all, or as many as there is room for their vectors."""
     result, base = [], 0
+    blocks       = 12 if beats <= 5000 else 100
     while beats > 0:
         narrow  = bool(rng.integers(2))
         columns = GROUP*int(rng.integers(1, most//GROUP + 1))
-        rows    = int(rng.integers(1, 12*block_rows(narrow, width)))
+        rows    = int(rng.integers(1, blocks*block_rows(narrow, width)))
         rows    = min(rows, 1 + beats*width//(4 if narrow else 8)//columns)
         if base + columns//16 > WORDS:
             break
@@ -136,21 +140,92 @@ def matrices(rng, beats, width, tokens, most=512):
 
 # Tests --------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("tokens", [1, 2, 4, 8])
-@pytest.mark.parametrize("width", [128, 256, 512])
+BUILDS = [(128, 1), (128, 2), (128, 4), (128, 8), (256, 4), (512, 2)]
+REST   = [(256, 1), (256, 2), (256, 8), (512, 1), (512, 4), (512, 8)]
+
+
+@pytest.mark.parametrize("width, tokens", BUILDS + [pytest.param(*build, marks=pytest.mark.slow) for build in REST])
 def test_against_the_model(width, tokens):
-    rng = np.random.default_rng(width + tokens)
-    for n in range(4):
-        check(matrices(rng, 5000, width, tokens), width, tokens, seed=n)
+    """200,000 beats of weights by R = 4 and 128 bits, and 20,000 by others."""
+    rng   = np.random.default_rng(width + tokens)
+    beats = 0
+    while beats < (200_000 if (width, tokens) == (128, 4) else 20_000):
+        beats += check(matrices(rng, 20_000, width, tokens), width, tokens, seed=beats)[1]
+
+
+@pytest.mark.parametrize("bits, packed, load_lanes", [(8, True, 1), (11, True, 2), (12, False, 8), (14, False, 1)])
+def test_builds(bits, packed, load_lanes):
+    """Mantissas of other widths, multipliers that are too narrow for two products, and vectors that come otherwise."""
+    rng = np.random.default_rng(bits)
+    check(matrices(rng, 5000, 128, 2), 128, 2, bits, packed=packed, load_lanes=load_lanes)
 
 
 @pytest.mark.parametrize("narrow", [False, True])
-@pytest.mark.parametrize("width, tokens", [(128, 1), (128, 4), (256, 8), (512, 2)])
+@pytest.mark.parametrize("width, tokens", [(128, 1), (128, 4), (128, 8), (512, 2)])
 def test_a_beat_a_cycle(width, tokens, narrow):
     """Matrices one after the other, with as few columns as may be, and as the models have."""
     rng = np.random.default_rng(1)
     for columns in (max(128, 32*tokens), 768):
-        several = [matrix(rng, 8*block_rows(kind, width), columns, kind, tokens, wide, base=96*n if columns > 256 else 16*n)
+        several = [matrix(rng, 8*block_rows(kind, width), columns, kind, tokens, wide, base=columns//16*n)
             for n, (kind, wide) in enumerate([(narrow, False), (not narrow, True), (narrow, True), (narrow, False)])]
         cycles, beats = check(several, width, tokens)
         assert cycles <= beats + GEMVLanes.latency + 2*tokens
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_latency(narrow):
+    cycles, beats = check([matrix(np.random.default_rng(1), 1, GROUP, narrow, 1)], 128, 1)
+    assert cycles == beats + GEMVLanes.latency + narrow # The row that is zeros is a cycle later.
+
+
+@pytest.mark.parametrize("tape",   [20, 128, 256])
+@pytest.mark.parametrize("source", [20, 128, 256])
+def test_stalls(tape, source):
+    rng = np.random.default_rng(tape + source)
+    for most in (64, 512):
+        check(matrices(rng, 1500, 128, 4, most), 128, 4, duty={"tape": tape, "source": source, "command": tape}, seed=tape*source)
+
+
+@settings(max_examples=100, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data(), st.booleans(), st.booleans(), st.integers(1, 3), st.integers(1, 3), st.integers(1, 4))
+def test_any_matrix(data, narrow, wide, rows, groups, count):
+    limits   = (-8, 7) if narrow else (-128, 127)
+    integers = data.draw(arrays(np.int8, (rows, GROUP*groups), elements=st.integers(*limits), fill=st.integers(*limits)))
+    scales   = data.draw(arrays(np.uint16, (rows, groups), elements=st.integers(0, 0xffff).filter(lambda bits: bits & 0x7c00 != 0x7c00)))
+    x        = data.draw(arrays(np.uint16, (4, GROUP*groups), elements=st.integers(0, 0xffff)))
+    check([(integers, scales.view(np.float16), narrow, wide, x.view(np.float16), 0, count)], 128, 4)
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.parametrize("wide",   [False, True])
+def test_ends(narrow, wide):
+    """The largest of everything, of either sign, the smallest, and sums that cancel but for the smallest."""
+    low, high = (-8, 7) if narrow else (-128, 127)
+    columns   = 32*256
+    rows      = []
+    for value in (low, high):
+        rows += [np.full(columns, value), np.where(np.arange(columns) % 2, value, -value - (value == low))]
+    integers  = np.array(rows).astype(np.int8)
+    for scale in (65504, 2.0**-24, -65504):
+        scales = np.full((len(rows), columns//GROUP), scale, np.float16)
+        x      = np.array([np.full(columns, 65504), np.full(columns, 2.0**-24), np.full(columns, -65504), np.zeros(columns)], np.float16)
+        x[1, 0] = x[3, 5] = -2.0**-24
+        check([(integers, scales, narrow, wide, x, 0, 4)], 128, 4)
+
+
+def test_refused():
+    with pytest.raises(ValueError, match="width must be one of 128, 256, 512, is 64."):
+        GEMVLanes(64)
+    with pytest.raises(ValueError, match="tokens must be one of 1, 2, 4, 8, is 3."):
+        GEMVLanes(128, 3)
+    with pytest.raises(ValueError, match="bits must be an integer from 8 to 14, is 15."):
+        GEMVLanes(bits=15)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(50))
+def test_ten_million(seed):
+    rng   = np.random.default_rng(1000 + seed)
+    beats = 0
+    while beats < 200_000:
+        beats += check(matrices(rng, 20_000, 128, 4), 128, 4, duty=int(rng.choice([256, 230])), seed=beats + seed)[1]

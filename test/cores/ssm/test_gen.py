@@ -102,7 +102,7 @@ def test_axi_core_of_other_sizes(parameters, tmp_path):
 @EVERY_EXAMPLE
 def test_example_is_synthesised(verilog, example):
     *_, config = load_config(example)
-    cells = synthesise(verilog[example].read_text(), example.stem)
+    cells = synthesise(verilog[example].read_text(), example.stem).count()
     assert cells["DSP48E1"] == DSPS[config.lanes]
     assert cells["RAMB36E1"] + cells["RAMB18E1"] > 0
 
