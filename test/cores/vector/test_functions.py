@@ -5,6 +5,8 @@
 
 """exp, softplus and SiLU, compiled, against the exact model."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -15,6 +17,7 @@ from cores.vector.functions import EXP, SILU, SOFTPLUS, FunctionUnit
 from model.exact.functions import table
 
 from tools.verilated import VerilatedModule
+from tools.yosys import SIMULATED, netlist
 
 # Helpers ------------------------------------------------------------------------------------------
 
@@ -23,14 +26,18 @@ ALL       = np.arange(65536)
 NAN16     = 0x7e00
 
 
-@pytest.fixture(scope="module")
-def unit():
+def compiled(transform=lambda source: source):
     module = FunctionUnit()
     sink, source = module.sink, module.source
-    with VerilatedModule(module, {"sink_valid": sink.valid, "sink_function": sink.function, "sink_data": sink.data,
-            "sink_last": sink.last, "source_ready": source.ready}, {"sink_ready": sink.ready, "source_valid": source.valid,
-            "source_data": source.data, "source_last": source.last}) as compiled:
-        yield compiled
+    return VerilatedModule(module, {"sink_valid": sink.valid, "sink_function": sink.function, "sink_data": sink.data,
+        "sink_last": sink.last, "source_ready": source.ready}, {"sink_ready": sink.ready, "source_valid": source.valid,
+        "source_data": source.data, "source_last": source.last}, transform)
+
+
+@pytest.fixture(scope="module")
+def unit():
+    with compiled() as module:
+        yield module
 
 
 def wanted(functions, data):
@@ -60,6 +67,11 @@ def beats(rng, count):
     near = rng.random(count) < 0.5
     return rng.integers(0, 4, count), np.where(near, data & 0x83ff | rng.integers(8, 21, count) << 10, data)
 
+
+def check_mixed(unit):
+    order = np.random.default_rng(1).permutation(3*65536)
+    check(unit, order >> 16, order & 0xffff)
+
 # Tests --------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -74,8 +86,7 @@ def test_no_function(unit):
 
 def test_mixed(unit):
     """All inputs of all functions, in random order."""
-    order = np.random.default_rng(1).permutation(3*65536)
-    check(unit, order >> 16, order & 0xffff)
+    check_mixed(unit)
 
 
 def test_a_beat_a_cycle(unit):
@@ -125,3 +136,12 @@ def test_ten_million(unit, seed):
     rng  = np.random.default_rng(1000 + seed)
     duty = {"sink": int(rng.integers(30, 257)), "source": int(rng.integers(30, 257))}
     check(unit, *beats(rng, 200_000), duty, seed=seed + 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", SIMULATED)
+def test_netlist(family):
+    """What synthesis makes of it, but for block RAM."""
+    with compiled(partial(netlist, top="top", family=family)) as unit:
+        check_mixed(unit)
+        check(unit, *beats(np.random.default_rng(1), 20_000), {"sink": 128, "source": 100})
