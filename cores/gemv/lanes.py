@@ -5,8 +5,6 @@
 
 """Matrices of quantised weights, streamed past the vectors of R tokens."""
 
-from functools import reduce
-from operator import or_
 
 from migen import *
 
@@ -22,7 +20,7 @@ from cores.gemv.products import ProductChain
 from cores.gemv.row_sum import RowSum, sum_bits, sum_lsb
 
 from operations.config import DATA_WIDTHS, check_choice
-from operations.numerics import GROUP, MANTISSA_BITS
+from operations.numerics import MANTISSA_BITS
 
 # Constants ----------------------------------------------------------------------------------------
 

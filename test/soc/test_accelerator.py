@@ -7,6 +7,8 @@
 
 import re
 
+from dataclasses import replace
+
 import pytest
 
 from litex.build.generic_platform import Pins, Subsignal
@@ -77,9 +79,9 @@ def test_adds_what_is_missing():
     assert not isinstance(soc.uart, Console) and "uartbone" not in soc.bus.masters
 
 
-def run_selftest(build_dir):
-    """The simulated SoC, as it is built now, runs the firmware's vectors."""
-    with Simulation(SystemConfig.of(4), build_dir=build_dir) as simulation:
+def run_selftest(build_dir, **changes):
+    """The simulated SoC, as it is built now and with changes of its configuration, runs the firmware's vectors."""
+    with Simulation(replace(SystemConfig.of(4), **changes), build_dir=build_dir) as simulation:
         csr = CSRMap.from_csv(simulation.csr_csv)
         with simulated_transport(simulation, csr) as transport:
             device = Device(transport, csr, SIM_TIMEOUT_SCALE)
@@ -89,10 +91,9 @@ def run_selftest(build_dir):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", [variant for variant in CPU_VARIANTS if variant not in ("lite", "standard")])
-def test_cpu_variant(variant, monkeypatch, tmp_path):
+def test_cpu_variant(variant, tmp_path):
     """The firmware runs on it; lite and standard are those of the other tests."""
-    monkeypatch.setattr("targets.simulation.soc.cpu_variant", lambda config: variant)
-    run_selftest(tmp_path)
+    run_selftest(tmp_path, cpu_variant=variant)
 
 
 @pytest.mark.slow
