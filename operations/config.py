@@ -161,7 +161,8 @@ FIRMWARE_CONSTANTS = {f"SSM_{field.name.upper()}": field for field in fields(SSM
 
 # System -------------------------------------------------------------------------------------------
 
-CPU_VARIANTS = ("lite", "standard")
+# Of the VexRiscv. All have interrupts and a multiplier; where they have a data cache, it writes through.
+CPU_VARIANTS = ("lite", "standard", "imac", "full", "linux")
 
 @dataclass(frozen=True)
 class SystemConfig:

@@ -18,15 +18,12 @@ from cores.memory.region import Region
 from cores.ssm.ssm import SSM, SSMPorts
 from cores.unmapped import Unmapped, UnmappedRegion
 
-from operations.config import DATA_WIDTHS, FIRMWARE_CONSTANTS, SystemConfig
+from operations.config import CPU_VARIANTS, DATA_WIDTHS, FIRMWARE_CONSTANTS, SystemConfig
 from operations.protocol import DATA_OFFSET
 
 from soc.boot import add_boot
 
 # Constants ----------------------------------------------------------------------------------------
-
-# Of the VexRiscv. All have interrupts and a multiplier; where they have a data cache, it writes through.
-CPU_VARIANTS = ("lite", "standard", "imac", "full", "linux")
 
 STATE_READ_PORTS = 2
 

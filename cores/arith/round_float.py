@@ -12,38 +12,44 @@ from litex.gen import *
 from litex.soc.interconnect import stream
 
 from cores.arith.fp16 import INFINITY16, NAN16
+from cores.arith.round import FINITE, INFINITE, NAN, ZERO
 
 from operations.config import ceil_multiple, check_range
 
 # Constants ----------------------------------------------------------------------------------------
 
-NAN32 = 0x7fc00000
-KEPT  = 25 # Bits kept of a magnitude: 24 of a binary32, and the one below that rounds.
+NAN32      = 0x7fc00000
+INFINITY32 = 0x7f800000
+KEPT       = 25 # Bits kept of a magnitude: 24 of a binary32, and the one below that rounds.
 
 # Round to Float -----------------------------------------------------------------------------------
 
 class RoundFloat(LiteXModule):
-    """``source.data = RN(sink.data * 2**lsb)``: to nearest, ties to even; binary32 with ``sink.wide``, else binary16 in the low half.
+    """``source.data = RN(sink.data * 2**(lsb + exponent))``: to nearest, ties to even; binary32 with ``sink.wide``, else binary16 in the
+    low half.
 
     ::
 
         sink -> magnitude -> leading one, by sixteens -> by fours and ones -> to its place in the format -> round -> source
 
-    A sum of 0 gives +0, and one that rounds to 0 a zero of its sign. With ``sink.nan`` the result is NaN. A binary16 may be
-    subnormal or overflow to an infinity; a binary32 can neither, which the width and ``lsb`` make sure of.
+    ``special`` is one of :mod:`cores.arith.round`'s: FINITE, a sum; ZERO or INFINITE, negative with ``sign``; NAN. A sum of 0 gives +0,
+    and one that rounds to 0 a zero of its sign. A binary16 may be subnormal or overflow to an infinity; a binary32 can neither, which
+    the width and ``lsb`` make sure of, and its ``exponent`` is 0.
 
     Latency: 5 cycles. Throughput: one a cycle. Model: :func:`model.exact.rounding.round_sum`.
 
     Parameters
     ----------
-    width : of the sum, signed, whose magnitude is below ``2**(width - 1)``.
-    lsb   : exponent of its unit.
+    width         : of the sum, signed, whose magnitude is below ``2**(width - 1)``.
+    lsb           : exponent of its unit.
+    exponent_bits : of the signed ``exponent``; 0: there is none.
     """
     latency = 5
 
-    def __init__(self, width, lsb):
-        check_range("lsb", lsb, -126, 127 - width)
-        self.sink   = sink   = stream.Endpoint([("data", (width, True)), ("nan", 1), ("wide", 1)])
+    def __init__(self, width, lsb, exponent_bits=0):
+        check_range("lsb", lsb, -126, min(-14, 127 - width))
+        self.sink   = sink   = stream.Endpoint([("data", (width, True)), ("exponent", (max(exponent_bits, 1), True)), ("special", 2),
+            ("sign", 1), ("wide", 1)])
         self.source = source = stream.Endpoint([("data", 32)])
 
         # # #
@@ -56,7 +62,7 @@ class RoundFloat(LiteXModule):
             source.valid.eq(stages[-1]),
         ]
         self.sync += If(ce, [after.eq(before) for before, after in zip(stages, stages[1:])])
-        flags = [sink.nan, sink.wide]
+        flags = [sink.special, sink.sign, sink.wide, *([sink.exponent] if exponent_bits else [])]
 
         def later(signals):
             result = [Signal.like(signal, reset_less=True) for signal in signals]
@@ -121,7 +127,8 @@ class RoundFloat(LiteXModule):
         *flags, sign, place = later([*flags, sign, Cat(place1, place4, place16)])
 
         # Cycle 4: to its place; a binary16 that is subnormal moves right. --------------------------
-        exponent = Signal((len(place) + 2, True)) # Field of a binary16, less 1: below 0 for subnormals.
+        normal   = Signal((len(place) + 2, True))
+        exponent = Signal((max(len(place), exponent_bits) + 2, True)) # Field of a binary16, less 1: below 0 for subnormals.
         right    = Signal(4)
         narrow   = Signal(12)
         lost     = Signal()
@@ -130,16 +137,18 @@ class RoundFloat(LiteXModule):
         rest     = Signal(reset_less=True)
         infinite = Signal(reset_less=True)
         self.comb += [
-            exponent.eq(place + (lsb + 14)),
+            # Signals of their own: in Verilog one unsigned number makes all of a sum unsigned.
+            normal.eq(place - (-14 - lsb)),
+            exponent.eq(normal + flags.pop() if exponent_bits else normal),
             If(exponent < 0,
-                right.eq(Mux(exponent < -12, 12, -exponent)),
+                right.eq(Mux(exponent + 12 < 0, 12, -exponent)),
             ),
             Case(right, {n: [
                 narrow.eq(kept[13 + n:]),
                 lost.eq(kept[:13 + n] != 0),
             ] for n in range(12)} | {"default": [narrow.eq(0), lost.eq(1)]}),
         ]
-        nan, wide = flags
+        special, special_sign, wide = flags
         self.sync += If(ce,
             infinite.eq(0),
             If(wide,
@@ -159,7 +168,7 @@ class RoundFloat(LiteXModule):
                 ),
             ),
         )
-        nan, wide, sign = later([nan, wide, Mux(kept[-1], sign, 0)])
+        special, wide, sign = later([special, wide, Mux(special == FINITE, sign & kept[-1], special_sign)])
 
         # Cycle 5: round; a carry runs into the exponent. ------------------------------------------
         rounded = Signal(31)
@@ -171,10 +180,12 @@ class RoundFloat(LiteXModule):
         self.sync += If(ce,
             If(wide,
                 result.eq(Cat(rounded, sign)),
-                If(nan, result.eq(NAN32)),
+                If(special == INFINITE, result[:31].eq(INFINITY32)),
+                If(special == NAN,      result.eq(NAN32)),
             ).Else(
                 result.eq(Cat(rounded[:15], sign)),
-                If(infinite, result.eq(Cat(Constant(INFINITY16, 15), sign))),
-                If(nan, result.eq(NAN16)),
+                If(infinite | (special == INFINITE), result[:15].eq(INFINITY16)),
+                If(special == NAN,                   result.eq(NAN16)),
             ),
+            If(special == ZERO, result.eq(Mux(wide, sign << 31, sign << 15))),
         )

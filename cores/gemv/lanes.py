@@ -13,6 +13,7 @@ from litex.gen import *
 from litex.soc.interconnect import stream
 
 from cores.arith.fp16 import Fields, delay, delay_together
+from cores.arith.round import FINITE, NAN
 from cores.arith.round_float import RoundFloat
 
 from cores.gemv.activations import COLUMNS, Activations
@@ -281,7 +282,10 @@ class GEMVLanes(LiteXModule):
         for lane, unit in enumerate(rounds):
             words_ = [totals.source.data[(lane*tokens + n)*(total_bits + 1):][:total_bits + 1] for n in range(tokens)]
             self.comb += [
-                Case(token, {n: Cat(unit.sink.data, unit.sink.nan).eq(word) for n, word in enumerate(words_)}),
+                Case(token, {n: [
+                    unit.sink.data.eq(word),
+                    unit.sink.special.eq(Mux(word[-1], NAN, FINITE)),
+                ] for n, word in enumerate(words_)}),
                 unit.sink.valid.eq(totals.source.valid),
                 unit.sink.wide.eq(totals.source.wide),
                 unit.source.ready.eq(source.ready),

@@ -25,10 +25,10 @@ from host.connect import SIM_TIMEOUT_SCALE, simulated_transport
 from host.device.csr import CSRMap
 from host.device.device import Device, Job
 
-from operations.config import SystemConfig
+from operations.config import CPU_VARIANTS, SystemConfig
 from operations.protocol import DATA_OFFSET, Opcode
 
-from soc.accelerator import CPU_VARIANTS, add_accelerator, add_ssm
+from soc.accelerator import add_accelerator, add_ssm
 
 from tools.paths import ROOT
 from tools.simulation.runner import Simulation

@@ -12,6 +12,7 @@ from hypothesis import given, settings, strategies as st
 
 from exact import round16, round32
 
+from cores.arith.round import FINITE, NAN, ZERO
 from cores.arith.round_float import RoundFloat
 
 from tools.verilated import VerilatedModule, pack_words, stream_ports
@@ -24,19 +25,29 @@ UNIT = []
 
 def unit():
     if not UNIT:
-        module = RoundFloat(WIDTH, LSB)
-        sink, source = stream_ports("sink", module.sink, ("data", "nan", "wide"), False), stream_ports("source", module.source, ("data",), True)
+        module = RoundFloat(WIDTH, LSB, 9)
+        sink, source = stream_ports("sink", module.sink, ("data", "exponent", "special", "sign", "wide"), False), stream_ports("source", module.source, ("data",), True)
         UNIT.append(VerilatedModule(module, {**sink[0], **source[0]}, {**sink[1], **source[1]}))
     return UNIT[0]
 
 
-def check(sums, wide, nan=None, duty=256, seed=1):
-    """sums: integers; wide, nan: bool for each. Returns the cycles."""
+def expected(value, wide, special, sign, exponent):
+    """Bits of the result."""
+    if special == NAN:
+        return 0x7fc00000 if wide else 0x7e00
+    if special != FINITE:
+        return (0 if special == ZERO else 0x7f800000 if wide else 0x7c00) | sign << (31 if wide else 15)
+    return (round32 if wide else round16)(value, -LSB - exponent)
+
+
+def check(sums, wide, special=None, sign=None, exponent=None, duty=256, seed=1):
+    """sums: integers; of the others, None: zeros. Returns the cycles."""
     compiled = unit()
     compiled.reset()
-    nan      = np.zeros(len(sums), bool) if nan is None else nan
-    wanted   = [(0x7fc00000 if w else 0x7e00) if n else (round32 if w else round16)(value, -LSB) for value, w, n in zip(sums, wide, nan)]
-    out, cycles = compiled.streams({"sink": {"data": pack_words((value & 2**WIDTH - 1 for value in sums), WIDTH), "nan": nan, "wide": wide}},
+    special, sign, exponent = (np.zeros(len(sums), int) if array is None else array for array in (special, sign, exponent))
+    wanted   = [expected(*case) for case in zip(sums, wide.tolist(), special.tolist(), sign.tolist(), exponent.tolist())]
+    out, cycles = compiled.streams({"sink": {"data": pack_words((value & 2**WIDTH - 1 for value in sums), WIDTH), "special": special,
+        "sign": sign, "wide": wide, "exponent": exponent & 511}},
         {"source": (("data",), len(sums))}, limit=100*len(sums) + 100, duty=duty, seed=seed)
     wrong = np.flatnonzero(out["source"]["data"] != np.array(wanted, np.uint64))
     assert not len(wrong), (sums[wrong[0]], wide[wrong[0]], hex(out["source"]["data"][wrong[0]]), hex(wanted[wrong[0]]))
@@ -61,7 +72,9 @@ def numbers(rng, count):
 
 def test_against_integers():
     rng = np.random.default_rng(1)
-    check(numbers(rng, 200_000), rng.random(200_000) < 0.5, rng.random(200_000) < 0.01)
+    wide = rng.random(200_000) < 0.5
+    check(numbers(rng, 200_000), wide, np.where(rng.random(200_000) < 0.9, FINITE, rng.integers(0, 4, 200_000)), rng.integers(0, 2, 200_000),
+        np.where(wide, 0, rng.integers(-60, 100, 200_000)))
 
 
 def test_latency():
@@ -89,7 +102,7 @@ def test_ends():
 
 
 def test_refused():
-    with pytest.raises(ValueError, match="lsb must be an integer from -126 to 24, is -130."):
+    with pytest.raises(ValueError, match="lsb must be an integer from -126 to -14, is -130."):
         RoundFloat(103, -130)
 
 
