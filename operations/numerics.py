@@ -14,3 +14,7 @@ MANTISSA_BITS = 14 # m, sign included, unless built otherwise.
 
 UNIT_BITS  = 48 # The sum of squares is in units of 2**-48.
 RSQRT_BITS = 17 # Significant bits of the reciprocal square root.
+
+# Vector Unit --------------------------------------------------------------------------------------
+
+VECTOR_TERMS = 16 # Products that a result may be the sum of.

@@ -113,7 +113,7 @@ extern "C" void run(void *p, u64 cycles, int n_in, const int *in_ports, const in
 struct stream {{
     int valid, ready, source;   /* Port numbers; source: the module drives it. */
     int ports;
-    int port[8], words[8];
+    int port[16], words[16];
     u64 *data;
     u64 beats, moved, row;
     int duty, offering;
@@ -175,7 +175,7 @@ extern "C" int64_t streams(void *p, stream *s, int count, u64 limit, u64 seed) {
 class _Stream(ctypes.Structure):
     _fields_ = [
         ("valid", ctypes.c_int), ("ready", ctypes.c_int), ("source", ctypes.c_int), ("ports", ctypes.c_int),
-        ("port", ctypes.c_int*8), ("words", ctypes.c_int*8), ("data", ctypes.c_void_p),
+        ("port", ctypes.c_int*16), ("words", ctypes.c_int*16), ("data", ctypes.c_void_p),
         ("beats", ctypes.c_uint64), ("moved", ctypes.c_uint64), ("row", ctypes.c_uint64),
         ("duty", ctypes.c_int), ("offering", ctypes.c_int), ("held", ctypes.c_uint64*64), ("holding", ctypes.c_int),
     ]

@@ -14,7 +14,7 @@ In front of the first token x is zero. The window, the K - 1 tokens before the n
 
 import numpy as np
 
-from model.exact.rounding import canonical, round_sum
+from model.exact.elementwise import product_sum
 
 # Convolution --------------------------------------------------------------------------------------
 
@@ -32,15 +32,12 @@ def conv1d(x, weight, bias, window):
     -------
     (y, window) : float16 (T, channels), and the new window.
     """
-    taps   = weight.shape[1]
-    past   = np.concatenate([window, x])
-    terms  = np.empty((*x.shape, taps + 1))
-    with np.errstate(invalid="ignore"):
-        for k in range(taps):
-            terms[..., k] = past[k:k + len(x)].astype(np.float64)*weight[:, k].astype(np.float64)
-    terms[..., taps] = bias
-    finite = np.isfinite(terms).all(-1)
-    with np.errstate(invalid="ignore", over="ignore"):
-        special = terms.sum(-1).astype(np.float16) # An infinity, or NaN.
-    y = np.where(finite, round_sum(np.where(finite[..., None], terms, 0.0)), special)
-    return canonical(y), past[len(x):]
+    taps = weight.shape[1]
+    past = np.concatenate([window, x])
+    a    = np.empty((*x.shape, taps + 1), np.float16)
+    b    = np.ones((x.shape[1], taps + 1), np.float16)
+    for k in range(taps):
+        a[..., k] = past[k:k + len(x)]
+    a[..., taps] = bias
+    b[:, :taps]  = weight
+    return product_sum(a, b), past[len(x):]

@@ -8,14 +8,27 @@
 import numpy as np
 
 from model.exact.functions import exp, silu, softplus
-from model.exact.rounding import canonical, rounded
+from model.exact.rounding import canonical, round_sum, rounded
 
 # Operators ----------------------------------------------------------------------------------------
 
+def product_sum(a, b):
+    """RN16(sum of a*b over the last axis), exact but for the one rounding. float16 (..., terms), or what broadcasts.
+
+    An exact sum of zero is +0, or -0 where all products are -0.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        terms   = np.asarray(a, np.float16).astype(np.float64)*np.asarray(b, np.float16).astype(np.float64)
+        special = terms.sum(-1).astype(np.float16) # An infinity, or NaN.
+    finite = np.isfinite(terms).all(-1)
+    result = np.where(finite, round_sum(np.where(finite[..., None], terms, 0.0)), special)
+    result = np.where(((terms == 0) & np.signbit(terms)).all(-1), np.float16(-0.0), result)
+    return canonical(np.atleast_1d(result))
+
+
 def add(a, b):
     """RN16(a + b). float16."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return canonical(np.atleast_1d(np.asarray(a, np.float16) + np.asarray(b, np.float16)))
+    return product_sum(np.stack(np.broadcast_arrays(a, b), -1), np.float16(1))
 
 
 def multiply(a, b):
