@@ -47,7 +47,11 @@ from cores.gemv.products import ProductChain
 from cores.gemv.row_sum import RowSum
 from cores.ssm.datapath import Datapath
 
+from cores.vector.functions import FunctionUnit
+from cores.vector.product_sum import ProductSum
+from cores.vector.residual_add import ResidualAdd
 from cores.vector.rsqrt import Rsqrt
+from cores.vector.vector_unit import VectorUnit
 
 from operations.config import LANES, RANDOM_BITS, SSMConfig
 
@@ -59,8 +63,12 @@ from tools.yosys import FOLDER, SYNTHESIS, synthesise
 OUTPUT  = BUILD/"bench"
 COMMAND = "python bench/area.py"
 BOUNDS  = {"dsp_per_lane": 3, "lut_per_lane": 650, "gemv_r1_lut": 2600, "gemv_r1_dsp": 36, "gemv_r4_lut": 9000, "gemv_r4_dsp": 80,
-    "gemv_r4_levels": 9}
-ENGINES = {"gemv_r1": "GEMV lanes, 128 bits, R = 1", "gemv_r4": "GEMV lanes, 128 bits, R = 4"}
+    "gemv_r4_levels": 9, "vector_v4_lut": 6000, "vector_v4_dsp": 16, "vector_v4_levels": 9}
+ENGINES = {
+    "gemv_r1"   : "GEMV lanes and quantiser, 128 bits, R = 1",
+    "gemv_r4"   : "GEMV lanes and quantiser, 128 bits, R = 4",
+    "vector_v4" : "vector unit, V = 4, with functions, norms and residual",
+}
 FIGURES = {"lut": ("LUT", "LUTs"), "dsp": ("DSP48E1", "DSP blocks"), "levels": ("levels", "levels of logic")}
 
 # LUTs of a cell, by how its name begins; the first that fits counts.
@@ -88,7 +96,7 @@ def synthesised(module):
     module.cd_sys = ClockDomain("sys")
     source = str(verilog.convert(module, ios=interface(module) | {module.cd_sys.clk, module.cd_sys.rst}, name="top"))
     source = "\n".join(line for line in source.splitlines() if not line.startswith("//")) # LiteX's header bears a date.
-    kept   = FOLDER/f"{hashlib.sha256((SYNTHESIS + source).encode()).hexdigest()[:16]}.json"
+    kept   = FOLDER/f"area-{hashlib.sha256((SYNTHESIS + source).encode()).hexdigest()[:16]}.json"
     if not kept.exists():
         netlist = synthesise(source, "top")
         part    = kept.with_suffix(f".{os.getpid()}")
@@ -117,6 +125,12 @@ def resources(counted):
         sum(count for name, count in counted.items() if name.startswith("FD")), counted["CARRY4"], counted["DSP48E1"],
         counted["RAMB36E1"] + counted["RAMB18E1"]/2)))
 
+def measured(modules):
+    """What modules take in all, by COLUMNS, and the longest path's levels."""
+    found = [synthesised(module) for module in modules]
+    rows  = [resources(each["cells"]) for each in found]
+    return {**{column: sum(row[column] for row in rows) for column in COLUMNS}, "levels": max(each["levels"] for each in found)}
+
 # Modules ------------------------------------------------------------------------------------------
 
 def units():
@@ -140,14 +154,18 @@ def units():
         "BlockQuantiser, 1 lane"          : BlockQuantiser(1),
         "BlockQuantiser, 4 lanes"         : BlockQuantiser(4),
         "Rsqrt"                           : Rsqrt(),
+        "FunctionUnit"                    : FunctionUnit(),
+        "ProductSum"                      : ProductSum(),
+        "ResidualAdd"                     : ResidualAdd(),
     }
 
 
 def engines():
-    """{name: module} of the whole model's engines, by how their figures are named."""
+    """{name: modules} of the whole model's engines, by how their figures are named."""
     return {
-        "gemv_r1": GEMVLanes(128, 1, 1),
-        "gemv_r4": GEMVLanes(128, 4, 4),
+        "gemv_r1"   : [GEMVLanes(128, 1, 1), BlockQuantiser(1)],
+        "gemv_r4"   : [GEMVLanes(128, 4, 4), BlockQuantiser(4)],
+        "vector_v4" : [VectorUnit(4), ResidualAdd()],
     }
 
 
@@ -188,9 +206,9 @@ def engine_entries(measured):
 
 def print_table(title, rows):
     """rows: {name: values}."""
-    print(f"{title:<34}" + "".join(f"{column:>9}" for column in next(iter(rows.values()))))
+    print(f"{title:<56}" + "".join(f"{column:>9}" for column in next(iter(rows.values()))))
     for name, row in rows.items():
-        print(f"{name:<34}" + "".join(f"{value:>9.4g}" if isinstance(value, float) else f"{value:>9}" for value in row.values()))
+        print(f"{name:<56}" + "".join(f"{value:>9.4g}" if isinstance(value, float) else f"{value:>9}" for value in row.values()))
 
 
 def main():
@@ -202,8 +220,7 @@ def main():
             result = {}
             for name, module in modules.items():
                 bar.set_description(str(name))
-                found        = synthesised(module)
-                result[name] = {**resources(found["cells"]), "levels": found["levels"]}
+                result[name] = measured(module if isinstance(module, list) else [module])
                 bar.update()
             return result
         alone, whole, model = measure(alone), measure(whole), measure(model)

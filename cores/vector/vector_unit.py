@@ -32,6 +32,7 @@ class VectorOperation(IntEnum):
     SCALE   = 2 # RN16(a*b*s).
 
 
+ONE16       = 0x3c00
 NO_FUNCTION = 3 # Otherwise one of cores.vector.functions'.
 EPS_BITS    = 64
 
@@ -48,9 +49,9 @@ class VectorUnit(LiteXModule):
                              +---------------------------+
 
     A ``command`` is an operator on a vector: ``beats`` of V results, less one, of the SUM of ``terms`` beats of the sink, less one, each.
-    Of the sink ``a`` and ``b`` are V elements each; with ``ones`` b is 1, whatever the sink has. So one term is a product, two
-    terms with ones are a sum, five of a convolution's taps and bias its result. A ``function`` of the result follows, unless it is
-    NO_FUNCTION, and with ``clip`` what is neither NaN nor negative is no less than ``low`` and no more than ``high``.
+    Of the sink ``a`` and ``b`` are V elements each; with ``ones`` b is 1, whatever the sink has, and with ``bias`` a is 1 in the last
+    term. So one term is a product, two terms with ones are a sum, and five with a bias a convolution of four taps. A ``function`` of
+    the result follows, unless it is NO_FUNCTION, and with ``clip`` what is neither NaN nor negative is no less than ``low`` and no more than ``high``.
 
     SQUARES takes ``beats`` beats of a, which are ``size`` elements in all; ``eps`` is in units of 2**-48, see
     :func:`model.exact.norm.eps_units`. All of a SCALE that follows is NaN if there was an infinity or a NaN among them.
@@ -68,14 +69,15 @@ class VectorUnit(LiteXModule):
     def __init__(self, lanes=4):
         check_choice("lanes", lanes, (1, 2, 4, 8))
         self.command = command = stream.Endpoint([("operation", 2), ("beats", 16), ("terms", bits_for(VECTOR_TERMS - 1)), ("ones", 1),
-            ("function", 2), ("clip", 1), ("low", 16), ("high", 16), ("size", COUNT_BITS), ("eps", EPS_BITS)])
+            ("bias", 1), ("function", 2), ("clip", 1), ("low", 16), ("high", 16), ("size", COUNT_BITS), ("eps", EPS_BITS)])
         self.sink    = sink   = stream.Endpoint([("a", 16*lanes), ("b", 16*lanes)])
         self.source  = source = stream.Endpoint([("data", 16*lanes)])
 
         # # #
 
-        squares = command.operation == VectorOperation.SQUARES
-        scale   = command.operation == VectorOperation.SCALE
+        squares = Signal() # Of the command that is under way.
+        scale   = Signal()
+        through = Signal() # A function.
 
         # In: terms of results. --------------------------------------------------------------------
         active = Signal()
@@ -123,8 +125,8 @@ class VectorUnit(LiteXModule):
                 unit.ce.eq(ce),
                 unit.valid.eq(take),
                 unit.first.eq(first),
-                unit.a.eq(a),
-                unit.b.eq(Mux(squares, a, Mux(command.ones, 0x3c00, b))),
+                unit.a.eq(Mux(command.bias & last, ONE16, a)),
+                unit.b.eq(Mux(squares, a, Mux(command.ones, ONE16, b))),
                 unit.scaled.eq(scale),
                 unit.significand.eq(norm.significand),
                 unit.exponent.eq(norm.exponent),
@@ -148,7 +150,10 @@ class VectorUnit(LiteXModule):
                 NextValue(active, 1),
                 NextValue(total, command.eps),
                 NextValue(lane, 0),
-                If(squares,
+                NextValue(squares, command.operation == VectorOperation.SQUARES),
+                NextValue(scale,   command.operation == VectorOperation.SCALE),
+                NextValue(through, command.function != NO_FUNCTION),
+                If(command.operation == VectorOperation.SQUARES,
                     NextValue(finite, 1),
                     NextState("SQUARES"),
                 ).Else(
@@ -194,11 +199,9 @@ class VectorUnit(LiteXModule):
         self.narrow    = narrow    = stream.Converter(16*lanes, 16)
         self.functions = functions = FunctionUnit()
         self.widen     = widen     = stream.Converter(16, 16*lanes)
-        through  = Signal()
         value    = functions.source.data
         positive = Signal()
         self.comb += [
-            through.eq(command.function != NO_FUNCTION),
             rounded.valid.eq(rounds[0].source.valid),
             [rounding.source.ready.eq(rounded.ready) for rounding in rounds],
             rounded.data.eq(Cat(*(rounding.source.data[:16] for rounding in rounds))),

@@ -26,7 +26,7 @@ from tools.verilated import VerilatedModule, stream_ports
 
 # Helpers ------------------------------------------------------------------------------------------
 
-FIELDS    = ("operation", "beats", "terms", "ones", "function", "clip", "low", "high", "size", "eps")
+FIELDS    = ("operation", "beats", "terms", "ones", "bias", "function", "clip", "low", "high", "size", "eps")
 FUNCTIONS = {EXP: exp, SOFTPLUS: softplus, SILU: silu, NO_FUNCTION: lambda x: x}
 UNITS     = {}
 
@@ -58,15 +58,18 @@ class Operator:
         self.fields = {**dict.fromkeys(FIELDS, 0), "function": NO_FUNCTION, "operation": operation, **fields}
 
 
-def total(a, b=None, function=NO_FUNCTION, clip=None):
-    """A SUM. a, b: float16 (results, terms, lanes); b None: ones."""
+def total(a, b=None, function=NO_FUNCTION, clip=None, bias=False):
+    """A SUM. a, b: float16 (results, terms, lanes); b None: ones; bias: the last a is 1."""
+    given  = a
+    if bias:
+        a = np.concatenate([a[:, :-1], np.ones_like(a[:, :1])], 1)
     rest   = {} if clip is None else {"clip": 1, "low": int(np.float16(clip[0]).view(np.uint16)), "high": int(np.float16(clip[1]).view(np.uint16))}
     result = product_sum(a.transpose(0, 2, 1), np.float16(1) if b is None else b.transpose(0, 2, 1))
     result = FUNCTIONS[function](result)
     if clip is not None:
         result = np.where(np.isnan(result) | np.signbit(result), result, np.clip(result, *map(np.float16, clip)))
-    return Operator(VectorOperation.SUM, a.reshape(-1, a.shape[2]), (a if b is None else b)[:, ::1].reshape(-1, a.shape[2]), result,
-        beats=len(a) - 1, terms=a.shape[1] - 1, ones=int(b is None), function=function, **rest)
+    return Operator(VectorOperation.SUM, given.reshape(-1, a.shape[2]), (given if b is None else b).reshape(-1, a.shape[2]), result,
+        beats=len(a) - 1, terms=a.shape[1] - 1, ones=int(b is None), bias=int(bias), function=function, **rest)
 
 
 def norm(u, weight, eps, lanes):
@@ -136,7 +139,7 @@ def operators(rng, lanes, elements):
         else:
             a, b = sums(rng, results, terms, lanes)
             result.append(total(a, None if kind == 1 else b, int(rng.integers(4)) if kind < 4 else NO_FUNCTION,
-                [(0, np.inf), (0.001, 0.1), (1, 1)][rng.integers(3)] if rng.random() < 0.3 and kind < 4 else None))
+                [(0, np.inf), (0.001, 0.1), (1, 1)][rng.integers(3)] if rng.random() < 0.3 and kind < 4 else None, rng.random() < 0.3))
             if result[-1].fields["function"] == NO_FUNCTION and result[-1].fields["clip"]:
                 result.pop() # There is no clip without a function.
         elements -= results*lanes
@@ -161,7 +164,7 @@ def test_operators_of_the_model(lanes):
     # The convolution, with the SiLU behind it.
     weight, bias, window = ((rng.standard_normal(shape)).astype(np.float16) for shape in ((64, 4), (64,), (3, 64)))
     wanted   = silu(conv1d(x[None], weight, bias, window)[0][0])
-    conv     = total(one(*window, x, bias), one(*weight.T, np.ones(64)), SILU)
+    conv     = total(one(*window, x, x), one(*weight.T, bias), SILU, bias=True)
     assert np.array_equal(conv.result.reshape(-1), wanted)
     # The time step and the decay.
     limits   = (0.001, 0.1)
