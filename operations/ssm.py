@@ -162,6 +162,19 @@ def pack_bc(geometry: Geometry, B: np.ndarray, C: np.ndarray) -> bytes:
     records[:, :, geometry.d_state_padded:geometry.d_state_padded + geometry.d_state] = C
     return records.tobytes()
 
+def unpack_x(geometry: Geometry, data: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The inverse of :func:`pack_x`: x (T, H, P), dt, dA and D (T, H)."""
+    records = np.frombuffer(data, "<f2").reshape(-1, geometry.heads, geometry.x_record_bytes//ELEMENT_BYTES)
+    dt, dA, D = (records[:, :, n].copy() for n in range(3))
+    return records[:, :, SCALAR_ELEMENTS:SCALAR_ELEMENTS + geometry.headdim].copy(), dt, dA, D
+
+
+def unpack_bc(geometry: Geometry, data: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """The inverse of :func:`pack_bc`: B and C (T, G, N)."""
+    records = np.frombuffer(data, "<f2").reshape(-1, geometry.groups, geometry.bc_record_bytes//ELEMENT_BYTES)
+    padded  = geometry.d_state_padded
+    return records[:, :, :geometry.d_state].copy(), records[:, :, padded:padded + geometry.d_state].copy()
+
 # State --------------------------------------------------------------------------------------------
 
 def pack_state(geometry: Geometry, h: np.ndarray) -> bytes:

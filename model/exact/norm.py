@@ -30,10 +30,10 @@ def eps_units(size, eps):
 
 
 def _scale(u, eps):
-    """(significand, exponent) of s. u: finite float16 (n,)."""
+    """(significand, exponent) of s. u: finite float16 (n,). eps: in units."""
     units   = (u.astype(np.float64)*2.0**(UNIT_BITS//2)).astype(np.int64).tolist()
     squares = sum(unit*unit for unit in units)
-    return rsqrt(len(units) << UNIT_BITS, squares + eps_units(len(units), eps))
+    return rsqrt(len(units) << UNIT_BITS, squares + eps)
 
 
 def rms_norm(u, weight, eps, groups=1):
@@ -50,6 +50,11 @@ def rms_norm(u, weight, eps, groups=1):
     -------
     float16 (R, n).
     """
+    return rms_norm_units(u, weight, eps_units(u.shape[1]//groups, eps), groups)
+
+
+def rms_norm_units(u, weight, eps, groups=1):
+    """As :func:`rms_norm`, with eps as :func:`eps_units` has it."""
     parts  = u.reshape(len(u), groups, -1)
     weight = weight.reshape(groups, -1).astype(np.float64)
     result = np.empty(parts.shape, np.float16)

@@ -91,3 +91,33 @@ def unpack_matrix(tape, rows, columns, narrow, width):
     count  = len(both)*groups*both.shape[1]
     scales = order[:, :count].reshape(lanes, len(both), groups, -1).transpose(1, 3, 0, 2)
     return both.reshape(-1, columns)[:rows], scales.reshape(len(both)*block, groups)[:rows]
+
+
+def unpack_row(tape, row, columns, narrow, width):
+    """(integers, scales) of one row of a matrix on the tape: int8 (columns,), float16 (columns/32,). tape: uint8, from its first byte on.
+
+    Raises
+    ------
+    ValueError : the tape is too short.
+    """
+    block  = block_rows(narrow, width)
+    count  = columns//COLUMNS
+    run    = _beats(narrow)
+    beats  = row//block*count + np.arange(count)
+    places = beats + beats//run + 1
+    if (places[-1] + 1)*width//8 > len(tape):
+        raise ValueError(f"row {row} must lie in the tape.")
+    lanes  = width//128
+    lane   = row % lanes
+    second = row % block//lanes # Of a byte's two.
+    bytes_ = np.stack([tape[place*width//8:][16*lane:16*(lane + 1)] for place in places]).reshape(-1)
+    if narrow:
+        integers = (bytes_ & 15).view(np.int8) - np.int8(8) if second else bytes_.view(np.int8) >> 4
+    else:
+        integers = bytes_.view(np.int8).copy()
+    # A lane's scales are numbered through: two to a group of Q4_0, one to a group of Q8_0.
+    group  = row//block*(columns//GROUP) + np.arange(columns//GROUP)
+    number = 2*group + second if narrow else group
+    heads  = (number//SCALES*(run + 1)*width//8 + 16*lane + 2*(number % SCALES))
+    scales = np.array([tape[head:head + 2] for head in heads]).reshape(-1).view(np.float16)
+    return integers, scales

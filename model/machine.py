@@ -1,0 +1,244 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""The golden machine: it runs programs of descriptors over bytes as the device's memory, on the exact models. What it computes is what
+the device computes, bit for bit.
+"""
+
+import numpy as np
+
+from model.bitexact import ssm_block
+from model.exact.elementwise import add_residual, product_sum
+from model.exact.functions import exp, silu, softplus
+from model.exact.head import CANDIDATES, best
+from model.exact.linear import Linear
+from model.exact.norm import rms_norm_units
+from model.exact.rounding import rounded
+from model.exact.tape import COLUMNS, block_rows, tape_beats, unpack_matrix, unpack_row
+
+from operations.config import SSMConfig, check_choice, check_range
+from operations.numerics import GROUP, MANTISSA_BITS
+from operations.program import DESCRIPTOR_WORDS, REGISTER_BITS, Code, Unit, unpack
+from operations.ssm import Geometry, pack_state, pack_y, unpack_bc, unpack_state, unpack_x
+
+# Constants ----------------------------------------------------------------------------------------
+
+FUNCTIONS = (exp, softplus, silu, lambda x: x) # By number.
+
+CANDIDATE = np.dtype([("token", "<u4"), ("logit", "<f4")])
+
+
+class ProgramError(ValueError):
+    """A program asks for what the device does not do: the text has the descriptor's index."""
+
+# Machine ------------------------------------------------------------------------------------------
+
+class Machine:
+    """A device's engines, their memory, and what the firmware sets of them.
+
+    Parameters
+    ----------
+    memory  : uint8 (bytes,), the DRAM. It is written to.
+    width   : of the tape's beats, bits.
+    config  : :class:`operations.config.SSMConfig` of the SSM core.
+    scratch : elements of the scratchpad.
+    words   : of sixteen columns, that the activations' memory has.
+    tokens  : R, the most in a pass.
+    bits    : of an activation's mantissa.
+
+    Attributes
+    ----------
+    registers : {register: address in bytes}, see :class:`operations.program.Register`.
+    tokens    : Numbers of the tokens that EMBED takes.
+    seed      : Of stochastic rounding, added to a descriptor's; None: the state is rounded to nearest.
+    """
+    def __init__(self, memory, width=128, config=SSMConfig(), scratch=2**17, words=512, tokens=8, bits=MANTISSA_BITS):
+        check_choice("tokens", tokens, (1, 2, 4, 8))
+        self.memory      = memory
+        self.width       = width
+        self.config      = config
+        self.scratch     = np.zeros(scratch, np.uint16)
+        self.activations = np.zeros((tokens, words*COLUMNS), np.float16)
+        self.bits        = bits
+        self.registers   = {}
+        self.tokens      = [0]*tokens
+        self.seed        = None
+        self.tape        = 0
+        self.logits      = None
+
+    # Memories.
+
+    def address(self, place):
+        """Of (register, offset)."""
+        register, offset = place
+        if register not in self.registers:
+            raise ValueError(f"register {int(register)} must be set.")
+        return self.registers[register] + offset
+
+    def bytes(self, first, count):
+        """Of memory, as they lie there.
+
+        Raises
+        ------
+        ValueError : some of them lie outside.
+        """
+        if not 0 <= first <= first + count <= len(self.memory):
+            raise ValueError(f"bytes {first} to {first + count - 1} must lie in the memory's {len(self.memory)}.")
+        return self.memory[first:first + count]
+
+    def vectors(self, first, stride, count, tokens):
+        """Of the scratchpad, uint16 (tokens, count), as they lie there.
+
+        Raises
+        ------
+        ValueError : some of them lie outside.
+        """
+        last = first + (tokens - 1)*stride + count
+        if last > len(self.scratch):
+            raise ValueError(f"elements {first} to {last - 1} must lie in the scratchpad's {len(self.scratch)}.")
+        return np.lib.stride_tricks.as_strided(self.scratch[first:], (tokens, count), (2*stride, 2))
+
+    def halves(self, *place):
+        return self.vectors(*place).view(np.float16)
+
+    def residual(self, op, count):
+        """uint16 (tokens, 2*count)."""
+        return self.vectors(op["residual"], op["residual_stride"], 2*count, op["tokens"])
+
+    # Programs.
+
+    def run(self, address):
+        """Run the program at an address until its END. Returns how many descriptors it has.
+
+        Raises
+        ------
+        ProgramError : a descriptor is wrong.
+        """
+        self.tape = None
+        size      = 4*DESCRIPTOR_WORDS
+        index     = 0
+        while True:
+            try:
+                words = np.ascontiguousarray(self.bytes(address + index*size, size)).view("<u4").tolist()
+                descriptor, waits, flags, operands = unpack(words)
+                if descriptor.code == Code.END:
+                    return index + 1
+                if operands.get("tokens", 1) > len(self.tokens):
+                    raise ValueError(f"tokens must be 1 to {len(self.tokens)}, is {operands['tokens']}.")
+                getattr(self, descriptor.name.lower())(flags, operands)
+            except ValueError as error:
+                raise ProgramError(f"descriptor {index}: {error}") from None
+            index += 1
+
+    # Descriptors: flags and operands as operations.program has them.
+
+    def moves(self, op):
+        """Pairs of what a LOAD or STORE moves: bytes of the memory, elements of the scratchpad."""
+        first = self.address(op["memory"])
+        for token in range(op["tokens"]):
+            for row in range(op["rows"]):
+                at     = op["scratch"] + token*op["scratch_token_stride"] + row*op["scratch_row_stride"]
+                memory = self.bytes(first + token*op["memory_token_stride"] + row*op["memory_row_stride"], 2*op["elements"])
+                yield memory, self.vectors(at, 0, op["elements"], 1)[0]
+
+    def load(self, flags, op):
+        for memory, scratch in self.moves(op):
+            scratch[:] = np.frombuffer(memory.tobytes(), "<u2")
+
+    def store(self, flags, op):
+        for memory, scratch in self.moves(op):
+            memory[:] = np.frombuffer(scratch.astype("<u2").tobytes(), np.uint8)
+
+    def columns(self, op):
+        """Of the activations' memory: a slice."""
+        first, count = op["base"]*COLUMNS, op["groups"]*GROUP
+        if first + count > self.activations.shape[1]:
+            raise ValueError(f"columns {first} to {first + count - 1} must lie in the activations' {self.activations.shape[1]}.")
+        return slice(first, first + count)
+
+    def quantise(self, flags, op):
+        self.activations[:op["tokens"], self.columns(op)] = self.halves(op["source"], op["source_stride"], op["groups"]*GROUP, op["tokens"])
+
+    def matrix(self, flags, op):
+        narrow, wide = "NARROW" in flags, "HEAD" in flags
+        rows, width  = op["rows"], op["groups"]*GROUP
+        if rows % block_rows(narrow, self.width):
+            raise ValueError(f"rows must be a multiple of {block_rows(narrow, self.width)}, are {rows}.")
+        if self.tape is None:
+            self.tape = self.address((0, 0))
+        size      = tape_beats(rows, width, narrow, self.width)*self.width//8
+        beats     = self.bytes(self.tape, size).reshape(-1, self.width//8)
+        self.tape += size
+        linear    = Linear(*unpack_matrix(beats, rows, width, narrow, self.width))
+        result    = linear(self.activations[:op["tokens"], self.columns(op)], np.float32 if wide else np.float16, self.bits)
+        if wide:
+            self.logits = result
+        else:
+            self.halves(op["target"], op["target_stride"], rows, op["tokens"])[:] = result
+
+    def sum(self, flags, op):
+        def terms(name):
+            first, count = op[name], op["elements"]
+            return np.stack([self.halves(first + term*op[f"{name}_term_stride"], op[f"{name}_stride"], count, op["tokens"])
+                for term in range(op["terms"])], -1)
+        a = terms("a")
+        b = np.float16(1) if "ONES" in flags else terms("b")
+        if "BIAS" in flags:
+            a[..., -1] = 1
+        result    = FUNCTIONS[op["function"]](product_sum(a, b))
+        low, high = (np.uint16(op[name]).view(np.float16) for name in ("low", "high"))
+        result    = np.where(np.isnan(result) | np.signbit(result), result, np.minimum(np.maximum(result, low), high))
+        self.halves(op["target"], op["target_stride"], op["elements"], op["tokens"])[:] = result
+
+    def norm(self, flags, op):
+        count  = op["elements"]*op["groups"]
+        u      = self.halves(op["source"], op["source_stride"], count, op["tokens"]).copy()
+        weight = self.halves(op["weight"], 0, count, 1)[0]
+        self.halves(op["target"], op["target_stride"], count, op["tokens"])[:] = rms_norm_units(u, weight,
+            op["eps_high"] << 32 | op["eps_low"], op["groups"])
+
+    def embed(self, flags, op):
+        narrow, columns = "NARROW" in flags, op["groups"]*GROUP
+        first    = self.address(op["table"])
+        residual = self.residual(op, columns)
+        for token in range(op["tokens"]):
+            integers, scales = unpack_row(self.memory[first:], self.tokens[token], columns, narrow, self.width)
+            residual[token]  = (integers*np.repeat(scales.astype(np.float32), GROUP)).view(np.uint16)
+
+    def add(self, flags, op):
+        residual = self.residual(op, op["elements"])
+        delta    = self.halves(op["source"], op["source_stride"], op["elements"], op["tokens"])
+        residual[:] = add_residual(residual.copy().view(np.float32), delta).view(np.uint16)
+
+    def round(self, flags, op):
+        residual = self.residual(op, op["elements"]).copy().view(np.float32)
+        self.halves(op["target"], op["target_stride"], op["elements"], op["tokens"])[:] = rounded(residual)
+
+    def ssm(self, flags, op):
+        geometry = Geometry(self.config, op["heads"], op["headdim"], op["d_state"], op["groups"])
+        tokens   = op["tokens"]
+        x, dt, dA, D = unpack_x(geometry, self.bytes(self.address(op["x"]), tokens*geometry.heads*geometry.x_record_bytes).tobytes())
+        B, C     = unpack_bc(geometry, self.bytes(self.address(op["bc"]), tokens*geometry.groups*geometry.bc_record_bytes).tobytes())
+        state    = None
+        size     = geometry.heads*geometry.tile_bytes
+        if "ZERO_STATE" not in flags:
+            state = unpack_state(geometry, self.bytes(self.address(op["state_in"]), size).tobytes())
+        seed     = None if self.seed is None else (self.seed + op["seed"]) % 2**32
+        y, state = ssm_block(x, dt, dA, B, C, D[0], state, seed)
+        y        = pack_y(geometry, y)
+        self.bytes(self.address(op["y"]), len(y))[:] = np.frombuffer(y, np.uint8)
+        if "NO_STORE" not in flags:
+            self.bytes(self.address(op["state_out"]), size)[:] = np.frombuffer(pack_state(geometry, state), np.uint8)
+
+    def best(self, flags, op):
+        if self.logits is None or len(self.logits) < op["tokens"] or self.logits.shape[1] < op["vocabulary"]:
+            raise ValueError("a BEST must come after a MATRIX with HEAD, of as many tokens and rows.")
+        first  = self.address(op["target"])
+        for token in range(op["tokens"]):
+            found = np.zeros(CANDIDATES, CANDIDATE)
+            numbers, logits = best(self.logits[token, :op["vocabulary"]])
+            found["token"][:len(numbers)], found["logit"][:len(numbers)] = numbers, logits
+            size  = found.nbytes
+            self.bytes(first + token*size, size)[:] = np.frombuffer(found.tobytes(), np.uint8)

@@ -1,0 +1,329 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""A model as the device has it: the tape, the parameters, and the programs that run a pass of tokens.
+
+::
+
+    layers:  EMBED
+             for each layer: ROUND, NORM, QUANTISE, MATRIX (dt, B, C, x, z), SUM (convolution and SiLU), SUM (dt), SUM (dA),
+                             STORE (records), SSM, LOAD (y), SUM (silu(z)), SUM (gate), NORM, QUANTISE, MATRIX, ADD
+    head:    ROUND, NORM, QUANTISE, MATRIX, BEST
+
+In the scratchpad each token has its rows of in_proj; in front of the first token's lie the window's.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.exact.head import CANDIDATES
+from model.exact.network import binary16
+from model.exact.norm import eps_units
+from model.exact.tape import block_rows, pack_matrix
+
+from operations.config import ALIGNMENT, ELEMENT_BYTES, SEED_STRIDE, SSMConfig, ceil_multiple, check_choice
+from operations.numerics import GROUP
+from operations.program import SCRATCH_MULTIPLE, Code, Register, Unit, pack
+from operations.ssm import SCALAR_ELEMENTS, Geometry, pack_x
+
+# Constants ----------------------------------------------------------------------------------------
+
+SOFTPLUS, SILU, EXP = 1, 2, 0 # Numbers of a SUM's functions.
+
+# Helpers ------------------------------------------------------------------------------------------
+
+class Places:
+    """Addresses one after the other, each a multiple of `multiple`."""
+    def __init__(self, multiple):
+        self.multiple = multiple
+        self.size     = 0
+
+    def take(self, size):
+        first     = self.size
+        self.size = ceil_multiple(first + size, self.multiple)
+        return first
+
+
+class Parameters:
+    """Bytes of parameters, each at a multiple of ALIGNMENT."""
+    def __init__(self):
+        self.places = Places(ALIGNMENT)
+        self.parts  = []
+
+    def add(self, array):
+        """Its offset. array: float16."""
+        data = array.astype("<f2").tobytes()
+        self.parts.append(data + bytes(-len(data) % ALIGNMENT))
+        return self.places.take(len(data))
+
+    def to_bytes(self):
+        return b"".join(self.parts)
+
+# Program ------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes of a session's memory: the state's head tiles, the convolutions' windows, the SSM core's records and the candidates."""
+    state   : int
+    window  : int
+    records : int
+    results : int
+
+
+class DeviceModel:
+    """A quantised model laid out for a build of the device.
+
+    Parameters
+    ----------
+    model  : :class:`model.quantized.QuantizedModel`, all of whose matrices are quantised.
+    width  : of the tape's beats, bits.
+    config : of the SSM core.
+    tokens : R, the most in a pass: 1, 2, 4 or 8.
+
+    Attributes
+    ----------
+    tape       : bytes: the layers' matrices, then the head's.
+    embedding  : where the embedding begins in it, bytes.
+    parameters : bytes.
+    records    : bytes, as they are before the first pass.
+    sizes      : :class:`Sizes`.
+    scratch    : elements of the scratchpad that the programs use.
+
+    Raises
+    ------
+    ValueError : a parameter does not fit binary16, or a size is none that the device has.
+    """
+    def __init__(self, model, width=128, config=SSMConfig(), tokens=1):
+        check_choice("tokens", tokens, (1, 2, 4, 8))
+        layer = model.config.layer
+        for name in ("d_model", "d_inner"):
+            if getattr(layer, name) % GROUP:
+                raise ValueError(f"{name} must be a multiple of {GROUP}, is {getattr(layer, name)}.")
+        for name in ("headdim", "d_state"):
+            if getattr(layer, name) % SCRATCH_MULTIPLE:
+                raise ValueError(f"{name} must be a multiple of {SCRATCH_MULTIPLE}, is {getattr(layer, name)}.")
+        if (layer.d_inner//layer.ngroups) % SCRATCH_MULTIPLE:
+            raise ValueError(f"ngroups must leave groups of a multiple of {SCRATCH_MULTIPLE} channels, is {layer.ngroups}.")
+        self.model    = model
+        self.width    = width
+        self.layer    = layer
+        self.geometry = Geometry(config, layer.heads, layer.headdim, layer.d_state, layer.ngroups)
+        self._sections()
+        self._tape()
+        self._parameters()
+        self._records(tokens)
+        self._scratchpad(tokens)
+
+    # Layout.
+
+    def _sections(self):
+        """Where the parts of in_proj's results lie: dt, B, C, x, z, each at a multiple of SCRATCH_MULTIPLE."""
+        layer  = self.layer
+        x, B, C = layer.xbc_sizes
+        places = Places(SCRATCH_MULTIPLE)
+        sizes  = {"dt": layer.heads, "B": B, "C": C, "x": x, "z": layer.d_inner}
+        self.sections = {name: (places.take(size), size) for name, size in sizes.items()}
+        self.rows     = ceil_multiple(places.size, max(block_rows(True, self.width), SCRATCH_MULTIPLE))
+
+    def _in_proj(self, matrix):
+        """(integers, scales) of in_proj, its rows in the order of the sections."""
+        layer   = self.layer
+        starts  = dict(zip(("z", "x", "B", "C", "dt"), np.cumsum([0, layer.d_inner, *layer.xbc_sizes]).tolist()))
+        integers = np.zeros((self.rows, layer.d_model), np.int8)
+        scales   = np.zeros((self.rows, layer.d_model//GROUP), np.float16)
+        for name, (first, size) in self.sections.items():
+            integers[first:first + size] = matrix.integers[starts[name]:starts[name] + size]
+            scales[first:first + size]   = matrix.scales[starts[name]:starts[name] + size]
+        return integers, scales
+
+    def _block(self, matrix):
+        return block_rows(matrix.type == "q4_0", self.width)
+
+    def _tape(self):
+        parts = []
+        for layer in self.model.layers:
+            parts.append(pack_matrix(*self._in_proj(layer.in_proj), layer.in_proj.type == "q4_0", self.width))
+            parts.append(pack_matrix(layer.out_proj.integers, layer.out_proj.scales, layer.out_proj.type == "q4_0", self.width))
+        head           = self.model.head
+        self.head_at   = sum(part.size for part in parts)
+        self.embedding = self.head_at
+        parts.append(pack_matrix(head.integers, head.scales, head.type == "q4_0", self.width))
+        if not self.model.tied:
+            table          = self.model.embedding
+            self.embedding = sum(part.size for part in parts)
+            parts.append(pack_matrix(table.integers, table.scales, table.type == "q4_0", self.width))
+        self.tape = b"".join(part.tobytes() for part in parts)
+
+    def _parameters(self):
+        layer, parameters, found = self.layer, Parameters(), []
+        order = np.concatenate([np.arange(sum(layer.xbc_sizes[:2]) - layer.xbc_sizes[1], sum(layer.xbc_sizes)), np.arange(layer.d_inner)])
+        for n, weights in enumerate(self.model.layers): # The convolution's channels are B, C, x here.
+            conv = np.concatenate([binary16(f"layer {n}.conv weight", weights.conv_weight).T, binary16(f"layer {n}.conv bias", weights.conv_bias)[None]])
+            dt   = binary16(f"layer {n}.dt_bias", weights.dt_bias)
+            pad  = lambda vector: np.pad(vector, (0, -len(vector) % SCRATCH_MULTIPLE))
+            found.append({
+                "norm"     : parameters.add(binary16(f"layer {n}.norm", weights.norm)),
+                "conv"     : parameters.add(conv[:, order]),
+                "dt"       : parameters.add(np.concatenate([pad(np.ones_like(dt)), pad(dt)])),
+                "A"        : parameters.add(binary16(f"layer {n}.A", weights.A)),
+                "ssm_norm" : parameters.add(binary16(f"layer {n}.ssm_norm", weights.ssm_norm)),
+            })
+        self.last_norm  = parameters.add(binary16("the last norm", self.model.norm))
+        self.places     = found
+        self.parameters = parameters.to_bytes()
+
+    def _records(self, tokens):
+        """The x records of a layer have D from the beginning; so each layer has its own. BC and y records serve all."""
+        geometry, layer = self.geometry, self.layer
+        places, parts = Places(ALIGNMENT), []
+        self.x_at = []
+        for n, weights in enumerate(self.model.layers):
+            D    = binary16(f"layer {n}.D", weights.D)
+            none = np.zeros((tokens, layer.heads), np.float16)
+            data = pack_x(geometry, np.zeros((tokens, layer.heads, layer.headdim), np.float16), none, none, D)
+            self.x_at.append(places.take(len(data)))
+            parts.append(data)
+        self.bc_at   = places.take(tokens*layer.ngroups*geometry.bc_record_bytes)
+        self.y_at    = places.take(tokens*layer.heads*geometry.y_record_bytes)
+        self.records = b"".join(parts).ljust(places.size, b"\0")
+        self.tile_bytes   = layer.heads*geometry.tile_bytes
+        self.window_bytes = (layer.d_conv - 1)*layer.d_xbc*ELEMENT_BYTES
+        self.sizes = Sizes(self.tile_bytes*len(self.model.layers), ceil_multiple(self.window_bytes*len(self.model.layers), ALIGNMENT),
+            places.size, tokens*CANDIDATES*8)
+
+    def _scratchpad(self, tokens):
+        layer, places = self.layer, Places(SCRATCH_MULTIPLE)
+        width = lambda size: ceil_multiple(size, max(SCRATCH_MULTIPLE, block_rows(True, self.width)))
+        self.strides = {
+            "residual" : 2*layer.d_model,
+            "hidden"   : width(layer.d_model), # What comes out of a norm, or of out_proj.
+            "xbc"      : layer.d_xbc,
+            "dt"       : ceil_multiple(layer.heads, SCRATCH_MULTIPLE),
+            "dA"       : ceil_multiple(layer.heads, SCRATCH_MULTIPLE),
+            "y"        : layer.d_inner,
+            "gate"     : layer.d_inner,
+        }
+        self.at = {name: places.take(tokens*stride) for name, stride in self.strides.items()}
+        self.at["window"]  = places.take((layer.d_conv - 1)*self.rows) # Rows go on from it.
+        self.at["rows"]    = places.take(tokens*self.rows)
+        vectors = {"norm": layer.d_model, "conv": (layer.d_conv + 1)*layer.d_xbc, "dt_bias": 2*self.strides["dt"], "A": self.strides["dt"],
+            "ssm_norm": layer.d_inner}
+        self.at.update((name, places.take(size)) for name, size in vectors.items())
+        self.scratch = places.size
+
+    # Programs.
+
+    def layers(self, tokens):
+        """The words of the program that takes `tokens` tokens through all layers, without its END."""
+        words = pack(Code.EMBED, **self._stream(tokens), table=(Register.EMBEDDING, 0), groups=self.layer.d_model//GROUP, tokens=tokens,
+            flags=self._narrow(self.model.embedding))
+        for n in range(len(self.model.layers)):
+            words += self._layer(n, tokens)
+        return words
+
+    def head(self, tokens):
+        """The words of the program that follows, to the best candidates of each token; without its END."""
+        head  = self.model.head
+        rows  = ceil_multiple(self.model.vocab_size, self._block(head))
+        words = self._load("norm", (Register.PARAMETERS, self.last_norm), self.layer.d_model)
+        words += self._norm(tokens, "norm")
+        words += pack(Code.MATRIX, {}, [*self._narrow(head), "HEAD"], groups=self.layer.d_model//GROUP, tokens=tokens, rows=rows)
+        return words + pack(Code.BEST, {Unit.GEMV: 0}, target=(Register.RESULTS, 0), vocabulary=self.model.vocab_size, tokens=tokens)
+
+    @staticmethod
+    def end():
+        return pack(Code.END)
+
+    def _stream(self, tokens):
+        return {"residual": self.at["residual"], "residual_stride": self.strides["residual"]}
+
+    def _narrow(self, matrix):
+        return ["NARROW"] if matrix.type == "q4_0" else []
+
+    def _load(self, name, memory, elements):
+        return pack(Code.LOAD, {Unit.VECTOR: 0}, memory=memory, scratch=self.at[name], elements=elements)
+
+    def _norm(self, tokens, weight):
+        """The residual stream, rounded and normalised, in front of a matrix."""
+        layer = self.layer
+        place = {"target": self.at["hidden"], "target_stride": self.strides["hidden"], "tokens": tokens}
+        words = pack(Code.ROUND, {Unit.GEMV: 0}, **self._stream(tokens), **place, elements=layer.d_model)
+        words += pack(Code.NORM, {Unit.MOVE: 0}, **place, source=self.at["hidden"], source_stride=self.strides["hidden"],
+            weight=self.at[weight], elements=layer.d_model, **self._eps(layer.d_model))
+        return words + pack(Code.QUANTISE, {Unit.VECTOR: 0}, source=self.at["hidden"], source_stride=self.strides["hidden"],
+            groups=layer.d_model//GROUP, tokens=tokens)
+
+    def _eps(self, size):
+        units = eps_units(size, self.layer.norm_eps)
+        return {"eps_low": units & 2**32 - 1, "eps_high": units >> 32}
+
+    def _layer(self, n, tokens):
+        layer, at, strides, geometry = self.layer, self.at, self.strides, self.geometry
+        places, weights = self.places[n], self.model.layers[n]
+        dt, B, C, x, z = (self.sections[name][0] for name in ("dt", "B", "C", "x", "z"))
+        row    = at["rows"]
+        elements = ELEMENT_BYTES
+
+        def vector(name, stem="target"):
+            return {stem: at[name], f"{stem}_stride": strides[name]}
+
+        def section(first, stem):
+            return {stem: row + first, f"{stem}_stride": self.rows}
+
+        words  = self._load("norm", (Register.PARAMETERS, places["norm"]), layer.d_model)
+        words += self._load("conv", (Register.PARAMETERS, places["conv"]), (layer.d_conv + 1)*layer.d_xbc)
+        words += self._load("dt_bias", (Register.PARAMETERS, places["dt"]), 2*strides["dt"])
+        words += self._load("A", (Register.PARAMETERS, places["A"]), layer.heads)
+        words += self._load("ssm_norm", (Register.PARAMETERS, places["ssm_norm"]), layer.d_inner)
+        window = {"memory": (Register.WINDOW, n*self.window_bytes), "elements": layer.d_xbc, "rows": layer.d_conv - 1,
+            "memory_row_stride": layer.d_xbc*elements, "scratch_row_stride": self.rows}
+        if layer.d_conv > 1:
+            words += pack(Code.LOAD, scratch=at["window"] + B, **window)
+        words += self._norm(tokens, "norm")
+        words += pack(Code.MATRIX, {Unit.VECTOR: 0, Unit.MOVE: 0}, self._narrow(weights.in_proj), target=row, target_stride=self.rows,
+            groups=layer.d_model//GROUP, tokens=tokens, rows=self.rows)
+        # The convolution's terms are rows of the window and of tokens, one below the other.
+        words += pack(Code.SUM, {Unit.GEMV: 0}, ["BIAS"], **vector("xbc"), a=at["window"] + B, a_stride=self.rows, a_term_stride=self.rows,
+            b=at["conv"], b_term_stride=layer.d_xbc, terms=layer.d_conv + 1, elements=layer.d_xbc, tokens=tokens, function=SILU)
+        if layer.d_conv > 1:
+            words += pack(Code.STORE, {Unit.GEMV: 0}, scratch=at["window"] + tokens*self.rows + B, **window)
+        low, high = (int(np.float16(limit).view(np.uint16)) for limit in layer.dt_limit)
+        words += pack(Code.SUM, {}, ["BIAS"], **vector("dt"), **section(dt, "a"), b=at["dt_bias"], b_term_stride=strides["dt"], terms=2,
+            elements=layer.heads, tokens=tokens, function=SOFTPLUS, low=low, high=high)
+        words += pack(Code.SUM, **vector("dA"), **vector("dt", "a"), b=at["A"], elements=layer.heads, tokens=tokens, function=EXP)
+        # Records.
+        heads  = {"rows": layer.heads, "memory_row_stride": geometry.x_record_bytes, "memory_token_stride": layer.heads*geometry.x_record_bytes,
+            "tokens": tokens}
+        x_at   = self.x_at[n]
+        for name, offset in (("dt", 0), ("dA", 1)):
+            words += self._scalars(name, x_at + offset*elements, heads)
+        words += pack(Code.STORE, {Unit.VECTOR: 0}, memory=(Register.RECORDS, x_at + SCALAR_ELEMENTS*elements), scratch=at["xbc"] + x - B,
+            elements=layer.headdim, scratch_row_stride=layer.headdim, scratch_token_stride=strides["xbc"], **heads)
+        groups = {"elements": layer.d_state, "rows": layer.ngroups, "memory_row_stride": geometry.bc_record_bytes,
+            "memory_token_stride": layer.ngroups*geometry.bc_record_bytes, "scratch_row_stride": layer.d_state,
+            "scratch_token_stride": strides["xbc"], "tokens": tokens}
+        for first, offset in ((B, 0), (C, geometry.d_state_padded)):
+            words += pack(Code.STORE, memory=(Register.RECORDS, self.bc_at + offset*elements), scratch=at["xbc"] + first - B, **groups)
+        words += pack(Code.SSM, {Unit.MOVE: 0}, x=(Register.RECORDS, x_at), bc=(Register.RECORDS, self.bc_at), y=(Register.RECORDS, self.y_at),
+            state_in=(Register.STATE, n*self.tile_bytes), state_out=(Register.STATE, n*self.tile_bytes), heads=layer.heads,
+            headdim=layer.headdim, d_state=layer.d_state, groups=layer.ngroups, tokens=tokens, seed=n*layer.heads*SEED_STRIDE % 2**32)
+        words += pack(Code.LOAD, {Unit.SSM: 0, Unit.VECTOR: 0}, memory=(Register.RECORDS, self.y_at), scratch=at["y"], elements=layer.headdim,
+            rows=layer.heads, memory_row_stride=geometry.y_record_bytes, memory_token_stride=layer.heads*geometry.y_record_bytes,
+            scratch_row_stride=layer.headdim, scratch_token_stride=strides["y"], tokens=tokens)
+        # The gate, the norm, and out.
+        words += pack(Code.SUM, {}, ["ONES"], **vector("gate"), **section(z, "a"), elements=layer.d_inner, tokens=tokens, function=SILU)
+        words += pack(Code.SUM, {Unit.MOVE: 0}, **vector("y"), **vector("y", "a"), **vector("gate", "b"), elements=layer.d_inner, tokens=tokens)
+        words += pack(Code.NORM, **vector("y"), **vector("y", "source"), weight=at["ssm_norm"], elements=layer.d_inner//layer.ngroups,
+            groups=layer.ngroups, tokens=tokens, **self._eps(layer.d_inner//layer.ngroups))
+        words += pack(Code.QUANTISE, {Unit.VECTOR: 0}, **vector("y", "source"), groups=layer.d_inner//GROUP, tokens=tokens)
+        words += pack(Code.MATRIX, {}, self._narrow(weights.out_proj), **vector("hidden"), groups=layer.d_inner//GROUP, tokens=tokens,
+            rows=ceil_multiple(layer.d_model, self._block(weights.out_proj)))
+        return words + pack(Code.ADD, {Unit.GEMV: 0}, **self._stream(tokens), **vector("hidden", "source"), elements=layer.d_model, tokens=tokens)
+
+    def _scalars(self, name, offset, heads):
+        """dt or dA into the records: a row has one element. So its place in the scratchpad is no multiple of SCRATCH_MULTIPLE but the first."""
+        return pack(Code.STORE, {Unit.VECTOR: 0}, memory=(Register.RECORDS, offset), scratch=self.at[name], elements=1, scratch_row_stride=1,
+            scratch_token_stride=self.strides[name], **heads)

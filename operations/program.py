@@ -1,0 +1,363 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""A program: what the engines do for R tokens, descriptor by descriptor. The only list of descriptors, from which come the
+gateware's layouts, the C header, the packer, the checks and docs/program.md (see operations/header.py).
+
+A descriptor is DESCRIPTOR_WORDS words of 32 bits. Its first has the opcode and the flags, the next ones what it waits for, and the rest
+the operands, in order, none of them across two words. Descriptors are issued in order, each to the queue of its engine.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from operations.numerics import VECTOR_TERMS
+
+# Constants ----------------------------------------------------------------------------------------
+
+DESCRIPTOR_WORDS = 16
+FIRST_OPERAND    = 3  # Word.
+FLAGS_BIT        = 8  # Of word 0, the lowest one of the flags.
+WAIT_BITS        = 8
+NO_WAIT          = 2**WAIT_BITS - 1
+SCRATCH_MULTIPLE = 8  # Elements: what vectors in the scratchpad begin at, whatever its width.
+REGISTER_BITS    = 4
+OFFSET_BITS      = 28
+
+# Engines ------------------------------------------------------------------------------------------
+
+class Unit(IntEnum):
+    """What descriptors run on, each with a queue of its own. The number is the place of its wait."""
+    MOVE   = 0 # Between DRAM and scratchpad.
+    GEMV   = 1
+    VECTOR = 2
+    SSM    = 3
+    HEAD   = 4 # The best of the logits.
+
+
+class Register(IntEnum):
+    """Base registers of addresses in DRAM, which the firmware sets."""
+    TAPE       = 0 # Where the matrices begin; the GEMV engine reads on from there.
+    EMBEDDING  = 1
+    PARAMETERS = 2
+    STATE      = 3
+    WINDOW     = 4
+    RECORDS    = 5 # Inputs and outputs of the SSM core.
+    RESULTS    = 6
+
+# Operands -----------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Operand:
+    """A number of a descriptor.
+
+    Parameters
+    ----------
+    name    : in C and in Python.
+    text    : what it is, as the end of a line.
+    bits    : that it takes.
+    low     : its least value. The word holds the value less this.
+    default : where none is given; None: one must be.
+    """
+    name    : str
+    text    : str
+    bits    : int        = 16
+    low     : int        = 0
+    default : int | None = None
+
+    @property
+    def limits(self) -> str:
+        return f"{self.low} to {self.low + 2**self.bits - 1}"
+
+    def encode(self, value: object) -> int:
+        """The bits of a value.
+
+        Raises
+        ------
+        ValueError : it is not within the limits.
+        """
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value - self.low < 2**self.bits:
+            raise ValueError(f"{self.name} must be {self.limits}, is {value!r}.")
+        return value - self.low
+
+    def decode(self, bits: int) -> object:
+        return bits + self.low
+
+
+@dataclass(frozen=True)
+class Scratch(Operand):
+    """An address in the scratchpad, in elements of 16 bits."""
+    bits : int = 20
+
+    @property
+    def limits(self) -> str:
+        return f"an element of the scratchpad, below 2**{self.bits}, a multiple of {SCRATCH_MULTIPLE}"
+
+    def encode(self, value: object) -> int:
+        if not isinstance(value, int) or not 0 <= value < 2**self.bits or value % SCRATCH_MULTIPLE:
+            raise ValueError(f"{self.name} must be {self.limits}, is {value!r}.")
+        return value
+
+
+@dataclass(frozen=True)
+class Memory(Operand):
+    """An address in DRAM: (register, offset), an offset in bytes from a base register."""
+    bits : int = REGISTER_BITS + OFFSET_BITS
+
+    @property
+    def limits(self) -> str:
+        return f"a base register and an even offset below 2**{OFFSET_BITS} bytes"
+
+    def encode(self, value: object) -> int:
+        match value:
+            case (int() as register, int() as offset) if register in list(Register) and 0 <= offset < 2**OFFSET_BITS and offset % 2 == 0:
+                return register << OFFSET_BITS | offset
+        raise ValueError(f"{self.name} must be {self.limits}, is {value!r}.")
+
+    def decode(self, bits: int) -> object:
+        return Register(bits >> OFFSET_BITS), bits & (1 << OFFSET_BITS) - 1
+
+
+def _scratch_stride(name: str, what: str) -> Operand:
+    return Operand(f"{name}_stride", f"Elements from {what} to the next.", 20, default=0)
+
+
+TOKENS = Operand("tokens", "R, at once.", 3, 1, default=1)
+
+# Descriptors --------------------------------------------------------------------------------------
+
+class Code(IntEnum):
+    END      = 0
+    LOAD     = 1
+    STORE    = 2
+    QUANTISE = 3
+    MATRIX   = 4
+    SUM      = 5
+    NORM     = 6
+    EMBED    = 7
+    ADD      = 8
+    ROUND    = 9
+    SSM      = 10
+    BEST     = 11
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """What a descriptor of a code does.
+
+    Parameters
+    ----------
+    code     : its number and name.
+    unit     : it runs on; None: on the dispatcher.
+    text     : what it does.
+    operands : in the order of its words.
+    flags    : (name, what it says), from bit 0 on.
+    """
+    code     : Code
+    unit     : Unit | None
+    text     : str
+    operands : tuple[Operand, ...]         = ()
+    flags    : tuple[tuple[str, str], ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.code.name
+
+    def places(self) -> list[tuple[Operand, int, int]]:
+        """[(operand, word, its lowest bit)]."""
+        word, bit, found = FIRST_OPERAND, 0, []
+        for operand in self.operands:
+            if bit + operand.bits > 32:
+                word, bit = word + 1, 0
+            found.append((operand, word, bit))
+            bit += operand.bits
+        return found
+
+
+_MOVES = (
+    Memory("memory",               "Where in DRAM."),
+    Scratch("scratch",             "Where in the scratchpad."),
+    Operand("elements",            "Of a row, 16 bits each.", 20, 1),
+    Operand("rows",                "Of a token.", 12, 1, 1),
+    Operand("memory_row_stride",   "Bytes from a row to the next.", 20, default=0),
+    Operand("memory_token_stride", "Bytes from a token to the next.", 20, default=0),
+    _scratch_stride("scratch_row",   "a row"),
+    _scratch_stride("scratch_token", "a token"),
+    TOKENS,
+)
+
+_NARROW = ("NARROW", "Q4_0, else Q8_0.")
+_STREAM = (
+    Scratch("residual",            "The residual stream, binary32: two elements each."),
+    _scratch_stride("residual",    "a token"),
+)
+
+DESCRIPTORS = (
+    Descriptor(Code.END, None, "Ends the program, when all before it has retired."),
+    Descriptor(Code.LOAD,  Unit.MOVE, "Brings rows of DRAM to the scratchpad.", _MOVES),
+    Descriptor(Code.STORE, Unit.MOVE, "Brings rows of the scratchpad to DRAM.", _MOVES),
+    Descriptor(Code.QUANTISE, Unit.GEMV, "Puts vectors into the activations' memory, in block floating point.", (
+        Scratch("source",          "Token 0's vector, binary16."),
+        _scratch_stride("source",  "a token"),
+        Operand("groups",          "Of 32 elements.", 9, 1),
+        Operand("base",            "Where in the activations' memory, in words of sixteen columns.", 13, default=0),
+        TOKENS,
+    )),
+    Descriptor(Code.MATRIX, Unit.GEMV, "Multiplies the tape's next matrix by the vectors, and rounds: to binary16 into the scratchpad, or "
+        "to binary32 for the next BEST.", (
+        Scratch("target",          "Token 0's results, a multiple of a block of rows. Nothing with HEAD.", default=0),
+        _scratch_stride("target",  "a token"),
+        Operand("groups",          "Of 32 columns.", 9, 1),
+        Operand("base",            "Of the vectors in the activations' memory.", 13, default=0),
+        TOKENS,
+        Operand("rows",            "A multiple of a block of rows.", 24, 1),
+    ), (_NARROW, ("HEAD", "The results are logits, for BEST."))),
+    Descriptor(Code.SUM, Unit.VECTOR, "clip(f(RN16(sum over the terms of a*b))), element by element.", (
+        Scratch("target",          "Token 0's results, binary16."),
+        Operand("low",             "Of what is neither NaN nor negative, the least value. binary16.", 16, default=0),
+        Operand("high",            "The greatest.", 16, default=0x7c00),
+        Scratch("a",               "Token 0's first term."),
+        Operand("terms",           "Of a sum.", (VECTOR_TERMS - 1).bit_length(), 1, 1),
+        Operand("function",        "0: exp, 1: softplus, 2: SiLU, 3: none.", 2, default=3),
+        Scratch("b",               "Token 0's first term.", default=0),
+        _scratch_stride("target",  "a token"),
+        TOKENS,
+        _scratch_stride("a",       "a token"),
+        _scratch_stride("b",       "a token"),
+        _scratch_stride("a_term",  "a term"),
+        _scratch_stride("b_term",  "a term"),
+        Operand("elements",        "Of a token.", 16, 1),
+    ), (("ONES", "All b are 1."), ("BIAS", "The last term's a is 1."))),
+    Descriptor(Code.NORM, Unit.VECTOR, "RMSNorm of each group.", (
+        Scratch("target",          "Token 0's results, binary16."),
+        _scratch_stride("target",  "a token"),
+        Scratch("source",          "Token 0's vector, binary16."),
+        _scratch_stride("source",  "a token"),
+        Scratch("weight",          "binary16."),
+        Operand("elements",        "Of a group.", 16, 1),
+        Operand("groups",          "Of a vector.", 8, 1, 1),
+        TOKENS,
+        Operand("eps_low",         "Size times epsilon in units of 2**-48, the lower word.", 32),
+        Operand("eps_high",        "And the upper one.", 32, default=0),
+    )),
+    Descriptor(Code.EMBED, Unit.VECTOR, "Begins the residual stream: the rows of the embedding that the firmware has named.", (
+        *_STREAM,
+        Memory("table",            "A matrix as on the tape."),
+        Operand("groups",          "Of 32 columns.", 9, 1),
+        TOKENS,
+    ), (_NARROW,)),
+    Descriptor(Code.ADD, Unit.VECTOR, "residual = RN32(residual + source).", (
+        *_STREAM,
+        Scratch("source",          "Token 0's vector, binary16."),
+        _scratch_stride("source",  "a token"),
+        Operand("elements",        "Of a token.", 16, 1),
+        TOKENS,
+    )),
+    Descriptor(Code.ROUND, Unit.VECTOR, "target = RN16(residual).", (
+        *_STREAM,
+        Scratch("target",          "Token 0's vector, binary16."),
+        _scratch_stride("target",  "a token"),
+        Operand("elements",        "Of a token.", 16, 1),
+        TOKENS,
+    )),
+    Descriptor(Code.SSM, Unit.SSM, "Runs the tokens through the SSM core, all heads, one after the other. Records: docs/numerics.md.", (
+        Memory("x",                "x records."),
+        Memory("bc",               "BC records."),
+        Memory("y",                "y records."),
+        Memory("state_in",         "Head tiles; not read with ZERO_STATE."),
+        Memory("state_out",        "Head tiles; not written with NO_STORE."),
+        Operand("heads",           "H.", 10, 1),
+        Operand("headdim",         "P.", 10, 1),
+        Operand("d_state",         "N.", 10, 1),
+        Operand("groups",          "G.", 10, 1),
+        TOKENS,
+        Operand("seed",            "Of stochastic rounding.", 32, default=0),
+    ), (("ZERO_STATE", "Start from a state of zeros."), ("NO_STORE", "Do not store the state."))),
+    Descriptor(Code.BEST, Unit.HEAD, "Writes the best candidates of the logits: 64 of each token, best first, a token's number and a "
+        "binary32 each.", (
+        Memory("target",           "8 bytes a candidate."),
+        Operand("vocabulary",      "Logits of a token, without what the rows were filled up with.", 24, 1),
+        TOKENS,
+    )),
+)
+
+BY_CODE = {descriptor.code: descriptor for descriptor in DESCRIPTORS}
+
+# Words --------------------------------------------------------------------------------------------
+
+def pack(code: Code, waits: Mapping[Unit, int] | None = None, flags: Sequence[str] = (), **operands: object) -> list[int]:
+    """The words of a descriptor.
+
+    Parameters
+    ----------
+    waits    : {unit: n}: it is issued when of this unit's descriptors before it all but the last n have retired, n below NO_WAIT.
+    flags    : names of those that are set.
+    operands : by name.
+
+    Raises
+    ------
+    ValueError : a name is unknown, an operand is missing or not within its limits.
+    """
+    if code not in BY_CODE:
+        raise ValueError(f"code must be one of {', '.join(known.name for known in BY_CODE)}, is {code!r}.")
+    descriptor = BY_CODE[code]
+    words      = [int(code)] + [0]*(DESCRIPTOR_WORDS - 1)
+    known      = [name for name, _ in descriptor.flags]
+    for flag in flags:
+        if flag not in known:
+            raise ValueError(f"a flag of {descriptor.name} must be one of {', '.join(known) or 'none'}, is {flag!r}.")
+        words[0] |= 1 << FLAGS_BIT + known.index(flag)
+    for unit in Unit:
+        count = (waits or {}).get(unit, NO_WAIT)
+        if not 0 <= count <= NO_WAIT:
+            raise ValueError(f"a wait must be 0 to {NO_WAIT}, is {count!r}.")
+        words[1 + unit//4] |= count << WAIT_BITS*(unit % 4)
+    names = [operand.name for operand in descriptor.operands]
+    for name in operands:
+        if name not in names:
+            raise ValueError(f"an operand of {descriptor.name} must be one of {', '.join(names) or 'none'}, is {name!r}.")
+    for operand, word, bit in descriptor.places():
+        value = operands.get(operand.name, operand.default)
+        if value is None:
+            raise ValueError(f"{operand.name} must be {operand.limits}, is missing.")
+        words[word] |= operand.encode(value) << bit
+    return words
+
+
+def unpack(words: Sequence[int]) -> tuple[Descriptor, dict[Unit, int], list[str], dict[str, object]]:
+    """(descriptor, waits, flags, operands) of the words of one.
+
+    Raises
+    ------
+    ValueError : the code is unknown, or a bit is set that means nothing.
+    """
+    code = words[0] & 2**FLAGS_BIT - 1
+    if code not in list(Code):
+        raise ValueError(f"code must be 0 to {len(Code) - 1}, is {code}.")
+    descriptor = BY_CODE[Code(code)]
+    waits      = {unit: words[1 + unit//4] >> WAIT_BITS*(unit % 4) & NO_WAIT for unit in Unit}
+    flags      = [name for n, (name, _) in enumerate(descriptor.flags) if words[0] >> FLAGS_BIT + n & 1]
+    operands   = {operand.name: operand.decode(words[word] >> bit & 2**operand.bits - 1) for operand, word, bit in descriptor.places()}
+    waits      = {unit: count for unit, count in waits.items() if count != NO_WAIT}
+    if pack(descriptor.code, waits, flags, **operands) != list(words):
+        raise ValueError(f"a descriptor of {descriptor.name} must have no other bits than its own, has.")
+    return descriptor, waits, flags, operands
+
+
+def fields(descriptor: Descriptor) -> list[tuple[str, int]]:
+    """[(name, bits)] of a descriptor's operands from word FIRST_OPERAND on, as they lie, for a record in gateware. What is not used is
+    ``reserved``."""
+    result: list[tuple[str, int]] = []
+    at = 0
+    for operand, word, bit in descriptor.places():
+        start = 32*(word - FIRST_OPERAND) + bit
+        if start > at:
+            result.append((f"reserved{at}", start - at))
+        result.append((operand.name, operand.bits))
+        at = start + operand.bits
+    if at < 32*(DESCRIPTOR_WORDS - FIRST_OPERAND):
+        result.append((f"reserved{at}", 32*(DESCRIPTOR_WORDS - FIRST_OPERAND) - at))
+    return result

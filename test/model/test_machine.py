@@ -1,0 +1,144 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Whole programs on the golden machine, against the exact model."""
+
+import numpy as np
+import pytest
+
+from model.config import Mamba2Config, NetworkConfig
+from model.exact.head import best
+from model.exact.network import ExactNetwork
+from model.machine import CANDIDATE, Machine, ProgramError
+from model.program import DeviceModel
+from model.quantized import QuantizedLayer, QuantizedModel, quantize_checkpoint, quantize_matrix
+
+from operations.config import ALIGNMENT, SSMConfig, ceil_multiple
+from operations.program import Code, Register, pack
+
+# Helpers ------------------------------------------------------------------------------------------
+
+def random_model(seed=1, kind="q8_0", vocab_size=70, n_layer=2, tied=True, **sizes):
+    """A :class:`QuantizedModel` of random weights."""
+    config = NetworkConfig(vocab_size=vocab_size, n_layer=n_layer, layer=Mamba2Config(**{**dict(d_model=64, d_state=16, headdim=16), **sizes}))
+    layer  = config.layer
+    rng    = np.random.default_rng(seed)
+
+    def matrix(rows, columns):
+        return quantize_matrix(rng.standard_normal((rows, columns)).astype(np.float32)/np.sqrt(columns), kind)
+
+    def vector(count, low=0.5, high=1.5):
+        return rng.uniform(low, high, count).astype(np.float32)
+    layers = tuple(QuantizedLayer(vector(layer.d_model), matrix(2*layer.d_inner + layer.d_xbc - layer.d_inner + layer.heads, layer.d_model),
+        rng.standard_normal((layer.d_xbc, layer.d_conv)).astype(np.float32)/2, vector(layer.d_xbc, -0.2, 0.2), vector(layer.heads, -4, 0),
+        -vector(layer.heads), vector(layer.heads), vector(layer.d_inner), matrix(layer.d_model, layer.d_inner)) for _ in range(n_layer))
+    embedding = quantize_matrix(rng.standard_normal((vocab_size, layer.d_model)).astype(np.float32), kind)
+    return QuantizedModel(config, embedding, layers, vector(layer.d_model), embedding if tied else matrix(vocab_size, layer.d_model))
+
+
+class Session:
+    """A machine with a model in its memory, as firmware would have it."""
+    def __init__(self, model, tokens, width=128, seed=None):
+        self.device = device = DeviceModel(model, width, SSMConfig(), tokens)
+        sizes    = device.sizes
+        programs = {count: np.array(device.layers(count) + device.head(count) + device.end(), "<u4").tobytes() for count in range(1, tokens + 1)}
+        regions  = [(Register.TAPE, device.tape), (Register.PARAMETERS, device.parameters), (Register.STATE, bytes(sizes.state)),
+            (Register.WINDOW, bytes(sizes.window)), (Register.RECORDS, device.records), (Register.RESULTS, bytes(sizes.results)),
+            *programs.items()]
+        at, self.places, memory = 0, [], b""
+        for _, data in regions:
+            self.places.append(at)
+            memory += data + bytes(-len(data) % ALIGNMENT)
+            at     += ceil_multiple(len(data), ALIGNMENT)
+        self.machine  = Machine(np.frombuffer(bytearray(memory), np.uint8), width, SSMConfig(), device.scratch, 512, tokens)
+        self.programs = dict(zip(programs, self.places[6:]))
+        self.machine.registers = {name: place for (name, _), place in zip(regions[:6], self.places)}
+        self.machine.registers[Register.EMBEDDING] = self.machine.registers[Register.TAPE] + device.embedding
+        self.seed, self.done = seed, 0
+
+    def take(self, tokens):
+        """One pass. Returns (numbers, logits) of the candidates of each token."""
+        machine = self.machine
+        machine.tokens[:len(tokens)] = tokens
+        machine.seed = None if self.seed is None else self.seed + self.done
+        machine.run(self.programs[len(tokens)])
+        self.done += len(tokens)
+        first = machine.registers[Register.RESULTS]
+        found = machine.memory[first:first + self.device.sizes.results].view(CANDIDATE).reshape(-1, 64)[:len(tokens)]
+        return found["token"], found["logit"]
+
+
+def check(model, passes, tokens, width=128, seed=None):
+    """passes: lists of tokens. Each gives the exact model's candidates, and in the end its state."""
+    session  = Session(model, tokens, width, seed)
+    network  = ExactNetwork(model, seed=seed)
+    states   = None
+    done     = 0
+    for given in passes:
+        logits, states = network(given, states, done)
+        done += len(given)
+        numbers, found = session.take(given)
+        for t, row in enumerate(logits):
+            wanted = best(row)
+            count  = len(wanted[0])
+            assert np.array_equal(numbers[t, :count], wanted[0]) and np.array_equal(found[t, :count].view(np.uint32), wanted[1].view(np.uint32))
+    return session
+
+# Tests --------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("width", [128, 256, 512])
+@pytest.mark.parametrize("kind", ["q8_0", "q4_0"])
+@pytest.mark.parametrize("tokens", [1, 4])
+def test_passes(kind, tokens, width):
+    """Passes of R tokens and of fewer, one after the other."""
+    model = random_model(kind=kind)
+    check(model, [[3, 1, 4, 1], [5], [69, 2], [0, 7, 1, 8]] if tokens == 4 else [[3], [1], [69]], tokens, width)
+
+
+@pytest.mark.parametrize("sizes", [dict(ngroups=2), dict(d_conv=1), dict(d_conv=2), dict(headdim=64), dict(d_state=24), dict(d_model=96, headdim=24),
+    dict(dt_limit=(0.01, 0.05)), dict(expand=1, headdim=8)])
+def test_sizes(sizes):
+    check(random_model(**sizes), [[1, 2], [3], [4, 5]], 2)
+
+
+def test_untied():
+    check(random_model(tied=False), [[1, 2], [3]], 2)
+
+
+def test_stochastic():
+    check(random_model(), [[1, 2], [3], [5, 6]], 2, seed=7)
+
+
+@pytest.mark.parametrize("kind", ["q8_0", "q4_0"])
+def test_tiny(kind):
+    """The repository's model, a text of several passes."""
+    check(quantize_checkpoint("tiny", kind), [list(b"In the b"), list(b"eginning")], 8)
+
+
+def test_wrong_programs():
+    """Refused with the descriptor's index."""
+    session = Session(random_model(), 1)
+    machine = session.machine
+    def run(*descriptors):
+        words = np.array(sum(descriptors, []) + pack(Code.END), "<u4").tobytes()
+        memory = np.concatenate([machine.memory, np.frombuffer(words, np.uint8)])
+        other = Machine(memory, 128, SSMConfig(), 1024, 8, 1)
+        other.registers = {Register.TAPE: 0}
+        return other.run(len(machine.memory))
+    move = dict(memory=(Register.TAPE, 0), scratch=0, elements=8)
+    assert run(pack(Code.LOAD, **move)) == 2
+    for descriptor, text in (
+        (pack(Code.LOAD, **{**move, "memory": (Register.STATE, 0)}), "descriptor 1: register 3 must be set."),
+        (pack(Code.LOAD, **{**move, "scratch": 1024}), "descriptor 1: elements 1024 to 1031 must lie in the scratchpad's 1024."),
+        (pack(Code.LOAD, **{**move, "memory": (Register.TAPE, 2**28 - 2)}), "descriptor 1: bytes 268435454 to .* must lie in the memory's"),
+        (pack(Code.LOAD, **move, tokens=2), "descriptor 1: tokens must be 1 to 1, is 2."),
+        (pack(Code.QUANTISE, source=0, groups=5), "descriptor 1: columns 0 to 159 must lie in the activations' 128."),
+        (pack(Code.MATRIX, groups=1, rows=1, flags=["NARROW"]), "descriptor 1: rows must be a multiple of 2, are 1."),
+        (pack(Code.BEST, target=(Register.TAPE, 0), vocabulary=1), "descriptor 1: a BEST must come after a MATRIX with HEAD"),
+        ([99] + [0]*15, "descriptor 1: code must be 0 to 11, is 99."),
+        (pack(Code.END)[:15] + [1], "descriptor 1: a descriptor of END must have no other bits than its own, has."),
+    ):
+        with pytest.raises(ProgramError, match=text):
+            run(pack(Code.LOAD, **move), descriptor)
