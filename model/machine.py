@@ -18,9 +18,9 @@ from model.exact.norm import rms_norm_units
 from model.exact.rounding import rounded
 from model.exact.tape import COLUMNS, block_rows, tape_beats, unpack_matrix, unpack_row
 
-from operations.config import SSMConfig, check_choice, check_range
+from operations.config import SSMConfig, check_choice
 from operations.numerics import GROUP, MANTISSA_BITS
-from operations.program import DESCRIPTOR_WORDS, REGISTER_BITS, Code, Unit, unpack
+from operations.program import DESCRIPTOR_WORDS, Code, Unit, unpack
 from operations.ssm import Geometry, pack_state, pack_y, unpack_bc, unpack_state, unpack_x
 
 # Constants ----------------------------------------------------------------------------------------
@@ -109,28 +109,57 @@ class Machine:
 
     # Programs.
 
-    def run(self, address):
+    def fetch(self, address):
+        """[(descriptor, waits, flags, operands)] of the program at an address, up to its END.
+
+        Raises
+        ------
+        ProgramError : a descriptor is wrong.
+        """
+        program, size = [], 4*DESCRIPTOR_WORDS
+        while not program or program[-1][0].code != Code.END:
+            try:
+                words = np.ascontiguousarray(self.bytes(address + len(program)*size, size)).view("<u4").tolist()
+                program.append(unpack(words))
+            except ValueError as error:
+                raise ProgramError(f"descriptor {len(program)}: {error}") from None
+        return program
+
+    def execute(self, index, descriptor, flags, operands):
+        """Run one descriptor, the index-th."""
+        try:
+            if operands.get("tokens", 1) > len(self.tokens):
+                raise ValueError(f"tokens must be 1 to {len(self.tokens)}, is {operands['tokens']}.")
+            getattr(self, descriptor.name.lower())(flags, operands)
+        except ValueError as error:
+            raise ProgramError(f"descriptor {index}: {error}") from None
+
+    def run(self, address, rng=None):
         """Run the program at an address until its END. Returns how many descriptors it has.
+
+        rng: None, one descriptor after the other. A NumPy generator: in an order drawn by it, of all that the units' queues and the
+        descriptors' waits allow. A program that lacks no wait computes the same.
 
         Raises
         ------
         ProgramError : a descriptor is wrong.
         """
         self.tape = None
-        size      = 4*DESCRIPTOR_WORDS
+        program   = self.fetch(address)
+        queues    = {unit: [] for unit in Unit} # Issued, not retired.
         index     = 0
-        while True:
-            try:
-                words = np.ascontiguousarray(self.bytes(address + index*size, size)).view("<u4").tolist()
-                descriptor, waits, flags, operands = unpack(words)
-                if descriptor.code == Code.END:
-                    return index + 1
-                if operands.get("tokens", 1) > len(self.tokens):
-                    raise ValueError(f"tokens must be 1 to {len(self.tokens)}, is {operands['tokens']}.")
-                getattr(self, descriptor.name.lower())(flags, operands)
-            except ValueError as error:
-                raise ProgramError(f"descriptor {index}: {error}") from None
-            index += 1
+        while index < len(program) - 1 or any(queues.values()):
+            descriptor, waits, flags, operands = program[index]
+            unit   = descriptor.unit
+            ready  = unit is not None and all(len(queues[other]) <= count for other, count in waits.items())
+            choices = [queue for queue in queues.values() if queue]
+            if ready and (rng is None or not choices or rng.random() < 0.5):
+                queues[unit].append((index, descriptor, flags, operands))
+                index += 1
+                choices = [queues[unit]] if rng is None else []
+            if choices:
+                self.execute(*choices[0 if rng is None else rng.integers(len(choices))].pop(0))
+        return len(program)
 
     # Descriptors: flags and operands as operations.program has them.
 

@@ -58,19 +58,19 @@ class Session:
         self.machine.registers[Register.EMBEDDING] = self.machine.registers[Register.TAPE] + device.embedding
         self.seed, self.done = seed, 0
 
-    def take(self, tokens):
+    def take(self, tokens, rng=None):
         """One pass. Returns (numbers, logits) of the candidates of each token."""
         machine = self.machine
         machine.tokens[:len(tokens)] = tokens
         machine.seed = None if self.seed is None else self.seed + self.done
-        machine.run(self.programs[len(tokens)])
+        machine.run(self.programs[len(tokens)], rng)
         self.done += len(tokens)
         first = machine.registers[Register.RESULTS]
         found = machine.memory[first:first + self.device.sizes.results].view(CANDIDATE).reshape(-1, 64)[:len(tokens)]
         return found["token"], found["logit"]
 
 
-def check(model, passes, tokens, width=128, seed=None):
+def check(model, passes, tokens, width=128, seed=None, rng=None):
     """passes: lists of tokens. Each gives the exact model's candidates, and in the end its state."""
     session  = Session(model, tokens, width, seed)
     network  = ExactNetwork(model, seed=seed)
@@ -79,7 +79,7 @@ def check(model, passes, tokens, width=128, seed=None):
     for given in passes:
         logits, states = network(given, states, done)
         done += len(given)
-        numbers, found = session.take(given)
+        numbers, found = session.take(given, rng)
         for t, row in enumerate(logits):
             wanted = best(row)
             count  = len(wanted[0])
@@ -109,6 +109,30 @@ def test_untied():
 
 def test_stochastic():
     check(random_model(), [[1, 2], [3], [5, 6]], 2, seed=7)
+
+
+@pytest.mark.parametrize("order", range(20))
+def test_any_order(order):
+    """Of all that the waits allow, each gives the same."""
+    rng = np.random.default_rng(order)
+    check(random_model(order, n_layer=3), [[1, 2], [3], [4, 5], [6, 7]], 2, rng=rng)
+
+
+def test_without_waits():
+    """Some order then gives something else, so the orders are worth trying."""
+    model   = random_model(n_layer=3)
+    logits  = ExactNetwork(model)([5])[0][0]
+    results = []
+    for order in range(20):
+        session = Session(model, 1)
+        machine = session.machine
+        for index in range(len(machine.fetch(session.programs[1]))):
+            machine.memory[session.programs[1] + 64*index + 4:][:8] = 255, 255, 255, 255, 255, 0, 0, 0
+        try:
+            results.append(np.array_equal(session.take([5], np.random.default_rng(order))[1][0], best(logits)[1]))
+        except ProgramError: # A BEST that comes before its logits.
+            results.append(False)
+    assert not all(results)
 
 
 @pytest.mark.parametrize("kind", ["q8_0", "q4_0"])

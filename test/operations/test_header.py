@@ -15,10 +15,9 @@ from operations.protocol import INFO_HEAD, JOB_OPERANDS
 
 # Written Files ------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("path, text", [(header.EXPECTED, header.c_header), (header.DOCUMENT, header.document)],
-    ids=["protocol.h", "operations.md"])
-def test_written(path, text):
-    assert path.read_text() == text(), "run `python -m operations.header`, and look at what changes"
+@pytest.mark.parametrize("name", header.WRITTEN)
+def test_written(name):
+    assert header.path_of(name).read_text() == header.WRITTEN[name](), "run `python -m operations.header`, and look at what changes"
 
 # List ---------------------------------------------------------------------------------------------
 
