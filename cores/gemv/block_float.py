@@ -5,9 +5,6 @@
 
 """Vectors of binary16 to block floating point, on their way to the weights."""
 
-from functools import reduce
-from operator import and_
-
 from migen import *
 
 from litex.gen import *
@@ -16,6 +13,15 @@ from litex.soc.interconnect import stream
 
 from operations.config import check_choice, check_range
 from operations.numerics import GROUP, MANTISSA_BITS
+
+# Helpers ------------------------------------------------------------------------------------------
+
+def greatest(values):
+    """The greatest of some signals, by a tree."""
+    if len(values) == 1:
+        return values[0]
+    a, b = greatest(values[:len(values)//2]), greatest(values[len(values)//2:])
+    return Mux(a > b, a, b)
 
 # Mantissa -----------------------------------------------------------------------------------------
 
@@ -82,7 +88,7 @@ class BlockQuantiser(LiteXModule):
     an infinity or a NaN in it ``finite`` is 0, and nothing else of it has a meaning. Beats of a group come one after the other, ``last``
     with each group's last one.
 
-    Throughput: a beat a cycle. Latency: a group and 3 cycles. Model: :func:`model.exact.blockfloat.to_block_float`.
+    Throughput: a beat a cycle. Latency: a group and 4 cycles. Model: :func:`model.exact.blockfloat.to_block_float`.
 
     Parameters
     ----------
@@ -111,57 +117,81 @@ class BlockQuantiser(LiteXModule):
         exponents = Array([Signal(5, reset_less=True) for _ in range(2)])
         finites   = Array([Signal(reset_less=True) for _ in range(2)])
         largest   = Signal(5, reset=1)
-        whole     = Signal(reset=1)
         fields    = [sink.data[16*n + 10:16*n + 15] for n in range(lanes)]
-        highest   = Signal(5) # Of those so far and of this beat.
-        finite    = Signal()
+        highest   = Signal(5) # Of those so far and of the last beat.
+        came      = Signal()
+        ended     = Signal(reset_less=True) # A group, with it; its half. The exponent is known a cycle after the group is full.
+        where     = Signal(reset_less=True)
+        beat      = Signal(5, reset_less=True)
         self.comb += [
             sink.ready.eq(~full[half]),
-            highest.eq(reduce(lambda a, b: Mux(a > b, a, b), [largest, *fields])),
-            finite.eq(reduce(and_, [whole, *(field != 31 for field in fields)])),
+            highest.eq(greatest([largest, beat])),
             write_port.adr.eq(Cat(place, half)),
             write_port.dat_w.eq(sink.data),
             write_port.we.eq(sink.valid & sink.ready),
         ]
-        done = Signal() # The other half, with its last beat.
-        take = Signal()
-        turn = Signal()
         self.sync += [
-            If(done, full[turn].eq(0)),
+            came.eq(sink.valid & sink.ready),
+            ended.eq(place == beats - 1),
+            where.eq(half),
+            beat.eq(greatest(fields)),
             If(sink.valid & sink.ready,
                 place.eq(place + 1),
-                largest.eq(highest),
-                whole.eq(finite),
                 If(place == beats - 1,
                     place.eq(0),
                     half.eq(~half),
-                    largest.eq(1),
-                    whole.eq(1),
                     full[half].eq(1),
-                    exponents[half].eq(highest),
-                    finites[half].eq(finite),
+                )
+            ),
+            If(came,
+                largest.eq(highest),
+                If(ended,
+                    largest.eq(1),
+                    exponents[where].eq(highest),
+                    finites[where].eq(highest != 31),
                 )
             )
         ]
 
         # And go, through the mantissas, which move on when the source does.
         index  = Signal(max=beats)
+        turn   = Signal()
+        take   = Signal()
+        done   = Signal() # With a group's last beat.
         ce     = Signal()
-        stages = [Signal() for _ in range(1 + Mantissa.latency)]
+        stages = [Signal() for _ in range(2 + Mantissa.latency)]
+        read   = Signal(16*lanes, reset_less=True)
+        of     = Signal(reset_less=True)
+        begins = Signal(reset_less=True)
+        ends   = Signal(reset_less=True)
+        kept   = Signal(6, reset_less=True) # Exponent and finite, while the half may have another group already.
+        beside = Signal(6)
         self.comb += [
             ce.eq(source.ready | ~source.valid),
             take.eq(full[turn] & ce),
             done.eq(take & (index == beats - 1)),
             read_port.adr.eq(Cat(index, turn)),
             stages[0].eq(full[turn]),
+            beside.eq(Mux(begins, Cat(exponents[of], finites[of]), kept)),
             source.valid.eq(stages[-1]),
         ]
         self.sync += [
             If(take, index.eq(Mux(done, 0, index + 1))),
-            If(done, turn.eq(~turn)),
+            If(done,
+                turn.eq(~turn),
+                full[turn].eq(0),
+            ),
             If(ce, [after.eq(before) for before, after in zip(stages, stages[1:])]),
         ]
-        beside = Cat(exponents[turn], finites[turn], index == beats - 1)
+        self.sync += If(ce,
+            read.eq(read_port.dat_r),
+            of.eq(turn),
+            begins.eq(index == 0),
+            ends.eq(index == beats - 1),
+            kept.eq(beside),
+        )
+        exponent = beside[:5]
+        beside   = Cat(beside, ends)
         for _ in range(Mantissa.latency):
             later = Signal(7, reset_less=True)
             self.sync += If(ce, later.eq(beside))
@@ -172,7 +202,7 @@ class BlockQuantiser(LiteXModule):
             self.submodules += mantissa
             self.comb += [
                 mantissa.ce.eq(ce),
-                mantissa.x.eq(read_port.dat_r[16*n:16*(n + 1)]),
-                mantissa.exponent.eq(exponents[turn]),
+                mantissa.x.eq(read[16*n:16*(n + 1)]),
+                mantissa.exponent.eq(exponent),
                 source.data[bits*n:bits*(n + 1)].eq(mantissa.source),
             ]
