@@ -289,32 +289,37 @@ def recall_entries(result, distances):
 
 def answer(result, distances):
     """What a user is to build, by what was measured: paragraphs."""
-    def worse(name, kind):
-        """Over which distances something is less than with a state in binary32, by two standard errors."""
-        return ", ".join(f"{distance:,}" for distance, value, error in zip(distances, *change(result, name, kind))
+    far = f"{distances[-1]:,}"
+
+    def worse(name):
+        """Over which distances there are fewer right answers than with a state in binary32, by two standard errors."""
+        return ", ".join(f"{distance:,}" for distance, value, error in zip(distances, *change(result, name, "accuracy"))
             if value < -2*error)
 
-    near, stochastically = (worse(name, "accuracy") for name in (NEAREST.name, STOCHASTIC.name))
+    near, stochastically = (worse(name) for name in (NEAREST.name, STOCHASTIC.name))
     if not near and not stochastically:
-        build = ("Rounding to nearest, the smaller build, is enough for a model like this one: over no distance does either format of "
-            "the state have fewer right answers than binary32 by two standard errors. Stochastic rounding buys a state, and answers, "
-            "that are nearer to binary32's: build it where long texts are to agree with another implementation.")
+        build = ("Rounding to nearest, the smaller build, is enough for a model like this one: over no distance does either format "
+            "of the state have fewer right answers than binary32 by two standard errors. Stochastic rounding buys a state, and "
+            "answers, that are nearer to binary32's: build it where long texts are to agree with another implementation.")
     elif not stochastically:
-        build = (f"Stochastic rounding, for texts as long as these: rounding to nearest has fewer right answers than binary32 over "
+        build = ("Stochastic rounding, for texts as long as these: rounding to nearest has fewer right answers than binary32 over "
             f"{near} tokens, and stochastic rounding has not. For shorter texts rounding to nearest, the smaller build, is enough.")
     else:
-        build = (f"Against binary32 there are fewer right answers with stochastic rounding over {stochastically} tokens, with rounding "
-            f"to nearest over {near or 'none'} of these distances.")
-    margins = [f"{TITLES[name]}, over {worse(name, 'margin')} tokens" for name in (NEAREST.name, STOCHASTIC.name)
-        if worse(name, "margin")]
+        build = ("Against binary32 there are fewer right answers with stochastic rounding over "
+            f"{stochastically} tokens, with rounding to nearest over {near or 'none'} of these distances.")
+    ends    = {name: [values[-1] for values in change(result, name, "margin")] for name in (NEAREST.name, STOCHASTIC.name)}
+    margins = [f"{-value:.2f} ({TITLES[name]})" for name, (value, error) in ends.items() if value < -2*error]
     if margins:
-        build += f" The margin of the right answer does shrink by more than two standard errors: {'; '.join(margins)}."
+        build += (f" The margin of the right answer, {result[SINGLE].margin[:, :, -1].mean():.2f} with binary32, does shrink over {far} "
+            f"tokens, by {' and '.join(margins)}.")
+    build += (f" Over {far} tokens a loss of less than {2*change(result, NEAREST.name, 'accuracy')[1][-1]:.1f} points by rounding to "
+        "nearest could not be seen.")
     return (
         build,
-        "The format of dA, which is binary16 in every build, moves the state farther than the state's own does. Here dA is so near to "
-            "1 that binary16 has little but 1 and 1 - 2^-11 for it, so the state fades faster or slower than in training.",
-        "This is one model and one task, in which an answer depends on one thing that was told long before. What adds up thousands of "
-            "small things in its state was not measured.",
+        "The format of dA, which is binary16 in every build, moves the state farther than the state's own does. Here dA is so near "
+            "to 1 that binary16 has little but 1 and 1 - 2^-11 for it, so the state fades faster or slower than in training.",
+        "This is one model and one task, in which an answer depends on one thing that was told long before. What adds up thousands "
+            "of small things in its state was not measured.",
     )
 
 

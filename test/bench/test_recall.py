@@ -95,12 +95,13 @@ def test_one_layer():
     ((1, 0.9),   (1, 0.9),   "Rounding to nearest, the smaller build, is enough"),
     ((1, 0.5),   (1, 0.9),   "Stochastic rounding, for texts as long as these: rounding to nearest has fewer right answers than "
         "binary32 over 2,000 tokens"),
-    ((1, 0.5),   (0.8, 0.8), "fewer right answers with stochastic rounding over 1,000, 2,000 tokens, with rounding to nearest over 2,000"),
+    ((1, 0.5),   (0.8, 0.8), "fewer right answers with stochastic rounding over 1,000, 2,000 tokens, with rounding to nearest over "
+        "2,000"),
 ], ids=["neither", "nearest", "both"])
 def test_answer(near, stochastically, said):
     result = made_up({FLOAT32_STATE.name: (1, 0.9), NEAREST.name: near, STOCHASTIC.name: stochastically})
     text   = recall.answer(result, (1000, 2000))[0]
-    assert said in text and ("margin" in text) == (near != (1, 0.9))
+    assert said in text and ("The margin" in text) == (near != (1, 0.9))
 
 
 def test_change():
