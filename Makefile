@@ -13,7 +13,7 @@ help:
 	@echo "make test-slow  Those."
 	@echo "make bench      The simulated SoC against its bounds, as JSON and a page in build/bench/."
 	@echo "make bench-accuracy"
-	@echo "                Errors, drift and area of the core's arithmetic, and what it does to a model's text, likewise."
+	@echo "                Errors, drift and area of the core's arithmetic, and what it does to a model's text and memory, likewise."
 	@echo "make bench-boards"
 	@echo "                What the SoC takes of the boards' FPGAs, by synthesis, likewise."
 	@echo "make setup      Installs what the above need; they do it themselves."
@@ -41,6 +41,7 @@ bench-accuracy: setup
 	$(PYTHON) bench/exact.py
 	$(PYTHON) bench/accuracy.py
 	$(PYTHON) bench/quality.py
+	$(PYTHON) bench/recall.py
 
 bench-boards: setup
 	$(PYTHON) bench/fit.py

@@ -67,8 +67,12 @@ def _nearest_update(h, dA, dt, x, B, token):
     return state_update(h, dA, dt, x, B)
 
 
-def _stochastic_update(h, dA, dt, x, B, token):
-    return state_update(h, dA, dt, x, B, random_bits(token + np.arange(len(h))*SEED_STRIDE, *h.shape[1:]))
+def stochastic(seed=0):
+    """The core with stochastic rounding, of a seed for the first token."""
+    def update(h, dA, dt, x, B, token):
+        return state_update(h, dA, dt, x, B, random_bits(seed + token + np.arange(len(h))*SEED_STRIDE, *h.shape[1:]))
+
+    return Arithmetic("core, stochastic", np.float16, update, dot_skip)
 
 # All ----------------------------------------------------------------------------------------------
 
@@ -77,7 +81,7 @@ FLOAT32_STATE = as_written("FP32 state", torch.float32, torch.float16)
 TORCH_FLOAT16 = as_written("torch.float16", torch.float16)
 PER_OPERATION = Arithmetic("per-operation FP16", np.float16, _per_operation_update, _per_operation_output)
 NEAREST       = Arithmetic("core, nearest even", np.float16, _nearest_update, dot_skip)
-STOCHASTIC    = Arithmetic("core, stochastic", np.float16, _stochastic_update, dot_skip)
+STOCHASTIC    = stochastic()
 
 # Running ------------------------------------------------------------------------------------------
 

@@ -89,24 +89,39 @@ class ExactLayer:
         return LayerState(np.zeros((config.heads, config.headdim, config.d_state), np.float16),
             np.zeros((config.d_conv - 1, config.d_xbc), np.float16))
 
+    def project(self, residual, window):
+        """Everything before the SSM block.
+
+        residual: float32 (T, d_model), window: as in :class:`LayerState`. Returns z, float16 (T, d_inner); x, dt, dA, B, C and D
+        as :func:`model.bitexact.ssm_block` takes them, by name; and the window after the last token.
+        """
+        config = self.config
+        rows   = self.in_proj(rms_norm(rounded(residual), self.norm, config.norm_eps), bits=self.bits)
+        z, xbc, dt = np.split(rows, [config.d_inner, config.d_inner + config.d_xbc], -1)
+        xbc, window = conv1d(xbc, self.weight, self.bias, window)
+        x, B, C = np.split(silu(xbc), np.cumsum(config.xbc_sizes)[:2], -1)
+        dt      = time_step(dt, self.dt_bias, config.dt_limit)
+        groups  = (len(x), config.ngroups, config.d_state)
+        inputs  = {"x": x.reshape(len(x), config.heads, config.headdim), "dt": dt, "dA": decay(dt, self.A), "B": B.reshape(groups),
+            "C": C.reshape(groups), "D": self.D}
+        return z, inputs, window
+
+    def output(self, residual, y, z):
+        """Everything after the SSM block: the residual stream after the layer. y: float16 (T, H, P)."""
+        config = self.config
+        g      = gate(y.reshape(len(y), -1), z)
+        out    = self.out_proj(rms_norm(g, self.ssm_norm, config.norm_eps, config.ngroups), bits=self.bits)
+        return add_residual(residual, out)
+
     def __call__(self, residual, state, seed=None):
         """T tokens.
 
         residual: float32 (T, d_model). seed: of stochastic rounding, for the first token; None: to nearest even.
         Returns (residual, state) after the layer.
         """
-        config = self.config
-        rows   = self.in_proj(rms_norm(rounded(residual), self.norm, config.norm_eps), bits=self.bits)
-        z, xbc, dt = np.split(rows, [config.d_inner, config.d_inner + config.d_xbc], -1)
-        xbc, window = conv1d(xbc, self.weight, self.bias, state.window)
-        x, B, C = np.split(silu(xbc), np.cumsum(config.xbc_sizes)[:2], -1)
-        dt      = time_step(dt, self.dt_bias, config.dt_limit)
-        groups  = (len(x), config.ngroups, config.d_state)
-        y, h    = ssm_block(x.reshape(len(x), config.heads, config.headdim), dt, decay(dt, self.A), B.reshape(groups),
-            C.reshape(groups), self.D, h0=state.h, seed=seed)
-        g       = gate(y.reshape(len(x), -1), z)
-        out     = self.out_proj(rms_norm(g, self.ssm_norm, config.norm_eps, config.ngroups), bits=self.bits)
-        return add_residual(residual, out), LayerState(h, window)
+        z, inputs, window = self.project(residual, state.window)
+        y, h              = ssm_block(**inputs, h0=state.h, seed=seed)
+        return self.output(residual, y, z), LayerState(h, window)
 
 # Model --------------------------------------------------------------------------------------------
 
@@ -156,6 +171,11 @@ class ExactNetwork:
         scales = np.repeat(self.embedding.scales[tokens].astype(np.float32), GROUP, -1)
         return self.embedding.integers[tokens]*scales
 
+    def logits(self, residual):
+        """Of the residual stream after the last layer, float32 (T, d_model): float32 (T, vocabulary)."""
+        hidden = rms_norm(rounded(residual), self.norm, self.config.layer.norm_eps)
+        return self.head(hidden, np.float32, self.bits)
+
     def __call__(self, tokens, states=None, first=0, last_only=False):
         """Logits of T tokens.
 
@@ -184,5 +204,4 @@ class ExactNetwork:
             after.append(state)
         if last_only:
             residual = residual[-1:]
-        hidden = rms_norm(rounded(residual), self.norm, self.config.layer.norm_eps)
-        return self.head(hidden, np.float32, self.bits), after
+        return self.logits(residual), after

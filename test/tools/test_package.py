@@ -39,7 +39,7 @@ def run(installed, folder, *command):
 def test_files(installed):
     """What is no Python is there, too."""
     for path in ("firmware/main.c", "firmware/Makefile", "firmware/linker.ld", "firmware/bootrom.S", "targets/simulation/main.cpp",
-        "model/tiny/model.safetensors", "operations/protocol.py"):
+        "model/recall/model.safetensors", "model/tiny/model.safetensors", "operations/protocol.py"):
         assert (installed/path).exists(), path
 
 
