@@ -56,21 +56,24 @@ class Operand:
 
     Parameters
     ----------
-    name    : in C and in Python.
-    text    : what it is, as the end of a line.
-    bits    : that it takes.
-    low     : its least value. The word holds the value less this.
-    default : where none is given; None: one must be.
+    name     : in C and in Python.
+    text     : what it is, as the end of a line.
+    bits     : that it takes.
+    low      : its least value. The word holds the value less this.
+    default  : where none is given; None: one must be.
+    multiple : of what it must be one.
     """
-    name    : str
-    text    : str
-    bits    : int        = 16
-    low     : int        = 0
-    default : int | None = None
+    name     : str
+    text     : str
+    bits     : int        = 16
+    low      : int        = 0
+    default  : int | None = None
+    multiple : int        = 1
 
     @property
     def limits(self) -> str:
-        return f"{self.low} to {self.low + 2**self.bits - 1}"
+        limits = f"{self.low} to {self.low + 2**self.bits - 1}"
+        return limits if self.multiple == 1 else f"{limits}, a multiple of {self.multiple}"
 
     def encode(self, value: object) -> int:
         """The bits of a value.
@@ -79,7 +82,7 @@ class Operand:
         ------
         ValueError : it is not within the limits.
         """
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value - self.low < 2**self.bits:
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value - self.low < 2**self.bits or value % self.multiple:
             raise ValueError(f"{self.name} must be {self.limits}, is {value!r}.")
         return value - self.low
 
@@ -89,17 +92,9 @@ class Operand:
 
 @dataclass(frozen=True)
 class Scratch(Operand):
-    """An address in the scratchpad, in elements of 16 bits."""
-    bits : int = 20
-
-    @property
-    def limits(self) -> str:
-        return f"an element of the scratchpad, below 2**{self.bits}, a multiple of {SCRATCH_MULTIPLE}"
-
-    def encode(self, value: object) -> int:
-        if not isinstance(value, int) or not 0 <= value < 2**self.bits or value % SCRATCH_MULTIPLE:
-            raise ValueError(f"{self.name} must be {self.limits}, is {value!r}.")
-        return value
+    """An address in the scratchpad, in elements of 16 bits, where a vector begins."""
+    bits     : int = 20
+    multiple : int = SCRATCH_MULTIPLE
 
 
 @dataclass(frozen=True)
@@ -121,8 +116,12 @@ class Memory(Operand):
         return Register(bits >> OFFSET_BITS), bits & (1 << OFFSET_BITS) - 1
 
 
-def _scratch_stride(name: str, what: str) -> Operand:
-    return Operand(f"{name}_stride", f"Elements from {what} to the next.", 20, default=0)
+def _stride(name: str, what: str, multiple: int = SCRATCH_MULTIPLE) -> Operand:
+    return Operand(f"{name}_stride", f"Elements from {what} to the next.", 20, 0, 0, multiple)
+
+
+def _elements(of: str) -> Operand:
+    return Operand("elements", f"Of {of}.", 16, SCRATCH_MULTIPLE, None, SCRATCH_MULTIPLE)
 
 
 TOKENS = Operand("tokens", "R, at once.", 3, 1, default=1)
@@ -184,15 +183,15 @@ _MOVES = (
     Operand("rows",                "Of a token.", 12, 1, 1),
     Operand("memory_row_stride",   "Bytes from a row to the next.", 20, default=0),
     Operand("memory_token_stride", "Bytes from a token to the next.", 20, default=0),
-    _scratch_stride("scratch_row",   "a row"),
-    _scratch_stride("scratch_token", "a token"),
+    _stride("scratch_row", "a row", 1),
+    _stride("scratch_token", "a token", 1),
     TOKENS,
 )
 
 _NARROW = ("NARROW", "Q4_0, else Q8_0.")
 _STREAM = (
     Scratch("residual",            "The residual stream, binary32: two elements each."),
-    _scratch_stride("residual",    "a token"),
+    _stride("residual", "a token"),
 )
 
 DESCRIPTORS = (
@@ -201,7 +200,7 @@ DESCRIPTORS = (
     Descriptor(Code.STORE, Unit.MOVE, "Brings rows of the scratchpad to DRAM.", _MOVES),
     Descriptor(Code.QUANTISE, Unit.GEMV, "Puts vectors into the activations' memory, in block floating point.", (
         Scratch("source",          "Token 0's vector, binary16."),
-        _scratch_stride("source",  "a token"),
+        _stride("source", "a token"),
         Operand("groups",          "Of 32 elements.", 9, 1),
         Operand("base",            "Where in the activations' memory, in words of sixteen columns.", 13, default=0),
         TOKENS,
@@ -209,7 +208,7 @@ DESCRIPTORS = (
     Descriptor(Code.MATRIX, Unit.GEMV, "Multiplies the tape's next matrix by the vectors, and rounds: to binary16 into the scratchpad, or "
         "to binary32 for the next BEST.", (
         Scratch("target",          "Token 0's results, a multiple of a block of rows. Nothing with HEAD.", default=0),
-        _scratch_stride("target",  "a token"),
+        _stride("target", "a token"),
         Operand("groups",          "Of 32 columns.", 9, 1),
         Operand("base",            "Of the vectors in the activations' memory.", 13, default=0),
         TOKENS,
@@ -223,21 +222,21 @@ DESCRIPTORS = (
         Operand("terms",           "Of a sum.", (VECTOR_TERMS - 1).bit_length(), 1, 1),
         Operand("function",        "0: exp, 1: softplus, 2: SiLU, 3: none.", 2, default=3),
         Scratch("b",               "Token 0's first term.", default=0),
-        _scratch_stride("target",  "a token"),
+        _stride("target", "a token"),
         TOKENS,
-        _scratch_stride("a",       "a token"),
-        _scratch_stride("b",       "a token"),
-        _scratch_stride("a_term",  "a term"),
-        _scratch_stride("b_term",  "a term"),
+        _stride("a", "a token"),
+        _stride("b", "a token"),
+        _stride("a_term", "a term"),
+        _stride("b_term", "a term"),
         Operand("elements",        "Of a token.", 16, 1),
     ), (("ONES", "All b are 1."), ("BIAS", "The last term's a is 1."))),
     Descriptor(Code.NORM, Unit.VECTOR, "RMSNorm of each group.", (
         Scratch("target",          "Token 0's results, binary16."),
-        _scratch_stride("target",  "a token"),
+        _stride("target", "a token"),
         Scratch("source",          "Token 0's vector, binary16."),
-        _scratch_stride("source",  "a token"),
+        _stride("source", "a token"),
         Scratch("weight",          "binary16."),
-        Operand("elements",        "Of a group.", 16, 1),
+        _elements("a group"),
         Operand("groups",          "Of a vector.", 8, 1, 1),
         TOKENS,
         Operand("eps_low",         "Size times epsilon in units of 2**-48, the lower word.", 32),
@@ -252,15 +251,15 @@ DESCRIPTORS = (
     Descriptor(Code.ADD, Unit.VECTOR, "residual = RN32(residual + source).", (
         *_STREAM,
         Scratch("source",          "Token 0's vector, binary16."),
-        _scratch_stride("source",  "a token"),
-        Operand("elements",        "Of a token.", 16, 1),
+        _stride("source", "a token"),
+        _elements("a token"),
         TOKENS,
     )),
     Descriptor(Code.ROUND, Unit.VECTOR, "target = RN16(residual).", (
         *_STREAM,
         Scratch("target",          "Token 0's vector, binary16."),
-        _scratch_stride("target",  "a token"),
-        Operand("elements",        "Of a token.", 16, 1),
+        _stride("target", "a token"),
+        _elements("a token"),
         TOKENS,
     )),
     Descriptor(Code.SSM, Unit.SSM, "Runs the tokens through the SSM core, all heads, one after the other. Records: docs/numerics.md.", (

@@ -11,18 +11,16 @@ from hypothesis import given, settings, strategies as st
 
 from migen import Record
 
-from operations.program import (BY_CODE, DESCRIPTOR_WORDS, DESCRIPTORS, FIRST_OPERAND, NO_WAIT, SCRATCH_MULTIPLE, Code, Memory, Register,
-    Scratch, Unit, fields, pack, unpack)
+from operations.program import (BY_CODE, DESCRIPTOR_WORDS, DESCRIPTORS, FIRST_OPERAND, NO_WAIT, Code, Memory, Register,
+    Unit, fields, pack, unpack)
 
 # Helpers ------------------------------------------------------------------------------------------
 
 def values(operand):
     """A strategy of all that an operand may be."""
-    if isinstance(operand, Scratch):
-        return st.integers(0, 2**operand.bits//SCRATCH_MULTIPLE - 1).map(lambda n: n*SCRATCH_MULTIPLE)
     if isinstance(operand, Memory):
         return st.tuples(st.sampled_from(Register), st.integers(0, 2**27 - 1).map(lambda n: 2*n))
-    return st.integers(operand.low, operand.low + 2**operand.bits - 1)
+    return st.integers(0, (2**operand.bits - 1)//operand.multiple).map(lambda n: operand.low + n*operand.multiple)
 
 
 @st.composite
@@ -86,7 +84,7 @@ def test_any_words(words):
     (Code.ROUND,   {"flags": ["HEAD"]},                             "a flag of ROUND must be one of none, is 'HEAD'."),
     (Code.MATRIX,  {"groups": 1},                                   "rows must be 1 to 16777216, is missing."),
     (Code.MATRIX,  {"groups": 0, "rows": 1},                        "groups must be 1 to 512, is 0."),
-    (Code.MATRIX,  {"groups": 1, "rows": 2, "target": 4},           "target must be an element of the scratchpad, .*, is 4."),
+    (Code.MATRIX,  {"groups": 1, "rows": 2, "target": 4},           "target must be 0 to 1048575, a multiple of 8, is 4."),
     (Code.BEST,    {"target": (Register.RESULTS, 3), "vocabulary": 1}, "target must be a base register and an even offset .*, is .*3"),
     (Code.BEST,    {"target": 64, "vocabulary": 1},                 "target must be a base register and an even offset .*, is 64."),
     (Code.END,     {"waits": {Unit.GEMV: 256}},                     "a wait must be 0 to 255, is 256."),
