@@ -25,7 +25,9 @@ from operations.ssm import Geometry, pack_state, pack_y, unpack_bc, unpack_state
 
 # Constants ----------------------------------------------------------------------------------------
 
-FUNCTIONS = (exp, softplus, silu, lambda x: x) # By number.
+FUNCTIONS   = (exp, softplus, silu, lambda x: x) # By number.
+NO_FUNCTION = 3
+INFINITY16  = 0x7c00
 
 CANDIDATE = np.dtype([("token", "<u4"), ("logit", "<f4")])
 
@@ -216,17 +218,22 @@ class Machine:
         b = np.float16(1) if "ONES" in flags else terms("b")
         if "BIAS" in flags:
             a[..., -1] = 1
+        if op["function"] == NO_FUNCTION and (op["low"], op["high"]) != (0, INFINITY16):
+            raise ValueError(f"low and high must be 0 and {INFINITY16} without a function, are {op['low']} and {op['high']}.")
         result    = FUNCTIONS[op["function"]](product_sum(a, b))
         low, high = (np.uint16(op[name]).view(np.float16) for name in ("low", "high"))
         result    = np.where(np.isnan(result) | np.signbit(result), result, np.minimum(np.maximum(result, low), high))
         self.halves(op["target"], op["target_stride"], op["elements"], op["tokens"])[:] = result
 
     def norm(self, flags, op):
+        eps    = op["eps_high"] << 32 | op["eps_low"]
+        if not eps:
+            raise ValueError("eps must be 1 or more, is 0.")
         count  = op["elements"]*op["groups"]
         u      = self.halves(op["source"], op["source_stride"], count, op["tokens"]).copy()
         weight = self.halves(op["weight"], 0, count, 1)[0]
-        self.halves(op["target"], op["target_stride"], count, op["tokens"])[:] = rms_norm_units(u, weight,
-            op["eps_high"] << 32 | op["eps_low"], op["groups"])
+        self.halves(op["target"], op["target_stride"], count, op["tokens"])[:] = rms_norm_units(u, weight, eps,
+            op["groups"])
 
     def embed(self, flags, op):
         narrow, columns = "NARROW" in flags, op["groups"]*GROUP

@@ -121,7 +121,7 @@ def _stride(name: str, what: str, multiple: int = SCRATCH_MULTIPLE) -> Operand:
 
 
 def _elements(of: str) -> Operand:
-    return Operand("elements", f"Of {of}.", 16, SCRATCH_MULTIPLE, None, SCRATCH_MULTIPLE)
+    return Operand("elements", f"Of {of}.", 15, SCRATCH_MULTIPLE, None, SCRATCH_MULTIPLE)
 
 
 TOKENS = Operand("tokens", "R, at once.", 3, 1, default=1)
@@ -214,10 +214,11 @@ DESCRIPTORS = (
         TOKENS,
         Operand("rows",            "A multiple of a block of rows.", 24, 1),
     ), (_NARROW, ("HEAD", "The results are logits, for BEST."))),
-    Descriptor(Code.SUM, Unit.VECTOR, "clip(f(RN16(sum over the terms of a*b))), element by element.", (
+    Descriptor(Code.SUM, Unit.VECTOR, "clip(f(RN16(sum over the terms of a*b))), element by element. The target may "
+        "be that of an operand's terms, else the two do not overlap.", (
         Scratch("target",          "Token 0's results, binary16."),
-        Operand("low",             "Of what is neither NaN nor negative, the least value. binary16.", 16, default=0),
-        Operand("high",            "The greatest.", 16, default=0x7c00),
+        Operand("low",             "Of what is neither NaN nor negative, the least value, binary16; 0 without a function.", 16, default=0),
+        Operand("high",            "The greatest; infinity without a function.", 16, default=0x7c00),
         Scratch("a",               "Token 0's first term."),
         Operand("terms",           "Of a sum.", (VECTOR_TERMS - 1).bit_length(), 1, 1),
         Operand("function",        "0: exp, 1: softplus, 2: SiLU, 3: none.", 2, default=3),
@@ -239,7 +240,7 @@ DESCRIPTORS = (
         _elements("a group"),
         Operand("groups",          "Of a vector.", 8, 1, 1),
         TOKENS,
-        Operand("eps_low",         "Size times epsilon in units of 2**-48, the lower word.", 32),
+        Operand("eps_low",         "Size times epsilon in units of 2**-48, not 0: the lower word.", 32),
         Operand("eps_high",        "And the upper one.", 32, default=0),
     )),
     Descriptor(Code.EMBED, Unit.VECTOR, "Begins the residual stream: the rows of the embedding that the firmware has named.", (
