@@ -48,8 +48,8 @@ class BestSelector(LiteXModule):
     -0 equals +0, and NaN is below everything, -infinity too. A logit comes out with the bits that it came in with.
 
     Logits come row by row of the vocabulary: for each token in order a beat for each vector, ``last`` with the very last one.
-    ``tokens`` is the number of vectors less one, ``vocabulary`` that of rows, 1 or more; both stand from the first beat to the last.
-    Rows beyond the vocabulary are left out. Then the source gives the first vector's candidates, the next one's and so on,
+    ``tokens`` is the number of vectors less one, ``vocabulary`` that of rows, 1 or more; both stand from the first beat to the
+    last. Rows beyond the vocabulary are left out. Then the source gives the first vector's candidates, the next one's and so on,
     ``count`` of each or as many as there are, ``last`` with the very last one. After it the sink takes the next vocabulary.
 
     A vector has a sorted list. As tokens come in order, a logit goes below all that equal it: numbers are never compared. What is

@@ -50,9 +50,9 @@ class Scratchpad(LiteXModule):
                                         |     |   ...     |
         writes[0]: address, data, mask -+     +-> bank B -+
 
-    Word a is in bank ``a mod banks``. A bank is a block RAM that reads a word and writes one in a cycle; ports that want the same take
-    turns. ``reads[n]`` takes addresses and ``sources[n]`` gives their words in that order; ``writes[n]`` writes those elements of a word
-    that ``mask`` has a bit for. Addresses are below ``words``.
+    Word a is in bank ``a mod banks``. A bank is a block RAM that reads a word and writes one in a cycle; ports that want the same
+    take turns. ``reads[n]`` takes addresses and ``sources[n]`` gives their words in that order; ``writes[n]`` writes those elements
+    of a word that ``mask`` has a bit for. Addresses are below ``words``.
 
     | what                                      | cycles                                                             |
     |-------------------------------------------|--------------------------------------------------------------------|

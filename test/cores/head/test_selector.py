@@ -35,6 +35,30 @@ def unit(tokens, count=CANDIDATES):
         {**sink[1], **source[1]})
 
 
+def candidates(bits, count=CANDIDATES):
+    """The model's, as rows of FIELDS. bits: binary32, (rows, vectors)."""
+    wanted = []
+    for n in range(bits.shape[1]):
+        column     = np.ascontiguousarray(bits[:, n])
+        numbers, _ = best(column.view(np.float32), count)
+        wanted.append(np.stack([numbers, column[numbers], np.full(len(numbers), n), np.zeros(len(numbers))], axis=1))
+    wanted = np.concatenate(wanted).astype(np.uint64)
+    wanted[-1, -1] = 1
+    return wanted
+
+
+def play(compiled, logits, wanted, limit, duty=256, seed=1):
+    """Vocabularies, each of which may come while candidates of the one before go. Returns the cycles."""
+    data = np.concatenate([bits.ravel() for bits in logits])
+    last = np.zeros(len(data), bool)
+    last[np.cumsum([bits.size for bits in logits]) - 1] = True
+    out, cycles = compiled.streams({"sink": {"data": data, "last": last}}, {"source": (FIELDS, len(wanted))}, limit, duty, seed)
+    found = np.stack([out["source"][name] for name in FIELDS], axis=1)
+    wrong = np.flatnonzero((found != wanted).any(axis=1))
+    assert not len(wrong), (wrong[0], found[wrong[0]], wanted[wrong[0]])
+    return cycles
+
+
 def check(*logits, tokens=None, count=CANDIDATES, beyond=0, duty=256, seed=1):
     """Vocabularies one after the other. logits: binary32 bits, (rows, vectors), the last `beyond` rows beyond the vocabulary.
     tokens: for which it is built. Returns the cycles of each."""
@@ -45,19 +69,8 @@ def check(*logits, tokens=None, count=CANDIDATES, beyond=0, duty=256, seed=1):
     for bits in logits:
         rows, vectors = bits.shape
         compiled.poke(tokens=vectors - 1, vocabulary=rows - beyond)
-        wanted = []
-        for n in range(vectors):
-            column     = np.ascontiguousarray(bits[:rows - beyond, n])
-            numbers, _ = best(column.view(np.float32), count)
-            wanted.append(np.stack([numbers, column[numbers], np.full(len(numbers), n), np.zeros(len(numbers))], axis=1))
-        wanted = np.concatenate(wanted).astype(np.uint64)
-        wanted[-1, -1] = 1
-        out, cycles = compiled.streams({"sink": {"data": bits.ravel(), "last": np.arange(bits.size) == bits.size - 1}},
-            {"source": (FIELDS, len(wanted))}, limit=(count + 50)*bits.size + 100*len(wanted) + 10_000, duty=duty, seed=seed)
-        found  = np.stack([out["source"][name] for name in FIELDS], axis=1)
-        wrong  = np.flatnonzero((found != wanted).any(axis=1))
-        assert not len(wrong), (wrong[0], found[wrong[0]], wanted[wrong[0]])
-        result.append(cycles)
+        wanted = candidates(bits[:rows - beyond], count)
+        result.append(play(compiled, [bits], wanted, (count + 50)*bits.size + 100*len(wanted) + 10_000, duty, seed))
     return result
 
 
@@ -122,6 +135,18 @@ def test_rows_beyond_the_vocabulary(beyond):
     check(logits, logits, beyond=beyond)
 
 
+@pytest.mark.parametrize("sink", [20, 256])
+@pytest.mark.parametrize("source", [20, 256])
+def test_one_right_after_the_other(sink, source):
+    """The next vocabulary waits at the sink while the candidates go."""
+    rng      = np.random.default_rng(sink + source)
+    logits   = [mixed(rng, (200, 4), 100) for _ in range(10)]
+    compiled = unit(4)
+    compiled.reset()
+    compiled.poke(tokens=3, vocabulary=200)
+    play(compiled, logits, np.concatenate([candidates(bits) for bits in logits]), 1_000_000, {"sink": sink, "source": source})
+
+
 @pytest.mark.parametrize("count", [1, 5, 100])
 def test_counts(count):
     rng = np.random.default_rng(count)
@@ -136,7 +161,8 @@ def test_stalls(sink, source, tokens):
     check(mixed(rng, (300, tokens), 30), normal(rng, (600, tokens)), duty={"sink": sink, "source": source}, seed=sink*source)
 
 
-LOGITS = st.one_of(st.sampled_from([int(value) for value in SPECIALS]), st.integers(0, 2**32 - 1), st.integers(0x3f800000, 0x3f800003))
+LOGITS = st.one_of(st.sampled_from([int(value) for value in SPECIALS]), st.integers(0, 2**32 - 1),
+    st.integers(0x3f800000, 0x3f800003))
 
 
 @settings(max_examples=200, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -149,7 +175,7 @@ def test_any_logits(logits, beyond):
 def test_pairs():
     """Each special logit against each other one, in a list of one."""
     a, b = np.meshgrid(SPECIALS, SPECIALS)
-    check(*np.stack([a.ravel(), b.ravel()], axis=1).reshape(-1, 2, 1), count=1)
+    check(*np.stack([a.ravel(), b.ravel()], axis=1).reshape(-1, 2, 1), tokens=2, count=1)
 
 
 def test_latency():

@@ -50,13 +50,14 @@ def fill(compiled, rng, lanes, words):
     """Reset, and all words written, by the first port. Returns their elements."""
     compiled.reset()
     data = random_words(rng, words, lanes)
-    compiled.streams({"write0": {"address": np.arange(words), "data": data, "mask": np.full(words, 2**lanes - 1)}}, {}, limit=2*words)
+    line = np.arange(words)
+    compiled.streams({"write0": {"address": line, "data": data, "mask": np.full(words, 2**lanes - 1)}}, {}, limit=2*words)
     return elements(data, lanes)
 
 
 def expected(start, accesses, reads):
-    """Elements of words that are read. start: those of the memory. accesses: of writes, (cycles, addresses, elements, masks); reads:
-    (cycles, addresses). A read sees the writes of earlier cycles."""
+    """Elements of words that are read. start: those of the memory. accesses: of writes, (cycles, addresses, elements, masks);
+    reads: (cycles, addresses). A read sees the writes of earlier cycles."""
     cycles, addresses, data, masks = accesses
     span   = int(max(cycles.max(initial=0), reads[0].max(initial=0))) + 1
     wanted = start[reads[1]].copy()
@@ -82,7 +83,8 @@ def traffic(rng, size, cycles, duty=None, local=1.0):
         return rng.integers(0, 256, cycles) < duty[name]
     rows = {}
     for n in range(reads):
-        rows |= {f"read{n}_valid": chance("read"), f"read{n}_address": rng.integers(0, most, cycles), f"source{n}_ready": chance("source")}
+        rows |= {f"read{n}_valid": chance("read"), f"read{n}_address": rng.integers(0, most, cycles),
+            f"source{n}_ready": chance("source")}
     for n in range(writes):
         rows |= {f"write{n}_valid": chance("write"), f"write{n}_address": rng.integers(0, most, cycles),
             f"write{n}_data": random_words(rng, cycles, lanes), f"write{n}_mask": rng.integers(0, 2**lanes, cycles)}
@@ -148,7 +150,8 @@ def streams(compiled, first, count, rng, reads, writes):
     data = [random_words(rng, count, 8) for _ in range(writes)]
     line = np.arange(count)
     sinks  = {f"read{n}": {"address": first[n] + line} for n in range(reads)}
-    sinks |= {f"write{n}": {"address": first[reads + n] + line, "data": data[n], "mask": np.full(count, 255)} for n in range(writes)}
+    sinks |= {f"write{n}": {"address": first[reads + n] + line, "data": data[n], "mask": np.full(count, 255)}
+        for n in range(writes)}
     out, cycles = compiled.streams(sinks, {f"source{n}": (("data",), count) for n in range(reads)}, limit=2*count + 100)
     return cycles, [elements(out[f"source{n}"]["data"], 8) for n in range(reads)], [elements(row, 8) for row in data]
 
