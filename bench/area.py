@@ -45,6 +45,10 @@ from cores.gemv.block_float import BlockQuantiser
 from cores.gemv.lanes import GEMVLanes
 from cores.gemv.products import ProductChain
 from cores.gemv.row_sum import RowSum
+from cores.head.selector import BestSelector
+
+from cores.memory.scratchpad import Scratchpad
+
 from cores.ssm.datapath import Datapath
 
 from cores.vector.functions import FunctionUnit
@@ -157,6 +161,8 @@ def units():
         "FunctionUnit"                    : FunctionUnit(),
         "ProductSum"                      : ProductSum(),
         "ResidualAdd"                     : ResidualAdd(),
+        "BestSelector, R = 4"             : BestSelector(4),
+        "Scratchpad, 64 KiB, 3 + 2 ports" : Scratchpad(),
     }
 
 

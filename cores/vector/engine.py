@@ -179,7 +179,6 @@ class VectorEngine(LiteXModule):
         self.comb += [source.source.connect(port) for source, port in zip(addresses, self.read_addresses)]
 
         self.fsm = fsm = FSM(reset_state="IDLE")
-        left     = Signal(3) # Tokens.
         advance  = Signal()
         ended    = Signal()
         commanded = Signal()
