@@ -21,6 +21,7 @@ from operations.config import ceil_multiple, check_range
 NAN32      = 0x7fc00000
 INFINITY32 = 0x7f800000
 KEPT       = 25 # Bits kept of a magnitude: 24 of a binary32, and the one below that rounds.
+LOW        = 32 # As many, in sixteens.
 
 # Round to Float -----------------------------------------------------------------------------------
 
@@ -78,27 +79,31 @@ class RoundFloat(LiteXModule):
         )
         flags = later(flags)
 
-        # Cycle 2: the sixteen bits of it that the leading one is among, and KEPT below. -----------
+        # Cycle 2: the sixteen bits of it that the leading one is among, and LOW below. -------------
         groups   = ceil_multiple(width - 1, 16)//16
-        window   = Cat(Constant(0, KEPT), magnitude, Constant(0, 16*groups - len(magnitude) + 1))
+        window   = Signal(16*groups + LOW)
+        some     = Signal(groups)
         place16  = Signal(max=max(groups, 2))
-        coarse   = Signal(16 + KEPT)
+        coarse   = Signal(16 + LOW)
         inexact  = Signal()
-        coarse_2 = Signal(16 + KEPT, reset_less=True)
+        coarse_2 = Signal(16 + LOW, reset_less=True)
         search   = [place16.eq(0)]
         for n in range(1, groups):
-            search = [If(window[16*n + KEPT:16*(n + 1) + KEPT] != 0, place16.eq(n)).Else(*search)]
+            search = [If(some[n], place16.eq(n)).Else(*search)]
         self.comb += [
+            window.eq(Cat(Constant(0, LOW), magnitude)),
+            [some[n].eq(magnitude[16*n:16*(n + 1)] != 0) for n in range(groups)],
             *search,
             Case(place16, {n if n < groups - 1 else "default": [
-                coarse.eq(window[16*n:16*(n + 1) + KEPT]),
-                inexact.eq(window[:16*n] != 0 if n else 0),
+                coarse.eq(window[16*n:16*(n + 1) + LOW]),
+                inexact.eq(some[:max(n - LOW//16, 0)] != 0 if n > LOW//16 else 0),
             ] for n in range(groups)}),
         ]
         self.sync += If(ce, coarse_2.eq(coarse))
         *flags, sign, place16, inexact = later([*flags, sign, place16, inexact])
 
         # Cycle 3: the leading one at the top. -----------------------------------------------------
+        below  = LOW - KEPT # Bits that are not kept in any case.
         place4 = Signal(2)
         place1 = Signal(2)
         fine   = Signal(3 + KEPT + 1)
@@ -106,13 +111,13 @@ class RoundFloat(LiteXModule):
         kept   = Signal(KEPT, reset_less=True)
         sticky = Signal(reset_less=True)
         self.comb += [
-            If(  coarse_2[KEPT + 12:] != 0,          place4.eq(3)).
-            Elif(coarse_2[KEPT + 8:KEPT + 12] != 0, place4.eq(2)).
-            Elif(coarse_2[KEPT + 4:KEPT + 8]  != 0, place4.eq(1)).
-            Else(                                   place4.eq(0)),
+            If(  coarse_2[LOW + 12:] != 0,        place4.eq(3)).
+            Elif(coarse_2[LOW + 8:LOW + 12] != 0, place4.eq(2)).
+            Elif(coarse_2[LOW + 4:LOW + 8]  != 0, place4.eq(1)).
+            Else(                                 place4.eq(0)),
             Case(place4, {n: [
-                fine.eq(coarse_2[4*n:4*(n + 1) + KEPT]),
-                fallen[0].eq(coarse_2[:4*n] != 0 if n else 0),
+                fine.eq(coarse_2[4*n + below:4*(n + 1) + LOW]),
+                fallen[0].eq(coarse_2[:4*n + below] != 0),
             ] for n in range(4)}),
             If(  fine[KEPT + 3], place1.eq(3)).
             Elif(fine[KEPT + 2], place1.eq(2)).
