@@ -20,6 +20,7 @@ from operations.numerics import VECTOR_TERMS
 
 DESCRIPTOR_WORDS = 16
 FIRST_OPERAND    = 3  # Word.
+OPERAND_BITS     = 32*(DESCRIPTOR_WORDS - FIRST_OPERAND)
 FLAGS_BIT        = 8  # Of word 0, the lowest one of the flags.
 WAIT_BITS        = 8
 NO_WAIT          = 2**WAIT_BITS - 1
@@ -212,7 +213,7 @@ DESCRIPTORS = (
         Operand("groups",          "Of 32 columns.", 9, 1),
         Operand("base",            "Of the vectors in the activations' memory.", 13, default=0),
         TOKENS,
-        Operand("rows",            "A multiple of a block of rows.", 24, 1),
+        Operand("rows",            "A multiple of a block of rows.", 20, 1),
     ), (_NARROW, ("HEAD", "The results are logits, for BEST."))),
     Descriptor(Code.SUM, Unit.VECTOR, "clip(f(RN16(sum over the terms of a*b))), element by element. The target may "
         "be that of an operand's terms, else the two do not overlap.", (
@@ -279,7 +280,7 @@ DESCRIPTORS = (
     Descriptor(Code.BEST, Unit.HEAD, "Writes the best candidates of the logits: 64 of each token, best first, a token's number and a "
         "binary32 each.", (
         Memory("target",           "8 bytes a candidate."),
-        Operand("vocabulary",      "Logits of a token, without what the rows were filled up with.", 24, 1),
+        Operand("vocabulary",      "Logits of a token, without what the rows were filled up with.", 20, 1),
         TOKENS,
     )),
 )
@@ -358,6 +359,6 @@ def fields(descriptor: Descriptor) -> list[tuple[str, int]]:
             result.append((f"reserved{at}", start - at))
         result.append((operand.name, operand.bits))
         at = start + operand.bits
-    if at < 32*(DESCRIPTOR_WORDS - FIRST_OPERAND):
-        result.append((f"reserved{at}", 32*(DESCRIPTOR_WORDS - FIRST_OPERAND) - at))
+    if at < OPERAND_BITS:
+        result.append((f"reserved{at}", OPERAND_BITS - at))
     return result

@@ -25,9 +25,10 @@ from operations.numerics import MANTISSA_BITS
 
 # Constants ----------------------------------------------------------------------------------------
 
-LANE_BITS = 128 # Of a beat, for each lane: sixteen columns of two rows of Q4_0, or of one of Q8_0.
-SCALES    = LANE_BITS//16
-TOTALS    = 16  # Rows' sums under way to be rounded.
+LANE_BITS  = 128 # Of a beat, for each lane: sixteen columns of two rows of Q4_0, or of one of Q8_0.
+SCALES     = LANE_BITS//16
+BLOCK_BITS = 20 # Of the number of blocks.
+TOTALS     = 16 # Rows' sums under way to be rounded.
 
 # GEMV Lanes ---------------------------------------------------------------------------------------
 
@@ -74,7 +75,7 @@ class GEMVLanes(LiteXModule):
         lanes        = width//LANE_BITS
         token_bits   = max(log2_int(tokens), 1)
         self.max_groups = max_groups = min(words//2, 256)
-        self.command = command = stream.Endpoint([("narrow", 1), ("wide", 1), ("groups", bits_for(max_groups - 1)), ("blocks", 16),
+        self.command = command = stream.Endpoint([("narrow", 1), ("wide", 1), ("groups", bits_for(max_groups - 1)), ("blocks", BLOCK_BITS),
             ("base", log2_int(words)), ("tokens", token_bits)])
         self.tape    = tape = stream.Endpoint([("data", width)])
         self.source  = source = stream.Endpoint([("data", 32*lanes)])

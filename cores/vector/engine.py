@@ -13,19 +13,19 @@ from litex.soc.interconnect import stream
 
 from cores.arith.fp16 import INFINITY16
 
-from cores.vector.addresses import Addresses
+from cores.memory.addresses import Addresses
+
 from cores.vector.residual_add import ResidualAdd
 from cores.vector.rsqrt import COUNT_BITS
 from cores.vector.vector_unit import NO_FUNCTION, VectorOperation, VectorUnit
 
 from operations.config import check_choice
 from operations.numerics import VECTOR_TERMS
-from operations.program import BY_CODE, DESCRIPTOR_WORDS, FIRST_OPERAND, SCRATCH_MULTIPLE, Code, fields
+from operations.program import BY_CODE, OPERAND_BITS, SCRATCH_MULTIPLE, Code, fields
 
 # Constants ----------------------------------------------------------------------------------------
 
-CODES        = (Code.SUM, Code.NORM, Code.ADD, Code.ROUND)
-OPERAND_BITS = 32*(DESCRIPTOR_WORDS - FIRST_OPERAND)
+CODES = (Code.SUM, Code.NORM, Code.ADD, Code.ROUND)
 
 NEGATIVE_ZERO16 = 0x8000
 

@@ -158,7 +158,7 @@
 #define MATRIX_TOKENS_LEAST 1u
 #define MATRIX_ROWS_WORD 6u
 #define MATRIX_ROWS_BIT 0u
-#define MATRIX_ROWS_BITS 24u
+#define MATRIX_ROWS_BITS 20u
 #define MATRIX_ROWS_LEAST 1u
 
 /* SUM: words, lowest bits and widths of its operands, which hold the value less the least one. */
@@ -393,10 +393,10 @@
 #define BEST_TARGET_LEAST 0u
 #define BEST_VOCABULARY_WORD 4u
 #define BEST_VOCABULARY_BIT 0u
-#define BEST_VOCABULARY_BITS 24u
+#define BEST_VOCABULARY_BITS 20u
 #define BEST_VOCABULARY_LEAST 1u
 #define BEST_TOKENS_WORD 4u
-#define BEST_TOKENS_BIT 24u
+#define BEST_TOKENS_BIT 20u
 #define BEST_TOKENS_BITS 3u
 #define BEST_TOKENS_LEAST 1u
 

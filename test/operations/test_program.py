@@ -82,7 +82,7 @@ def test_any_words(words):
     (77,           {},                                              "code must be one of END, LOAD, .*, is 77."),
     (Code.END,     {"rows": 1},                                     "an operand of END must be one of none, is 'rows'."),
     (Code.ROUND,   {"flags": ["HEAD"]},                             "a flag of ROUND must be one of none, is 'HEAD'."),
-    (Code.MATRIX,  {"groups": 1},                                   "rows must be 1 to 16777216, is missing."),
+    (Code.MATRIX,  {"groups": 1},                                   "rows must be 1 to 1048576, is missing."),
     (Code.MATRIX,  {"groups": 0, "rows": 1},                        "groups must be 1 to 512, is 0."),
     (Code.MATRIX,  {"groups": 1, "rows": 2, "target": 4},           "target must be 0 to 1048575, a multiple of 8, is 4."),
     (Code.BEST,    {"target": (Register.RESULTS, 3), "vocabulary": 1}, "target must be a base register and an even offset .*, is .*3"),

@@ -13,13 +13,13 @@ from litex.gen import LiteXModule
 import exact
 
 from cores.memory.scratchpad import Scratchpad
-from cores.vector.engine import OPERAND_BITS, VectorEngine
+from cores.vector.engine import VectorEngine
 
 from model.exact.norm import eps_units
 from model.machine import Machine
 
 from operations.config import ALIGNMENT
-from operations.program import FIRST_OPERAND, FLAGS_BIT, Code, pack
+from operations.program import FIRST_OPERAND, FLAGS_BIT, OPERAND_BITS, Code, pack
 
 from tools.verilated import VerilatedModule, pack_words, stream_ports
 
