@@ -1,0 +1,177 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""The dispatcher: descriptors of a program, in order, to the queues of the engines."""
+
+from functools import reduce
+from operator import and_
+
+from migen import *
+
+from litex.gen import *
+
+from litex.soc.interconnect import stream
+
+from operations.config import check_range
+from operations.program import (BY_CODE, DESCRIPTOR_WORDS, FIRST_OPERAND, FLAGS_BIT, NO_WAIT, OFFSET_BITS, OPERAND_BITS, WAIT_BITS, Code, Memory,
+    Register, Unit)
+
+# Helpers ------------------------------------------------------------------------------------------
+
+def addresses_of(code):
+    """Words of a code's operands that are addresses in DRAM, from the first operand on."""
+    return [word - FIRST_OPERAND for operand, word, _ in BY_CODE[code].places() if isinstance(operand, Memory)]
+
+
+def has_reserved_bits(code, words):
+    """Whether of a descriptor's words bits are set that mean nothing. Signal expression."""
+    known = [0]*DESCRIPTOR_WORDS
+    known[0] = 2**FLAGS_BIT - 1 | (2**len(BY_CODE[code].flags) - 1) << FLAGS_BIT
+    for unit in Unit:
+        known[1 + unit//4] |= NO_WAIT << WAIT_BITS*(unit % 4)
+    for operand, word, bit in BY_CODE[code].places():
+        known[word] |= 2**operand.bits - 1 << bit
+    return (words & sum((2**32 - 1 & ~bits) << 32*n for n, bits in enumerate(known))) != 0
+
+# Dispatcher ---------------------------------------------------------------------------------------
+
+class Dispatcher(LiteXModule):
+    """Issues descriptors, each when what it waits for has retired.
+
+    ::
+
+        sink -> check -> addresses: register + offset, one a cycle -> waits -> queue of its unit -> sources[unit]
+                                                                        ^
+                                                 retired[unit] -> number issued and not retired
+
+    After ``start`` the sink takes a descriptor at a time, all 16 words, up to an END. Its ``operands`` go to its unit with each address in
+    DRAM in place of register and offset. A unit says ``retired`` for a cycle when it has carried one out, in their order. ``done`` is set
+    for a cycle when all up to the END have retired.
+
+    A descriptor whose code is unknown, or in which a bit is set that means nothing, is not issued: ``error`` is set with ``done``, when
+    those before it have retired. ``index`` is that of the descriptor that is under way, or was the last one.
+
+    ``waiting[unit]`` is set in each cycle in which the descriptor waits for that unit: for one of its descriptors to retire, or for a place
+    in its queue.
+
+    A descriptor takes 3 cycles, and one for each of its addresses. Model: :meth:`model.machine.Machine.run`.
+
+    Parameters
+    ----------
+    units : that there are, of :class:`operations.program.Unit`. Descriptors of others are errors.
+    depth : of a queue.
+    """
+    def __init__(self, units=tuple(Unit), depth=4):
+        check_range("depth", depth, 2, 16)
+        self.start     = Signal()
+        self.done      = Signal()
+        self.error     = Signal()
+        self.busy      = Signal()
+        self.index     = Signal(16)
+        self.registers = {register: Signal(32, name=f"register_{register.name.lower()}") for register in Register}
+        self.sink      = sink = stream.Endpoint([("data", 32*DESCRIPTOR_WORDS)])
+        self.sources   = {unit: stream.Endpoint([("code", 8), ("flags", 8), ("operands", OPERAND_BITS)], name=unit.name.lower()) for unit in units}
+        self.retired   = {unit: Signal(name=f"retired_{unit.name.lower()}") for unit in units}
+        self.waiting   = {unit: Signal(name=f"waiting_{unit.name.lower()}") for unit in units}
+
+        # # #
+
+        words    = [Signal(32, reset_less=True, name=f"word{n}") for n in range(DESCRIPTOR_WORDS)]
+        code     = words[0][:FLAGS_BIT]
+        operands = words[FIRST_OPERAND:]
+
+        # What is issued and has not retired.
+        pending = {unit: Signal(WAIT_BITS, name=f"pending_{unit.name.lower()}") for unit in units}
+        issues  = {unit: Signal(name=f"issues_{unit.name.lower()}") for unit in units}
+        self.sync += [pending[unit].eq(pending[unit] + issues[unit] - self.retired[unit]) for unit in units]
+        holds   = {}  # It may be issued, for all that this unit is about.
+        queues  = {}
+        mine    = {unit: Signal(name=f"is_{unit.name.lower()}") for unit in units}
+        for unit in units:
+            wait  = words[1 + unit//4][WAIT_BITS*(unit % 4):WAIT_BITS*(unit % 4 + 1)]
+            queue = stream.SyncFIFO([("code", 8), ("flags", 8), ("operands", OPERAND_BITS)], depth)
+            self.add_module(name=f"queue_{unit.name.lower()}", module=queue)
+            queues[unit] = queue
+            holds[unit]  = Signal(name=f"holds_{unit.name.lower()}")
+            self.comb += [
+                holds[unit].eq((pending[unit] <= wait) & (~mine[unit] | (queue.sink.ready & (pending[unit] != NO_WAIT)))),
+                queue.sink.valid.eq(issues[unit]),
+                queue.sink.code.eq(code),
+                queue.sink.flags.eq(words[0][FLAGS_BIT:]),
+                queue.sink.operands.eq(Cat(*operands)),
+                queue.source.connect(self.sources[unit]),
+            ]
+
+        # One descriptor. ----------------------------------------------------------------------------
+        known    = [each for each in Code if each != Code.END and BY_CODE[each].unit in units]
+        wrong    = Signal(reset_less=True)
+        ends     = Signal(reset_less=True)
+        todo     = Signal(DESCRIPTOR_WORDS - FIRST_OPERAND, reset_less=True) # Words that are addresses.
+        base     = Signal(32)
+        place    = Signal(32)
+        idle     = Signal()
+        self.comb += [
+            idle.eq(reduce(and_, [pending[unit] == 0 for unit in units])),
+            Case(place[OFFSET_BITS:], {int(register): base.eq(signal) for register, signal in self.registers.items()}),
+        ]
+        self.fsm = fsm = FSM(reset_state="IDLE")
+        self.comb += self.busy.eq(~fsm.ongoing("IDLE"))
+        fsm.act("IDLE",
+            If(self.start,
+                NextValue(self.index, 0),
+                NextState("FETCH"),
+            )
+        )
+        fsm.act("FETCH",
+            sink.ready.eq(1),
+            If(sink.valid,
+                [NextValue(word, sink.data[32*n:32*(n + 1)]) for n, word in enumerate(words)],
+                NextState("CHECK"),
+            )
+        )
+        fsm.act("CHECK",
+            NextValue(ends, code == Code.END),
+            NextValue(wrong, 1),
+            Case(code, {int(each): [
+                NextValue(wrong, has_reserved_bits(each, Cat(*words))),
+                NextValue(todo, sum(1 << word for word in addresses_of(each))),
+            ] for each in (*known, Code.END)}),
+            [NextValue(mine[unit], reduce(lambda a, b: a | b, [code == each for each in known if BY_CODE[each].unit == unit])) for unit in units],
+            NextState("ADDRESSES"),
+        )
+        # The first of the words that are left, register and offset, becomes their sum.
+        first = 0
+        for n in reversed(range(len(operands))):
+            first = Mux(todo[n], 1 << n, first)
+        chosen = Signal(len(operands))
+        self.comb += [
+            chosen.eq(first),
+            Case(chosen, {1 << n: place.eq(word) for n, word in enumerate(operands)}),
+        ]
+        fsm.act("ADDRESSES",
+            NextState("ISSUE"),
+            If(wrong | ends,
+                NextState("DRAIN"),
+            ).Elif(todo != 0,
+                NextValue(todo, todo & ~chosen),
+                [If(chosen[n], NextValue(word, base + place[:OFFSET_BITS])) for n, word in enumerate(operands)],
+                If(todo & ~chosen, NextState("ADDRESSES")),
+            )
+        )
+        fsm.act("ISSUE",
+            [self.waiting[unit].eq(~holds[unit]) for unit in units],
+            If(reduce(and_, holds.values()),
+                [issues[unit].eq(mine[unit]) for unit in units],
+                NextValue(self.index, self.index + 1),
+                NextState("FETCH"),
+            )
+        )
+        fsm.act("DRAIN",
+            If(idle,
+                self.done.eq(1),
+                self.error.eq(wrong),
+                NextState("IDLE"),
+            )
+        )
