@@ -166,13 +166,14 @@ class Machine:
     # Descriptors: flags and operands as operations.program has them.
 
     def moves(self, op):
-        """Pairs of what a LOAD or STORE moves: bytes of the memory, elements of the scratchpad."""
+        """Pairs of what a LOAD, STORE or SCATTER moves: bytes of the memory, elements of the scratchpad."""
         first = self.address(op["memory"])
+        count = op.get("elements", 1)
         for token in range(op["tokens"]):
             for row in range(op["rows"]):
                 at     = op["scratch"] + token*op["scratch_token_stride"] + row*op["scratch_row_stride"]
-                memory = self.bytes(first + token*op["memory_token_stride"] + row*op["memory_row_stride"], 2*op["elements"])
-                yield memory, self.vectors(at, 0, op["elements"], 1)[0]
+                memory = self.bytes(first + token*op["memory_token_stride"] + row*op["memory_row_stride"], 2*count)
+                yield memory, self.vectors(at, 0, count, 1)[0]
 
     def load(self, flags, op):
         for memory, scratch in self.moves(op):
@@ -181,6 +182,8 @@ class Machine:
     def store(self, flags, op):
         for memory, scratch in self.moves(op):
             memory[:] = np.frombuffer(scratch.astype("<u2").tobytes(), np.uint8)
+
+    scatter = store
 
     def columns(self, op):
         """Of the activations' memory: a slice."""

@@ -168,7 +168,7 @@ class DeviceModel:
                 "norm"     : parameters.add(binary16(f"layer {n}.norm", weights.norm)),
                 "conv"     : parameters.add(conv[:, order]),
                 "dt"       : parameters.add(np.concatenate([pad(np.ones_like(dt)), pad(dt)])),
-                "A"        : parameters.add(binary16(f"layer {n}.A", weights.A)),
+                "A"        : parameters.add(pad(binary16(f"layer {n}.A", weights.A))),
                 "ssm_norm" : parameters.add(binary16(f"layer {n}.ssm_norm", weights.ssm_norm)),
             })
         self.last_norm  = parameters.add(binary16("the last norm", self.model.norm))
@@ -190,8 +190,8 @@ class DeviceModel:
         self.y_at    = places.take(tokens*layer.heads*geometry.y_record_bytes)
         self.records = b"".join(parts).ljust(places.size, b"\0")
         self.tile_bytes   = layer.heads*geometry.tile_bytes
-        self.window_bytes = (layer.d_conv - 1)*layer.d_xbc*ELEMENT_BYTES
-        self.sizes = Sizes(self.tile_bytes*len(self.model.layers), ceil_multiple(self.window_bytes*len(self.model.layers), ALIGNMENT),
+        self.window_bytes = ceil_multiple((layer.d_conv - 1)*layer.d_xbc*ELEMENT_BYTES, ALIGNMENT)
+        self.sizes = Sizes(self.tile_bytes*len(self.model.layers), self.window_bytes*len(self.model.layers),
             places.size, tokens*CANDIDATES*8)
 
     def _scratchpad(self, tokens):
@@ -276,7 +276,7 @@ class DeviceModel:
         words  = self._load("norm", (Register.PARAMETERS, places["norm"]), layer.d_model)
         words += self._load("conv", (Register.PARAMETERS, places["conv"]), (layer.d_conv + 1)*layer.d_xbc)
         words += self._load("dt_bias", (Register.PARAMETERS, places["dt"]), 2*strides["dt"])
-        words += self._load("A", (Register.PARAMETERS, places["A"]), layer.heads)
+        words += self._load("A", (Register.PARAMETERS, places["A"]), strides["dt"])
         words += self._load("ssm_norm", (Register.PARAMETERS, places["ssm_norm"]), layer.d_inner)
         window = {"memory": (Register.WINDOW, n*self.window_bytes), "elements": layer.d_xbc, "rows": layer.d_conv - 1,
             "memory_row_stride": layer.d_xbc*elements, "scratch_row_stride": self.rows}
@@ -324,6 +324,6 @@ class DeviceModel:
         return words + pack(Code.ADD, {Unit.GEMV: 0}, **self._stream(tokens), **vector("hidden", "source"), elements=layer.d_model, tokens=tokens)
 
     def _scalars(self, name, offset, heads):
-        """dt or dA into the records: a row has one element. So its place in the scratchpad is no multiple of SCRATCH_MULTIPLE but the first."""
-        return pack(Code.STORE, {Unit.VECTOR: 0}, memory=(Register.RECORDS, offset), scratch=self.at[name], elements=1, scratch_row_stride=1,
+        """dt or dA into the records, one to each head's."""
+        return pack(Code.SCATTER, {Unit.VECTOR: 0}, memory=(Register.RECORDS, offset), scratch=self.at[name], scratch_row_stride=1,
             scratch_token_stride=self.strides[name], **heads)

@@ -149,7 +149,7 @@ def program_document() -> str:
         "keeps one descriptor from using what another one has not yet written.",
         f"The operands follow from word {program.FIRST_OPERAND} on, each the value less its least one; what is not used is 0.",
         "",
-        f"An address in DRAM is an even offset of {program.OFFSET_BITS} bits from a base register, whose number is in the bits above; the firmware",
+        f"An address in DRAM is an offset of {program.OFFSET_BITS} bits from a base register, whose number is in the bits above; the firmware",
         "sets the registers: " + ", ".join(f"{register.name} ({register.value})" for register in program.Register) + ".",
         f"An address in the scratchpad is that of an element of 16 bits, and a multiple of {program.SCRATCH_MULTIPLE}.",
         "",

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from operations.config import ALIGNMENT
 from operations.numerics import VECTOR_TERMS
 
 # Constants ----------------------------------------------------------------------------------------
@@ -101,15 +102,17 @@ class Scratch(Operand):
 @dataclass(frozen=True)
 class Memory(Operand):
     """An address in DRAM: (register, offset), an offset in bytes from a base register."""
-    bits : int = REGISTER_BITS + OFFSET_BITS
+    bits     : int = REGISTER_BITS + OFFSET_BITS
+    multiple : int = ALIGNMENT
 
     @property
     def limits(self) -> str:
-        return f"a base register and an even offset below 2**{OFFSET_BITS} bytes"
+        return f"a base register and an offset below 2**{OFFSET_BITS} bytes, a multiple of {self.multiple}"
 
     def encode(self, value: object) -> int:
         match value:
-            case (int() as register, int() as offset) if register in list(Register) and 0 <= offset < 2**OFFSET_BITS and offset % 2 == 0:
+            case (int() as register, int() as offset) if register in list(Register) and 0 <= offset < 2**OFFSET_BITS and \
+                    offset % self.multiple == 0:
                 return register << OFFSET_BITS | offset
         raise ValueError(f"{self.name} must be {self.limits}, is {value!r}.")
 
@@ -142,6 +145,7 @@ class Code(IntEnum):
     ROUND    = 9
     SSM      = 10
     BEST     = 11
+    SCATTER  = 12
 
 
 @dataclass(frozen=True)
@@ -177,17 +181,24 @@ class Descriptor:
         return found
 
 
-_MOVES = (
-    Memory("memory",               "Where in DRAM."),
-    Scratch("scratch",             "Where in the scratchpad."),
-    Operand("elements",            "Of a row, 16 bits each.", 20, 1),
-    Operand("rows",                "Of a token.", 12, 1, 1),
-    Operand("memory_row_stride",   "Bytes from a row to the next.", 20, default=0),
-    Operand("memory_token_stride", "Bytes from a token to the next.", 20, default=0),
-    _stride("scratch_row", "a row", 1),
-    _stride("scratch_token", "a token", 1),
-    TOKENS,
-)
+def _moves(elements: Operand | None, memory_multiple: int, row_multiple: int) -> tuple[Operand, ...]:
+    """Of a LOAD, STORE or SCATTER: multiples of bytes in DRAM, and of a row's stride in the scratchpad."""
+    def bytes_(name: str, what: str) -> Operand:
+        return Operand(name, f"Bytes from {what} to the next.", 20, 0, 0, memory_multiple)
+    return (
+        Memory("memory",           "Where in DRAM.", multiple=memory_multiple),
+        Scratch("scratch",         "Where in the scratchpad."),
+        *((elements,) if elements else ()),
+        Operand("rows",            "Of a token.", 12, 1, 1),
+        bytes_("memory_row_stride",   "a row"),
+        bytes_("memory_token_stride", "a token"),
+        _stride("scratch_row", "a row", row_multiple),
+        _stride("scratch_token", "a token"),
+        TOKENS,
+    )
+
+
+_MOVES = _moves(Operand("elements", "Of a row, 16 bits each.", 20, SCRATCH_MULTIPLE, None, SCRATCH_MULTIPLE), 2*SCRATCH_MULTIPLE, SCRATCH_MULTIPLE)
 
 _NARROW = ("NARROW", "Q4_0, else Q8_0.")
 _STREAM = (
@@ -283,6 +294,7 @@ DESCRIPTORS = (
         Operand("vocabulary",      "Logits of a token, without what the rows were filled up with.", 20, 1),
         TOKENS,
     )),
+    Descriptor(Code.SCATTER, Unit.MOVE, "Brings elements of the scratchpad to DRAM, one to each row.", _moves(None, 2, 1)),
 )
 
 BY_CODE = {descriptor.code: descriptor for descriptor in DESCRIPTORS}

@@ -104,7 +104,7 @@ def descriptor(rng, waits):
     operands = {}
     for operand in BY_CODE[code].operands:
         if isinstance(operand, Memory):
-            operands[operand.name] = (int(rng.integers(len(Register))), 2*int(rng.integers(2**27)))
+            operands[operand.name] = (int(rng.integers(len(Register))), operand.multiple*int(rng.integers(2**28//operand.multiple)))
         else:
             operands[operand.name] = operand.low + int(rng.integers(2**operand.bits))//operand.multiple*operand.multiple
             if operand.multiple > 1 and operand.low % operand.multiple == 0:
@@ -125,7 +125,7 @@ def test_programs(waits, pace):
 
 
 @pytest.mark.parametrize("wrong", [
-    [12] + [0]*15, [255] + [0]*15, pack(Code.END)[:15] + [1], [pack(Code.ROUND, residual=0, target=0, elements=8)[0] | 1 << 31] +
+    [13] + [0]*15, [255] + [0]*15, pack(Code.END)[:15] + [1], [pack(Code.ROUND, residual=0, target=0, elements=8)[0] | 1 << 31] +
     pack(Code.ROUND, residual=0, target=0, elements=8)[1:], pack(Code.END)[:2] + [0x100] + [0]*13])
 def test_refused(wrong):
     """Those before it are carried out, nothing after it."""
