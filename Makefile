@@ -39,9 +39,9 @@ bench: setup
 bench-accuracy: setup
 	$(PYTHON) bench/area.py
 	$(PYTHON) bench/exact.py
+	$(PYTHON) bench/recall.py
 	$(PYTHON) bench/accuracy.py
 	$(PYTHON) bench/quality.py
-	$(PYTHON) bench/recall.py
 
 bench-boards: setup
 	$(PYTHON) bench/fit.py

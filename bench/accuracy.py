@@ -7,8 +7,8 @@
 
 """Measures the accuracy of the SSM core's arithmetic: build/bench/accuracy.json and accuracy.html.
 
-The core's results are those of its bit-accurate model, which the tests hold equal to the gateware. Figures of bench/area.py and
-bench/exact.py are taken from build/bench/, if they ran before.
+The core's results are those of its bit-accurate model, which the tests hold equal to the gateware. Figures of bench/area.py,
+bench/exact.py and bench/recall.py are taken from build/bench/, if they ran before.
 """
 
 try:
@@ -36,6 +36,7 @@ from model.reference import mamba2_130m_layer
 
 from operations.config import SSMConfig
 
+from tools.files import save_json, write_atomically
 from tools.page import BLACK, BLUE, GREEN, GREY, ORANGE, RED, figure, heading, page, paragraph, pyplot, table
 from tools.paths import BUILD
 
@@ -202,6 +203,21 @@ def print_entries(entries):
         print(f"{row['name']:<32}{value:>12}{row['unit']:>12}{bound:>12}{ratio:>11}")
 
 
+def write_results(output, name, entries, html):
+    """Write `name`.json and `name`.html into the folder `output`."""
+    output.mkdir(parents=True, exist_ok=True)
+    save_json(output/f"{name}.json", entries)
+    write_atomically(output/f"{name}.html", lambda file: file.write(html.encode()))
+
+
+def run_bench(name, description, bench):
+    """A benchmark as a command: `bench` measures, writes its results into the folder it is given, and returns their entries."""
+    argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    torch.set_num_threads(1)
+    print_entries(bench(OUTPUT))
+    print(f"{OUTPUT/name}.json, {OUTPUT/name}.html")
+
+
 def entry_row(entry):
     missed = "missed" if entry["ratio"] is not None and entry["ratio"] > 1 else ""
     value, bound, ratio = (number(entry[key]) for key in ("value", "bound", "ratio"))
@@ -301,23 +317,12 @@ def bench(output, layer=mamba2_130m_layer, tokens=TOKENS, seeds=SEEDS, drift_tok
     decay            = measure_decay(decay_tokens)
     entries  = y_entries(errors, one_step, config) + drift_entries(drift)
     entries += [gain_entry(realistic_case(layer, 1, seeds[0], with_h0=True), lanes)]
-    for other in ("area.json", "exact.json"):
+    for other in ("area.json", "exact.json", "recall.json"):
         if (output/other).exists():
             entries += json.loads((output/other).read_text())
-    output.mkdir(parents=True, exist_ok=True)
-    (output/"accuracy.json").write_text(json.dumps(entries, indent=4) + "\n")
-    (output/"accuracy.html").write_text(accuracy_page(entries, errors, drift, decay))
+    write_results(output, "accuracy", entries, accuracy_page(entries, errors, drift, decay))
     return entries
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
-    torch.set_num_threads(1)
-    entries = bench(OUTPUT)
-    print_entries(entries)
-    print(f"{OUTPUT/'accuracy.json'}, {OUTPUT/'accuracy.html'}")
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_bench("accuracy", __doc__, bench))

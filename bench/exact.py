@@ -19,7 +19,6 @@ except ImportError: # Not even this project's.
 
 environment.check("matplotlib", "mpmath", "torch")
 
-import argparse
 import sys
 
 import mpmath
@@ -28,7 +27,7 @@ import torch
 
 from tqdm import tqdm
 
-from bench.accuracy import OUTPUT, entry, entry_row, print_entries
+from bench.accuracy import entry, entry_row, run_bench, write_results
 
 from model.checkpoint import TINY, load_checkpoint, to_network
 from model.config import NetworkConfig
@@ -39,7 +38,6 @@ from model.quantized import from_network, quantize_model
 
 from operations.numerics import MANTISSA_BITS
 
-from tools.files import save_json, write_atomically
 from tools.page import BLUE, figure, heading, page, paragraph, pyplot, table
 
 # Constants ----------------------------------------------------------------------------------------
@@ -190,21 +188,9 @@ def bench(output, tokens=TOKENS, config=RANDOM, count=32):
     measured = {name: measure_function(name) for name in FORMULAS}
     entries  = [*perplexity_entries(rows, tokens), *logit_entries(measure_logits(config, count), config, count),
         *function_entries(measured)]
-    output.mkdir(parents=True, exist_ok=True)
-    html     = exact_page(entries, rows, measured, tokens).encode()
-    save_json(output/"exact.json", entries)
-    write_atomically(output/"exact.html", lambda file: file.write(html))
+    write_results(output, "exact", entries, exact_page(entries, rows, measured, tokens))
     return entries
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
-    torch.set_num_threads(1)
-    entries = bench(OUTPUT)
-    print_entries(entries)
-    print(f"{OUTPUT/'exact.json'}, {OUTPUT/'exact.html'}")
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_bench("exact", __doc__, bench))

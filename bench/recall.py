@@ -20,17 +20,15 @@ except ImportError: # Not even this project's.
 
 environment.check("matplotlib", "torch")
 
-import argparse
 import sys
 
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from tqdm import tqdm
 
-from bench.accuracy import OUTPUT, entry, entry_row, print_entries
+from bench.accuracy import entry, entry_row, run_bench, write_results
 from bench.baselines import FLOAT32_STATE, NEAREST, STOCHASTIC, Run, stochastic
 
 from model.checkpoint import to_network
@@ -40,7 +38,6 @@ from model.train_recall import PAIRS, RECALL, draw
 
 from operations.config import SEED_STRIDE
 
-from tools.files import save_json, write_atomically
 from tools.page import BLACK, BLUE, GREEN, GREY, ORANGE, figure, heading, page, paragraph, pyplot, table
 
 # Constants ----------------------------------------------------------------------------------------
@@ -394,21 +391,9 @@ def bench(output, model=RECALL, **options):
     distances = options.get("distances", DISTANCES)
     result    = measure_recall(quantize_checkpoint(model, "q8_0"), **options)
     entries   = recall_entries(result, distances)
-    html      = recall_page(entries, result, distances).encode()
-    output.mkdir(parents=True, exist_ok=True)
-    save_json(output/"recall.json", entries)
-    write_atomically(output/"recall.html", lambda file: file.write(html))
+    write_results(output, "recall", entries, recall_page(entries, result, distances))
     return entries
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
-    torch.set_num_threads(1)
-    entries = bench(OUTPUT)
-    print_entries(entries)
-    print(f"{OUTPUT/'recall.json'}, {OUTPUT/'recall.html'}")
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_bench("recall", __doc__, bench))
