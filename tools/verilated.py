@@ -365,3 +365,15 @@ def stream_ports(prefix: str, endpoint: Endpoint, payloads: Iterable[str], drive
     forward.update({f"{prefix}_{payload}": getattr(endpoint, payload) for payload in payloads})
     backward = {f"{prefix}_ready": endpoint.ready}
     return (backward, forward) if drives else (forward, backward)
+
+
+def stream_module(module: Module, streams: Iterable[tuple[str, Endpoint, Iterable[str], bool]],
+                  outputs: Mapping[str, Signal] | None = None) -> VerilatedModule:
+    """A module with the ports of some streams, each as :func:`stream_ports` takes it, and more outputs."""
+    inputs: dict[str, Signal] = {}
+    outputs = dict(outputs or {})
+    for stream in streams:
+        ports = stream_ports(*stream)
+        inputs.update(ports[0])
+        outputs.update(ports[1])
+    return VerilatedModule(module, inputs, outputs)

@@ -12,6 +12,8 @@ from litex.gen import LiteXModule
 
 import exact
 
+from pads import dump, fill, given, pad_ports, port_rows, until_idle
+
 from cores.gemv.engine import GEMVEngine
 from cores.memory.scratchpad import Scratchpad
 
@@ -19,9 +21,9 @@ from model.exact.tape import block_rows, pack_matrix
 from model.machine import Machine
 
 from operations.numerics import GROUP
-from operations.program import FIRST_OPERAND, FLAGS_BIT, OPERAND_BITS, Code, Register, pack
+from operations.program import Code, Register, pack
 
-from tools.verilated import VerilatedModule, pack_words, stream_ports
+from tools.verilated import stream_module
 
 # Helpers ------------------------------------------------------------------------------------------
 
@@ -45,26 +47,10 @@ class Harness(LiteXModule):
 def unit(width, tokens, lanes):
     if (width, tokens, lanes) not in UNITS:
         module  = Harness(width, tokens, lanes)
-        inputs, outputs = {}, {"idle": module.engine.idle}
-        for prefix, endpoint, payloads, drives in (
-            ("sink",   module.engine.sink,           ("code", "flags", "operands"),  False),
-            ("tape",   module.engine.tape,           ("data",),                      False),
-            ("logits", module.engine.logits,         ("data",),                      True),
-            ("fill",   module.scratchpad.writes[1],  ("address", "data", "mask"),    False),
-            ("ask",    module.scratchpad.reads[1],   ("address",),                   False),
-            ("words",  module.scratchpad.sources[1], ("data",),                      True)):
-            more = stream_ports(prefix, endpoint, payloads, drives)
-            inputs.update(more[0])
-            outputs.update(more[1])
-        UNITS[width, tokens, lanes] = VerilatedModule(module, inputs, outputs)
+        UNITS[width, tokens, lanes] = stream_module(module, [("sink", module.engine.sink, ("code", "flags", "operands"), False),
+            ("tape", module.engine.tape, ("data",), False), ("logits", module.engine.logits, ("data",), True),
+            *pad_ports("scratch", module.scratchpad)], {"idle": module.engine.idle})
     return UNITS[width, tokens, lanes]
-
-
-def words(rows, width):
-    """Rows of bytes as the words of a port."""
-    padded = np.zeros((len(rows), max(width//8, 8)), np.uint8)
-    padded[:, :rows.shape[1]] = rows
-    return padded.view(np.uint64)
 
 
 def check(rng, count, width, tokens, lanes, duty=256):
@@ -103,25 +89,15 @@ def check(rng, count, width, tokens, lanes, duty=256):
 
     compiled = unit(width, tokens, lanes)
     compiled.reset()
-    size     = ELEMENTS//lanes
-    compiled.streams({"fill": {"address": np.arange(size), "data": words(scratch.view(np.uint8).reshape(size, -1), 16*lanes),
-        "mask": np.full(size, 2**lanes - 1)}}, {}, 10*size)
-    packed   = pack_words((sum(word << 32*n for n, word in enumerate(one[FIRST_OPERAND:])) for one in programs), OPERAND_BITS)
-    out, cycles = compiled.streams({"sink": {"code": [one[0] & 255 for one in programs], "flags": [one[0] >> FLAGS_BIT for one in programs],
-        "operands": packed}, "tape": {"data": words(weights, width)}}, {"logits": (("data",), len(logits))}, 1_000_000, duty, int(rng.integers(1000)))
+    fill(compiled, "scratch", scratch.view(np.uint8), 16*lanes)
+    out, _   = compiled.streams({"sink": given(programs), "tape": {"data": port_rows(weights, width)}}, {"logits": (("data",), len(logits))},
+        1_000_000, duty, int(rng.integers(1000)))
     found    = np.ascontiguousarray(out["logits"]["data"]).view(np.uint32).reshape(len(logits), max(width//128, 2))[:, :width//128]
     assert np.array_equal(found, logits)
-    for _ in range(10_000):
-        if compiled.peek("idle"):
-            break
-        compiled.step()
-    assert compiled.peek("idle")
-    compiled.step(2)
-    out, _   = compiled.streams({"ask": {"address": np.arange(size)}}, {"words": (("data",), size)}, 100*size)
-    found    = out["words"]["data"].reshape(size, -1).view(np.uint16)[:, :lanes].reshape(-1)
+    until_idle(compiled, 10_000)
+    found    = dump(compiled, "scratch", 2*ELEMENTS, 16*lanes).view(np.uint16)
     wrong    = np.flatnonzero(found != machine.scratch)
     assert not len(wrong), (len(wrong), wrong[0], hex(found[wrong[0]]), hex(machine.scratch[wrong[0]]))
-    return cycles
 
 # Tests --------------------------------------------------------------------------------------------
 

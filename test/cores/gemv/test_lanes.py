@@ -21,7 +21,7 @@ from model.exact.tape import block_rows, pack_matrix
 
 from operations.numerics import GROUP
 
-from tools.verilated import VerilatedModule, stream_ports, words_of
+from tools.verilated import stream_module, words_of
 
 # Helpers ------------------------------------------------------------------------------------------
 
@@ -33,16 +33,11 @@ def unit(width, tokens, bits=14, packed=True, load_lanes=4):
     key = width, tokens, bits, packed, load_lanes
     if key not in UNITS:
         module = GEMVLanes(width, tokens, load_lanes, WORDS, bits, packed)
-        inputs, outputs = {}, {}
-        for prefix, endpoint, payloads, drives in (
+        UNITS[key] = stream_module(module, (
             ("load",    module.load,    ("data", "exponent", "token", "place"), False),
             ("command", module.command, ("narrow", "wide", "groups", "blocks", "base", "tokens"), False),
             ("tape",    module.tape,    ("data",), False),
-            ("source",  module.source,  ("data", "last"), True)):
-            more = stream_ports(prefix, endpoint, payloads, drives)
-            inputs.update(more[0])
-            outputs.update(more[1])
-        UNITS[key] = VerilatedModule(module, inputs, outputs)
+            ("source",  module.source,  ("data", "last"), True)))
     return UNITS[key]
 
 

@@ -10,14 +10,16 @@ import pytest
 
 from litex.gen import LiteXModule
 
+from pads import dump, fill, given, pad_ports, until_idle
+
 from cores.memory.move import MoveEngine
 from cores.memory.scratchpad import Scratchpad
 
 from model.machine import Machine
 
-from operations.program import FIRST_OPERAND, FLAGS_BIT, OPERAND_BITS, Code, Register, pack
+from operations.program import Code, Register, pack
 
-from tools.verilated import VerilatedModule, pack_words, stream_ports, words_of
+from tools.verilated import stream_module
 
 # Helpers ------------------------------------------------------------------------------------------
 
@@ -48,32 +50,10 @@ class Harness(LiteXModule):
 
 def unit(width, lanes):
     if (width, lanes) not in UNITS:
-        module  = Harness(width, lanes)
-        inputs, outputs = {}, {"idle": module.engine.idle}
-        ports   = [("sink", module.engine.sink, ("code", "flags", "operands"), False)]
-        for name, pad in (("scratch", module.scratchpad), ("memory", module.memory)):
-            ports += [(f"{name}_fill", pad.writes[1], ("address", "data", "mask"), False), (f"{name}_ask", pad.reads[1], ("address",), False),
-                (f"{name}_words", pad.sources[1], ("data",), True)]
-        for port in ports:
-            more = stream_ports(*port)
-            inputs.update(more[0])
-            outputs.update(more[1])
-        UNITS[width, lanes] = VerilatedModule(module, inputs, outputs)
+        module = Harness(width, lanes)
+        UNITS[width, lanes] = stream_module(module, [("sink", module.engine.sink, ("code", "flags", "operands"), False),
+            *pad_ports("scratch", module.scratchpad), *pad_ports("memory", module.memory)], {"idle": module.engine.idle})
     return UNITS[width, lanes]
-
-
-def fill(compiled, name, data, bits):
-    """data: bytes, uint8."""
-    count = 8*data.size//bits
-    rows  = np.zeros((count, 8*words_of(bits)), np.uint8)
-    rows[:, :bits//8] = data.reshape(count, -1)
-    compiled.streams({f"{name}_fill": {"address": np.arange(count), "data": rows.view(np.uint64), "mask": np.full(count, 2**(bits//16) - 1)}}, {}, 10*count)
-
-
-def dump(compiled, name, size, bits):
-    count  = 8*size//bits
-    out, _ = compiled.streams({f"{name}_ask": {"address": np.arange(count)}}, {f"{name}_words": (("data",), count)}, 10*count)
-    return np.ascontiguousarray(out[f"{name}_words"]["data"]).view(np.uint8).reshape(count, -1)[:, :bits//8].reshape(-1)
 
 
 def check(rng, descriptors, width, lanes, duty=256):
@@ -89,14 +69,8 @@ def check(rng, descriptors, width, lanes, duty=256):
     compiled.reset()
     fill(compiled, "scratch", scratch.view(np.uint8), 16*lanes)
     fill(compiled, "memory",  memory, width)
-    operands = pack_words((sum(word << 32*n for n, word in enumerate(one[FIRST_OPERAND:])) for one in descriptors), OPERAND_BITS)
-    _, cycles = compiled.streams({"sink": {"code": [one[0] & 255 for one in descriptors], "flags": [one[0] >> FLAGS_BIT for one in descriptors],
-        "operands": operands}}, {}, 100_000*len(descriptors), duty, int(rng.integers(1000)))
-    while not compiled.peek("idle"):
-        compiled.step()
-        cycles += 1
-        assert cycles < 200_000*len(descriptors), "the engine does not end."
-    compiled.step(2)
+    limit    = 100_000*len(descriptors)
+    cycles   = compiled.streams({"sink": given(descriptors)}, {}, limit, duty, int(rng.integers(1000)))[1] + until_idle(compiled, limit)
     for name, wanted, bits in (("scratch", machine.scratch.view(np.uint8), 16*lanes), ("memory", machine.memory[:BYTES], width)):
         found = dump(compiled, name, wanted.size, bits)
         wrong = np.flatnonzero(found != wanted)

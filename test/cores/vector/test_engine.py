@@ -12,6 +12,8 @@ from litex.gen import LiteXModule
 
 import exact
 
+from pads import dump, fill, given, pad_ports, until_idle
+
 from cores.memory.scratchpad import Scratchpad
 from cores.vector.engine import VectorEngine
 
@@ -19,9 +21,9 @@ from model.exact.norm import eps_units
 from model.machine import Machine
 
 from operations.config import ALIGNMENT
-from operations.program import FIRST_OPERAND, FLAGS_BIT, OPERAND_BITS, Code, pack
+from operations.program import Code, pack
 
-from tools.verilated import VerilatedModule, pack_words, stream_ports
+from tools.verilated import stream_module
 
 # Helpers ------------------------------------------------------------------------------------------
 
@@ -46,16 +48,8 @@ class Harness(LiteXModule):
 def unit(lanes):
     if lanes not in UNITS:
         module  = Harness(lanes)
-        inputs, outputs = {}, {"idle": module.engine.idle}
-        for prefix, endpoint, payloads, drives in (
-            ("sink",  module.engine.sink,         ("code", "flags", "operands"),  False),
-            ("fill",  module.scratchpad.writes[1], ("address", "data", "mask"),   False),
-            ("ask",   module.scratchpad.reads[2],  ("address",),                  False),
-            ("words", module.scratchpad.sources[2], ("data",),                    True)):
-            more = stream_ports(prefix, endpoint, payloads, drives)
-            inputs.update(more[0])
-            outputs.update(more[1])
-        UNITS[lanes] = VerilatedModule(module, inputs, outputs)
+        UNITS[lanes] = stream_module(module, [("sink", module.engine.sink, ("code", "flags", "operands"), False),
+            *pad_ports("scratch", module.scratchpad)], {"idle": module.engine.idle})
     return UNITS[lanes]
 
 
@@ -67,21 +61,11 @@ def check(scratch, descriptors, lanes, duty=256, seed=1):
     machine.run(0)
     compiled = unit(lanes)
     compiled.reset()
-    count    = ELEMENTS//lanes
-    rows     = np.zeros((count, max(lanes, 4)), np.uint16)
-    rows[:, :lanes] = scratch.reshape(count, lanes)
-    compiled.streams({"fill": {"address": np.arange(count), "data": rows.view(np.uint64), "mask": np.full(count, 2**lanes - 1)}}, {}, 10*count)
-    operands = pack_words((sum(word << 32*n for n, word in enumerate(words[FIRST_OPERAND:])) for words in descriptors), OPERAND_BITS)
-    _, cycles = compiled.streams({"sink": {"code": [words[0] & 255 for words in descriptors], "flags": [words[0] >> FLAGS_BIT for words in descriptors],
-        "operands": operands}}, {}, 100_000*len(descriptors), duty, seed)
-    while not compiled.peek("idle"):
-        compiled.step()
-        cycles += 1
-        assert cycles < 200_000*len(descriptors), "the engine does not end."
-    compiled.step(2)
-    out, _ = compiled.streams({"ask": {"address": np.arange(count)}}, {"words": (("data",), count)}, 100*count)
-    found  = out["words"]["data"].reshape(count, -1).view(np.uint16)[:, :lanes].reshape(-1)
-    wrong  = np.flatnonzero(found != machine.scratch)
+    fill(compiled, "scratch", scratch.view(np.uint8), 16*lanes)
+    limit    = 100_000*len(descriptors)
+    cycles   = compiled.streams({"sink": given(descriptors)}, {}, limit, duty, seed)[1] + until_idle(compiled, limit)
+    found    = dump(compiled, "scratch", 2*ELEMENTS, 16*lanes).view(np.uint16)
+    wrong    = np.flatnonzero(found != machine.scratch)
     assert not len(wrong), (len(wrong), wrong[0], hex(found[wrong[0]]), hex(machine.scratch[wrong[0]]), scratch[wrong[0]])
     return cycles
 

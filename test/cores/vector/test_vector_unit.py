@@ -22,7 +22,7 @@ from model.exact.norm import eps_units, rms_norm
 
 from operations.numerics import VECTOR_TERMS
 
-from tools.verilated import VerilatedModule, stream_ports
+from tools.verilated import stream_module
 
 # Helpers ------------------------------------------------------------------------------------------
 
@@ -34,13 +34,8 @@ UNITS     = {}
 def unit(lanes):
     if lanes not in UNITS:
         module = VectorUnit(lanes)
-        inputs, outputs = {}, {}
-        for prefix, endpoint, payloads, drives in (("command", module.command, FIELDS, False), ("sink", module.sink, ("a", "b"), False),
-                ("source", module.source, ("data", "last"), True)):
-            more = stream_ports(prefix, endpoint, payloads, drives)
-            inputs.update(more[0])
-            outputs.update(more[1])
-        UNITS[lanes] = VerilatedModule(module, inputs, outputs)
+        UNITS[lanes] = stream_module(module, (("command", module.command, FIELDS, False), ("sink", module.sink, ("a", "b"), False),
+                ("source", module.source, ("data", "last"), True)))
     return UNITS[lanes]
 
 
