@@ -65,5 +65,6 @@ def rms_norm_units(u, weight, eps, groups=1):
                 result[r, group] = np.nan
                 continue
             significand, exponent = _scale(part, eps)
-            result[r, group] = rounded(part.astype(np.float64)*weight[group]*np.ldexp(float(significand), exponent))
+            with np.errstate(invalid="ignore"): # Of a weight that is not finite.
+                result[r, group] = rounded(part.astype(np.float64)*weight[group]*np.ldexp(float(significand), exponent))
     return result.reshape(u.shape)

@@ -103,6 +103,13 @@ def test_sizes(sizes):
     check(random_model(**sizes), [[1, 2], [3], [4, 5]], 2)
 
 
+@pytest.mark.parametrize("d_model, most", [(768, 2**16), (2560, 2**18)])
+def test_sizes_of_models(d_model, most):
+    """One layer as those of 130M, and of 2.7B. most: elements of the scratchpad."""
+    session = check(random_model(kind="q4_0", n_layer=1, d_model=d_model, d_state=128, headdim=64), [[1, 2, 3, 4], [5]], 4)
+    assert session.device.scratch <= most
+
+
 def test_untied():
     check(random_model(tied=False), [[1, 2], [3]], 2)
 
