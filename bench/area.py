@@ -57,7 +57,7 @@ from cores.vector.residual_add import ResidualAdd
 from cores.vector.rsqrt import Rsqrt
 from cores.vector.vector_unit import VectorUnit
 
-from operations.config import LANES, RANDOM_BITS, SSMConfig
+from operations.config import LANES, RANDOM_BITS, SSMConfig, SystemConfig
 
 from tools.paths import BUILD
 from tools.yosys import FOLDER, SYNTHESIS, synthesise
@@ -178,7 +178,7 @@ def engines():
 def datapaths():
     """{(lanes, stochastic): module} of the whole."""
     kinds = [(lanes, False) for lanes in LANES] + [(16, True)]
-    return {kind: Datapath(SSMConfig(lanes=kind[0], stochastic_rounding=kind[1])) for kind in kinds}
+    return {kind: Datapath(SystemConfig.of(kind[0], stochastic_rounding=kind[1]).ssm) for kind in kinds}
 
 # Results ------------------------------------------------------------------------------------------
 
