@@ -47,7 +47,8 @@ class BestSelector(LiteXModule):
 
     -0 equals +0, and NaN is below everything, -infinity too. A logit comes out with the bits that it came in with.
 
-    Logits come row by row of the vocabulary: for each token in order a beat for each vector, ``last`` with the very last one.
+    Logits come by rows of the vocabulary, one for each token of it: of each ``rows`` in turn those of the first vector, then those of the
+    next one, and so on; ``last`` with the very last one.
     ``tokens`` is the number of vectors less one, ``vocabulary`` that of rows, 1 or more; both stand from the first beat to the
     last. Rows beyond the vocabulary are left out. Then the source gives the first vector's candidates, the next one's and so on,
     ``count`` of each or as many as there are, ``last`` with the very last one. After it the sink takes the next vocabulary.
@@ -73,10 +74,12 @@ class BestSelector(LiteXModule):
     ----------
     tokens : R, the most vectors: 1, 2, 4 or 8.
     count  : of candidates, 1 to 256.
+    rows   : of a vector that come one after the other: 1, 2 or 4.
     """
-    def __init__(self, tokens=1, count=64):
+    def __init__(self, tokens=1, count=64, rows=1):
         check_choice("tokens", tokens, (1, 2, 4, 8))
         check_range("count", count, 1, 256)
+        check_choice("rows", rows, (1, 2, 4))
         vector_bits = max(log2_int(tokens), 1)
         place_bits  = bits_for(count - 1)
         self.tokens     = Signal(vector_bits)
@@ -92,30 +95,35 @@ class BestSelector(LiteXModule):
         done    = Signal() # All are out.
         moves   = Signal()
         vector  = Signal(vector_bits)
+        row     = Signal(max=max(rows, 2))
+        first   = Signal(NUMBER_BITS) # Of the rows that come together.
         number  = Signal(NUMBER_BITS)
-        passed  = Signal() # The vocabulary's end,
-        beyond  = Signal() # with this beat too.
+        beyond  = Signal() # The vocabulary's end.
         highest = Signal(vector_bits, reset_less=True) # Vector,
         lowest  = Signal(place_bits,  reset_less=True) # and place that candidates have.
         self.comb += [
             sink.ready.eq(moves & ~ending),
             accept.eq(sink.valid & sink.ready),
-            beyond.eq(passed | (number == self.vocabulary)),
+            number.eq(first | row), # They begin at a multiple of their number.
+            beyond.eq(number >= self.vocabulary),
         ]
         self.sync += [
             If(done, ending.eq(0)),
             If(accept,
-                vector.eq(vector + 1),
-                passed.eq(beyond),
-                If(vector == self.tokens,
-                    vector.eq(0),
-                    number.eq(number + 1),
+                row.eq(row + 1),
+                If(row == rows - 1,
+                    row.eq(0),
+                    vector.eq(vector + 1),
+                    If(vector == self.tokens,
+                        vector.eq(0),
+                        first.eq(first + rows),
+                    )
                 ),
                 If(~beyond & (number < count), lowest.eq(number)),
                 If(sink.last,
+                    row.eq(0),
                     vector.eq(0),
-                    number.eq(0),
-                    passed.eq(0),
+                    first.eq(0),
                     ending.eq(1),
                     highest.eq(vector),
                 )

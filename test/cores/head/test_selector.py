@@ -27,8 +27,8 @@ SPECIALS   = np.array([0, 0x80000000, 1, 0x80000001, 0x7f7fffff, 0xff7fffff, 0x7
 
 
 @functools.cache
-def unit(tokens, count=CANDIDATES):
-    module = BestSelector(tokens, count)
+def unit(tokens, count=CANDIDATES, together=1):
+    module = BestSelector(tokens, count, together)
     sink   = stream_ports("sink", module.sink, ("data", "last"), False)
     source = stream_ports("source", module.source, FIELDS, True)
     return VerilatedModule(module, {"tokens": module.tokens, "vocabulary": module.vocabulary, **sink[0], **source[0]},
@@ -59,17 +59,18 @@ def play(compiled, logits, wanted, limit, duty=256, seed=1):
     return cycles
 
 
-def check(*logits, tokens=None, count=CANDIDATES, beyond=0, duty=256, seed=1):
+def check(*logits, tokens=None, count=CANDIDATES, beyond=0, together=1, duty=256, seed=1):
     """Vocabularies one after the other. logits: binary32 bits, (rows, vectors), the last `beyond` rows beyond the vocabulary.
-    tokens: for which it is built. Returns the cycles of each."""
+    tokens, together: vectors, and rows that come together, for which it is built. Returns the cycles of each."""
     tokens   = tokens or logits[0].shape[1]
-    compiled = unit(tokens, count)
+    compiled = unit(tokens, count, together)
     compiled.reset()
     result   = []
     for bits in logits:
         rows, vectors = bits.shape
         compiled.poke(tokens=vectors - 1, vocabulary=rows - beyond)
         wanted = candidates(bits[:rows - beyond], count)
+        bits   = bits.reshape(-1, together, vectors).transpose(0, 2, 1)
         result.append(play(compiled, [bits], wanted, (count + 50)*bits.size + 100*len(wanted) + 10_000, duty, seed))
     return result
 
@@ -95,6 +96,15 @@ def test_against_the_model(tokens):
     rng = np.random.default_rng(tokens)
     check(*(mixed(rng, (3000, tokens), kinds) for kinds in (1, 20, 1000)), normal(rng, (8000, tokens)),
         rng.integers(0, 2**32, (2000, tokens), dtype=np.uint32))
+
+
+@pytest.mark.parametrize("together", [2, 4])
+@pytest.mark.parametrize("vectors", [1, 3, 4])
+def test_rows_together(vectors, together):
+    """As several lanes give them, with rows beyond the vocabulary at the end."""
+    rng = np.random.default_rng(vectors + together)
+    check(mixed(rng, (3000, vectors), 100), normal(rng, (2000, vectors)), mixed(rng, (40, vectors), 5), tokens=4, together=together,
+        beyond=together - 1)
 
 
 @pytest.mark.parametrize("tokens, most", [(1, 58_500), (4, 233_000)])
