@@ -208,7 +208,9 @@ class Machine:
         linear    = Linear(*unpack_matrix(beats, rows, width, narrow, self.width))
         result    = linear(self.activations[:op["tokens"], self.columns(op)], np.float32 if wide else np.float16, self.bits)
         if wide:
-            self.logits = result
+            if op["vocabulary"] > rows:
+                raise ValueError(f"vocabulary must be 1 to {rows}, is {op['vocabulary']}.")
+            self.logits = result[:, :op["vocabulary"]]
         else:
             self.halves(op["target"], op["target_stride"], rows, op["tokens"])[:] = result
 
@@ -272,12 +274,13 @@ class Machine:
             self.bytes(self.address(op["state_out"]), size)[:] = np.frombuffer(pack_state(geometry, state), np.uint8)
 
     def best(self, flags, op):
-        if self.logits is None or len(self.logits) < op["tokens"] or self.logits.shape[1] < op["vocabulary"]:
-            raise ValueError("a BEST must come after a MATRIX with HEAD, of as many tokens and rows.")
+        if self.logits is None or len(self.logits) != op["tokens"]:
+            raise ValueError("a BEST must come after a MATRIX with HEAD, of as many tokens.")
         first  = self.address(op["target"])
         for token in range(op["tokens"]):
             found = np.zeros(CANDIDATES, CANDIDATE)
-            numbers, logits = best(self.logits[token, :op["vocabulary"]])
+            numbers, logits = best(self.logits[token])
             found["token"][:len(numbers)], found["logit"][:len(numbers)] = numbers, logits
             size  = found.nbytes
             self.bytes(first + token*size, size)[:] = np.frombuffer(found.tobytes(), np.uint8)
+        self.logits = None

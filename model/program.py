@@ -230,8 +230,9 @@ class DeviceModel:
         rows  = ceil_multiple(self.model.vocab_size, self._block(head))
         words = self._load("norm", (Register.PARAMETERS, self.last_norm), self.layer.d_model)
         words += self._norm(tokens, "norm")
-        words += pack(Code.MATRIX, {}, [*self._narrow(head), "HEAD"], groups=self.layer.d_model//GROUP, tokens=tokens, rows=rows)
-        return words + pack(Code.BEST, {Unit.GEMV: 0}, target=(Register.RESULTS, 0), vocabulary=self.model.vocab_size, tokens=tokens)
+        words += pack(Code.MATRIX, {}, [*self._narrow(head), "HEAD"], groups=self.layer.d_model//GROUP, tokens=tokens, rows=rows,
+            vocabulary=self.model.vocab_size)
+        return words + pack(Code.BEST, {Unit.GEMV: 0}, target=(Register.RESULTS, 0), tokens=tokens)
 
     @staticmethod
     def end():

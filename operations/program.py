@@ -225,6 +225,7 @@ DESCRIPTORS = (
         Operand("base",            "Of the vectors in the activations' memory.", 13, default=0),
         TOKENS,
         Operand("rows",            "A multiple of a block of rows.", 20, 1),
+        Operand("vocabulary",      "With HEAD, rows that are logits; those after them are left out.", 20, 1, 1),
     ), (_NARROW, ("HEAD", "The results are logits, for BEST."))),
     Descriptor(Code.SUM, Unit.VECTOR, "clip(f(RN16(sum over the terms of a*b))), element by element. The target may "
         "be that of an operand's terms, else the two do not overlap.", (
@@ -288,10 +289,9 @@ DESCRIPTORS = (
         TOKENS,
         Operand("seed",            "Of stochastic rounding.", 32, default=0),
     ), (("ZERO_STATE", "Start from a state of zeros."), ("NO_STORE", "Do not store the state."))),
-    Descriptor(Code.BEST, Unit.HEAD, "Writes the best candidates of the logits: 64 of each token, best first, a token's number and a "
-        "binary32 each.", (
-        Memory("target",           "8 bytes a candidate."),
-        Operand("vocabulary",      "Logits of a token, without what the rows were filled up with.", 20, 1),
+    Descriptor(Code.BEST, Unit.HEAD, "Writes the best candidates of the MATRIX with HEAD before it, of as many tokens: 64 of each, best "
+        "first, a token's number and a binary32 each.", (
+        Memory("target",           "8 bytes a candidate, 64 a token; of a smaller vocabulary zeros follow."),
         TOKENS,
     )),
     Descriptor(Code.SCATTER, Unit.MOVE, "Brings elements of the scratchpad to DRAM, one to each row.", _moves(None, 2, 1)),

@@ -368,10 +368,9 @@ def stream_ports(prefix: str, endpoint: Endpoint, payloads: Iterable[str], drive
 
 
 def stream_module(module: Module, streams: Iterable[tuple[str, Endpoint, Iterable[str], bool]],
-                  outputs: Mapping[str, Signal] | None = None) -> VerilatedModule:
-    """A module with the ports of some streams, each as :func:`stream_ports` takes it, and more outputs."""
-    inputs: dict[str, Signal] = {}
-    outputs = dict(outputs or {})
+                  outputs: Mapping[str, Signal] | None = None, inputs: Mapping[str, Signal] | None = None) -> VerilatedModule:
+    """A module with the ports of some streams, each as :func:`stream_ports` takes it, and others."""
+    inputs, outputs = dict(inputs or {}), dict(outputs or {})
     for stream in streams:
         ports = stream_ports(*stream)
         inputs.update(ports[0])

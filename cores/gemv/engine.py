@@ -36,7 +36,7 @@ class GEMVEngine(LiteXModule):
     The ``sink`` takes a descriptor's ``code``, QUANTISE or MATRIX, ``flags`` and ``operands``, when the one before has been carried out:
     ``idle`` then. A read port is a stream of addresses, ``read_address``, and one of words, ``read_word``; ``write`` has a mask of
     elements. Addresses are in words of V elements. Of a MATRIX with HEAD the results are ``logits``, as they come from
-    :class:`cores.gemv.lanes.GEMVLanes`; ``tokens`` says of how many vectors, less one.
+    :class:`cores.gemv.lanes.GEMVLanes`; ``tokens`` says of how many vectors, less one, and ``vocabulary`` how many rows of them.
 
     Throughput: V elements a cycle to quantise; a beat of the tape a cycle. Model: :class:`model.machine.Machine`.
 
@@ -69,7 +69,8 @@ class GEMVEngine(LiteXModule):
         self.quantiser = quantiser = BlockQuantiser(lanes, bits)
         self.gemv      = gemv      = GEMVLanes(width, tokens, lanes, activations, bits, packed)
         self.addresses = addresses = Addresses(address_bits, 9 + log2_int(GROUP) - below)
-        self.tokens    = Signal(len(gemv.command.tokens))
+        self.tokens     = Signal(len(gemv.command.tokens))
+        self.vocabulary = Signal(20, reset_less=True)
         self.comb += [
             self.tape.connect(gemv.tape),
             addresses.source.connect(self.read_address),
@@ -107,6 +108,7 @@ class GEMVEngine(LiteXModule):
                 groups.eq(matrix.groups),
                 base.eq(matrix.base),
                 self.tokens.eq(matrix.tokens),
+                self.vocabulary.eq(matrix.vocabulary + 1),
                 blocks.eq(Mux(sink.flags[0], matrix.rows >> (log2_int(rows) + 1), matrix.rows >> log2_int(rows))),
             )
         )

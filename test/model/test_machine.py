@@ -169,7 +169,8 @@ def test_wrong_programs():
         (pack(Code.MATRIX, groups=1, rows=1, flags=["NARROW"]), "descriptor 1: rows must be a multiple of 2, are 1."),
         (pack(Code.SUM, target=0, a=8, elements=8, low=1), "descriptor 1: low and high must be 0 and 31744 without a function, are 1 and 31744."),
         (pack(Code.NORM, target=0, source=0, weight=0, elements=8, eps_low=0), "descriptor 1: eps must be 1 or more, is 0."),
-        (pack(Code.BEST, target=(Register.TAPE, 0), vocabulary=1), "descriptor 1: a BEST must come after a MATRIX with HEAD"),
+        (pack(Code.MATRIX, groups=1, rows=1, vocabulary=2, flags=["HEAD"]), "descriptor 1: vocabulary must be 1 to 1, is 2."),
+        (pack(Code.BEST, target=(Register.TAPE, 0)), "descriptor 1: a BEST must come after a MATRIX with HEAD"),
         ([99] + [0]*15, "descriptor 1: code must be 0 to 12, is 99."),
         (pack(Code.END)[:15] + [1], "descriptor 1: a descriptor of END must have no other bits than its own, has."),
     ):

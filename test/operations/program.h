@@ -161,6 +161,10 @@
 #define MATRIX_ROWS_BIT 0u
 #define MATRIX_ROWS_BITS 20u
 #define MATRIX_ROWS_LEAST 1u
+#define MATRIX_VOCABULARY_WORD 7u
+#define MATRIX_VOCABULARY_BIT 0u
+#define MATRIX_VOCABULARY_BITS 20u
+#define MATRIX_VOCABULARY_LEAST 1u
 
 /* SUM: words, lowest bits and widths of its operands, which hold the value less the least one. */
 #define SUM_FLAG_ONES (1u << 8)
@@ -392,12 +396,8 @@
 #define BEST_TARGET_BIT 0u
 #define BEST_TARGET_BITS 32u
 #define BEST_TARGET_LEAST 0u
-#define BEST_VOCABULARY_WORD 4u
-#define BEST_VOCABULARY_BIT 0u
-#define BEST_VOCABULARY_BITS 20u
-#define BEST_VOCABULARY_LEAST 1u
 #define BEST_TOKENS_WORD 4u
-#define BEST_TOKENS_BIT 20u
+#define BEST_TOKENS_BIT 0u
 #define BEST_TOKENS_BITS 3u
 #define BEST_TOKENS_LEAST 1u
 

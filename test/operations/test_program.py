@@ -85,8 +85,8 @@ def test_any_words(words):
     (Code.MATRIX,  {"groups": 1},                                   "rows must be 1 to 1048576, is missing."),
     (Code.MATRIX,  {"groups": 0, "rows": 1},                        "groups must be 1 to 512, is 0."),
     (Code.MATRIX,  {"groups": 1, "rows": 2, "target": 4},           "target must be 0 to 1048575, a multiple of 8, is 4."),
-    (Code.BEST,    {"target": (Register.RESULTS, 3), "vocabulary": 1}, "target must be a base register and an offset .*, is .*3"),
-    (Code.BEST,    {"target": 64, "vocabulary": 1},                 "target must be a base register and an offset .*, a multiple of 64, is 64."),
+    (Code.BEST,    {"target": (Register.RESULTS, 3)}, "target must be a base register and an offset .*, is .*3"),
+    (Code.BEST,    {"target": 64},                 "target must be a base register and an offset .*, a multiple of 64, is 64."),
     (Code.END,     {"waits": {Unit.GEMV: 256}},                     "a wait must be 0 to 255, is 256."),
 ])
 def test_refused(code, arguments, message):

@@ -71,7 +71,8 @@ def check(rng, count, width, tokens, lanes, duty=256):
         programs.append(pack(Code.QUANTISE, source=8*int(rng.integers(0, 128)), source_stride=8*int(rng.integers(0, 17)), groups=groups, base=base,
             tokens=taken))
         programs.append(pack(Code.MATRIX, {}, [name for name, flag in (("NARROW", narrow), ("HEAD", head)) if flag],
-            target=2048 + 8*int(rng.integers(0, 64)), target_stride=8*int(rng.integers(8, 17)), groups=groups, base=base, tokens=taken, rows=rows))
+            target=2048 + 8*int(rng.integers(0, 64)), target_stride=8*int(rng.integers(8, 17)), groups=groups, base=base, tokens=taken, rows=rows,
+            vocabulary=rows))
     # The golden machine, one after the other, for the logits of each.
     weights  = np.concatenate(tape)
     program  = np.array(sum(programs, []) + pack(Code.END), "<u4").tobytes()
