@@ -84,12 +84,14 @@ class VectorUnit(LiteXModule):
         beats  = Signal(16)
         term   = Signal.like(command.terms)
         first  = Signal(reset=1)
-        last   = Signal()
+        final  = Signal() # Of the terms,
+        last   = Signal() # and of all that is summed.
         ce     = Signal()
         take   = Signal()
         done   = Signal() # With the command.
         self.comb += [
-            last.eq(Mux(squares, beats == command.beats, (term == command.terms) | scale)),
+            final.eq(term == command.terms),
+            last.eq(Mux(squares, beats == command.beats, final | scale)),
             sink.ready.eq(active & ce),
             take.eq(sink.valid & sink.ready),
         ]
@@ -125,7 +127,7 @@ class VectorUnit(LiteXModule):
                 unit.ce.eq(ce),
                 unit.valid.eq(take),
                 unit.first.eq(first),
-                unit.a.eq(Mux(command.bias & last, ONE16, a)),
+                unit.a.eq(Mux(command.bias & final, ONE16, a)),
                 unit.b.eq(Mux(squares, a, Mux(command.ones, ONE16, b))),
                 unit.scaled.eq(scale),
                 unit.significand.eq(norm.significand),
