@@ -12,22 +12,21 @@ import numpy as np
 from model.bitexact import ssm_block
 from model.exact.elementwise import add_residual, product_sum
 from model.exact.functions import exp, silu, softplus
-from model.exact.head import CANDIDATES, best
+from model.exact.head import best
 from model.exact.linear import Linear
 from model.exact.norm import rms_norm_units
 from model.exact.rounding import rounded
-from model.exact.tape import COLUMNS, block_rows, tape_beats, unpack_matrix, unpack_row
+from model.exact.tape import block_rows, tape_beats, unpack_matrix, unpack_row
 
 from operations.config import SSMConfig, check_choice
-from operations.numerics import GROUP, MANTISSA_BITS
+from operations.numerics import CANDIDATES, COLUMNS, GROUP, MANTISSA_BITS, Function
 from operations.program import DESCRIPTOR_WORDS, Code, Unit, unpack
 from operations.ssm import Geometry, pack_state, pack_y, unpack_bc, unpack_state, unpack_x
 
 # Constants ----------------------------------------------------------------------------------------
 
-FUNCTIONS   = (exp, softplus, silu, lambda x: x) # By number.
-NO_FUNCTION = 3
-INFINITY16  = 0x7c00
+FUNCTIONS  = {Function.EXP: exp, Function.SOFTPLUS: softplus, Function.SILU: silu, Function.NONE: lambda x: x}
+INFINITY16 = 0x7c00
 
 CANDIDATE = np.dtype([("token", "<u4"), ("logit", "<f4")])
 
@@ -223,7 +222,7 @@ class Machine:
         b = np.float16(1) if "ONES" in flags else terms("b")
         if "BIAS" in flags:
             a[..., -1] = 1
-        if op["function"] == NO_FUNCTION and (op["low"], op["high"]) != (0, INFINITY16):
+        if op["function"] == Function.NONE and (op["low"], op["high"]) != (0, INFINITY16):
             raise ValueError(f"low and high must be 0 and {INFINITY16} without a function, are {op['low']} and {op['high']}.")
         result    = FUNCTIONS[op["function"]](product_sum(a, b))
         low, high = (np.uint16(op[name]).view(np.float16) for name in ("low", "high"))

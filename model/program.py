@@ -19,19 +19,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.exact.head import CANDIDATES
 from model.exact.network import binary16
 from model.exact.norm import eps_units
 from model.exact.tape import block_rows, pack_matrix
 
 from operations.config import ALIGNMENT, ELEMENT_BYTES, SEED_STRIDE, SSMConfig, ceil_multiple, check_choice
-from operations.numerics import GROUP
+from operations.numerics import CANDIDATES, GROUP, Function
 from operations.program import SCRATCH_MULTIPLE, Code, Register, Unit, pack
 from operations.ssm import SCALAR_ELEMENTS, Geometry, pack_x
-
-# Constants ----------------------------------------------------------------------------------------
-
-SOFTPLUS, SILU, EXP = 1, 2, 0 # Numbers of a SUM's functions.
 
 # Helpers ------------------------------------------------------------------------------------------
 
@@ -288,13 +283,13 @@ class DeviceModel:
             groups=layer.d_model//GROUP, tokens=tokens, rows=self.rows)
         # The convolution's terms are rows of the window and of tokens, one below the other.
         words += pack(Code.SUM, {Unit.GEMV: 0}, ["BIAS"], **vector("xbc"), a=at["window"] + B, a_stride=self.rows, a_term_stride=self.rows,
-            b=at["conv"], b_term_stride=layer.d_xbc, terms=layer.d_conv + 1, elements=layer.d_xbc, tokens=tokens, function=SILU)
+            b=at["conv"], b_term_stride=layer.d_xbc, terms=layer.d_conv + 1, elements=layer.d_xbc, tokens=tokens, function=Function.SILU)
         if layer.d_conv > 1:
             words += pack(Code.STORE, {Unit.GEMV: 0}, scratch=at["window"] + tokens*self.rows + B, **window)
         low, high = (int(np.float16(limit).view(np.uint16)) for limit in layer.dt_limit)
         words += pack(Code.SUM, {}, ["BIAS"], **vector("dt"), **section(dt, "a"), b=at["dt_bias"], b_term_stride=strides["dt"], terms=2,
-            elements=layer.heads, tokens=tokens, function=SOFTPLUS, low=low, high=high)
-        words += pack(Code.SUM, **vector("dA"), **vector("dt", "a"), b=at["A"], elements=layer.heads, tokens=tokens, function=EXP)
+            elements=layer.heads, tokens=tokens, function=Function.SOFTPLUS, low=low, high=high)
+        words += pack(Code.SUM, **vector("dA"), **vector("dt", "a"), b=at["A"], elements=layer.heads, tokens=tokens, function=Function.EXP)
         # Records.
         heads  = {"rows": layer.heads, "memory_row_stride": geometry.x_record_bytes, "memory_token_stride": layer.heads*geometry.x_record_bytes,
             "tokens": tokens}
@@ -315,7 +310,7 @@ class DeviceModel:
             rows=layer.heads, memory_row_stride=geometry.y_record_bytes, memory_token_stride=layer.heads*geometry.y_record_bytes,
             scratch_row_stride=layer.headdim, scratch_token_stride=strides["y"], tokens=tokens)
         # The gate, the norm, and out.
-        words += pack(Code.SUM, {}, ["ONES"], **vector("gate"), **section(z, "a"), elements=layer.d_inner, tokens=tokens, function=SILU)
+        words += pack(Code.SUM, {}, ["ONES"], **vector("gate"), **section(z, "a"), elements=layer.d_inner, tokens=tokens, function=Function.SILU)
         words += pack(Code.SUM, {Unit.MOVE: 0}, **vector("y"), **vector("y", "a"), **vector("gate", "b"), elements=layer.d_inner, tokens=tokens)
         words += pack(Code.NORM, **vector("y"), **vector("y", "source"), weight=at["ssm_norm"], elements=layer.d_inner//layer.ngroups,
             groups=layer.ngroups, tokens=tokens, **self._eps(layer.d_inner//layer.ngroups))

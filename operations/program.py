@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from operations.config import ALIGNMENT
-from operations.numerics import VECTOR_TERMS
+from operations.numerics import VECTOR_TERMS, Function
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -234,7 +234,7 @@ DESCRIPTORS = (
         Operand("high",            "The greatest; infinity without a function.", 16, default=0x7c00),
         Scratch("a",               "Token 0's first term."),
         Operand("terms",           "Of a sum.", (VECTOR_TERMS - 1).bit_length(), 1, 1),
-        Operand("function",        "0: exp, 1: softplus, 2: SiLU, 3: none.", 2, default=3),
+        Operand("function",        ", ".join(f"{member.value}: {member.name}" for member in Function) + ".", 2, default=Function.NONE),
         Scratch("b",               "Token 0's first term.", default=0),
         _stride("target", "a token"),
         TOKENS,

@@ -15,11 +15,10 @@ from litex.gen import *
 from litex.soc.interconnect import stream
 
 from operations.config import check_choice, check_range
-from operations.numerics import MANTISSA_BITS
+from operations.numerics import COLUMNS, MANTISSA_BITS
 
 # Constants ----------------------------------------------------------------------------------------
 
-COLUMNS    = 16 # That a beat of weights has.
 NOT_FINITE = 31 # Exponent of a group with an infinity or a NaN in it.
 
 # Activations --------------------------------------------------------------------------------------

@@ -11,14 +11,13 @@ from litex.gen import *
 
 from litex.soc.interconnect import stream
 
-from cores.gemv.activations import COLUMNS
 from cores.gemv.block_float import BlockQuantiser
-from cores.gemv.lanes import LANE_BITS, GEMVLanes
+from cores.gemv.lanes import GEMVLanes
 
 from cores.memory.addresses import Addresses
 
 from operations.config import DATA_WIDTHS, check_choice
-from operations.numerics import GROUP, MANTISSA_BITS
+from operations.numerics import COLUMNS, GROUP, LANE_BITS, MANTISSA_BITS
 from operations.program import BY_CODE, OPERAND_BITS, Code, fields
 
 # GEMV Engine --------------------------------------------------------------------------------------

@@ -16,17 +16,15 @@ from cores.arith.fp16 import Fields, delay, delay_together
 from cores.arith.round import FINITE, NAN
 from cores.arith.round_float import RoundFloat
 
-from cores.gemv.activations import COLUMNS, Activations
+from cores.gemv.activations import Activations
 from cores.gemv.products import ProductChain
 from cores.gemv.row_sum import RowSum, sum_bits, sum_lsb
 
 from operations.config import DATA_WIDTHS, check_choice
-from operations.numerics import MANTISSA_BITS
+from operations.numerics import COLUMNS, LANE_BITS, MANTISSA_BITS
 
 # Constants ----------------------------------------------------------------------------------------
 
-LANE_BITS  = 128 # Of a beat, for each lane: sixteen columns of two rows of Q4_0, or of one of Q8_0.
-SCALES     = LANE_BITS//16
 BLOCK_BITS = 20 # Of the number of blocks.
 TOTALS     = 16 # Rows' sums under way to be rounded.
 

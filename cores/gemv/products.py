@@ -11,9 +11,7 @@ from litex.gen import *
 
 from cores.arith.fp16 import delay
 
-from cores.gemv.activations import COLUMNS
-
-from operations.numerics import MANTISSA_BITS
+from operations.numerics import COLUMNS, MANTISSA_BITS
 
 # Product Chain ------------------------------------------------------------------------------------
 

@@ -15,11 +15,11 @@ from cores.head.selector import BestSelector
 from cores.memory.region import ADDRESS_BITS
 
 from operations.config import DATA_WIDTHS, check_choice
+from operations.numerics import CANDIDATES, LANE_BITS
 from operations.program import BY_CODE, OPERAND_BITS, Code, fields
 
 # Constants ----------------------------------------------------------------------------------------
 
-CANDIDATES     = 64
 CANDIDATE_BITS = 64 # A token's number and its logit.
 
 # Head Engine --------------------------------------------------------------------------------------
@@ -44,7 +44,7 @@ class HeadEngine(LiteXModule):
     """
     def __init__(self, width=128, tokens=1):
         check_choice("width", width, DATA_WIDTHS)
-        rows = width//128
+        rows = width//LANE_BITS
         self.sink       = sink = stream.Endpoint([("code", 8), ("flags", 8), ("operands", OPERAND_BITS)])
         self.idle       = Signal()
         self.settled    = Signal()

@@ -17,10 +17,10 @@ from cores.memory.addresses import Addresses
 
 from cores.vector.residual_add import ResidualAdd
 from cores.vector.rsqrt import COUNT_BITS
-from cores.vector.vector_unit import NO_FUNCTION, VectorOperation, VectorUnit
+from cores.vector.vector_unit import VectorOperation, VectorUnit
 
 from operations.config import check_choice
-from operations.numerics import VECTOR_TERMS
+from operations.numerics import VECTOR_TERMS, Function
 from operations.program import BY_CODE, OPERAND_BITS, SCRATCH_MULTIPLE, Code, fields
 
 # Constants ----------------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ class VectorEngine(LiteXModule):
             scale.eq(0),
             ones.eq(0),
             bias.eq(0),
-            function.eq(NO_FUNCTION),
+            function.eq(Function.NONE),
             low.eq(0),
             high.eq(INFINITY16),
             [kinds[code].eq(sink.code == code) for code in CODES],

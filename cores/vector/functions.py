@@ -15,9 +15,7 @@ from cores.arith.fp16 import NAN16, delay, delay_together
 from cores.vector.function_tables import (C0_BITS, C1_BITS, C2_BITS, POSITION_BITS, SEGMENTS, SHIFT_BITS, SQUARE_SHIFT,
     VALUE_POINT, tables)
 
-# Constants ----------------------------------------------------------------------------------------
-
-EXP, SOFTPLUS, SILU = range(3) # As function_tables.NAMES.
+from operations.numerics import Function
 
 # Helpers ------------------------------------------------------------------------------------------
 
@@ -60,8 +58,8 @@ class Quadratics(LiteXModule):
         nan      = Signal()
         negative = Signal()
         self.comb += [
-            nan.eq((self.function > SILU) | ((self.data[10:15] == 31) & (self.data[:10] != 0))),
-            negative.eq((self.function == SILU) & self.data[15]),
+            nan.eq((self.function > Function.SILU) | ((self.data[10:15] == 31) & (self.data[:10] != 0))),
+            negative.eq((self.function == Function.SILU) & self.data[15]),
         ]
         nan, negative = delay_together(self, (nan, negative), self.latency - 1)
 

@@ -21,7 +21,7 @@ from cores.vector.product_sum import SUM_BITS, SUM_LSB, ProductSum
 from cores.vector.rsqrt import COUNT_BITS, VALUE_BITS, Rsqrt
 
 from operations.config import check_choice
-from operations.numerics import VECTOR_TERMS
+from operations.numerics import VECTOR_TERMS, Function
 
 # Operations ---------------------------------------------------------------------------------------
 
@@ -32,9 +32,8 @@ class VectorOperation(IntEnum):
     SCALE   = 2 # RN16(a*b*s).
 
 
-ONE16       = 0x3c00
-NO_FUNCTION = 3 # Otherwise one of cores.vector.functions'.
-EPS_BITS    = 64
+ONE16    = 0x3c00
+EPS_BITS = 64
 
 # Vector Unit --------------------------------------------------------------------------------------
 
@@ -51,7 +50,7 @@ class VectorUnit(LiteXModule):
     A ``command`` is an operator on a vector: ``beats`` of V results, less one, of the SUM of ``terms`` beats of the sink, less one, each.
     Of the sink ``a`` and ``b`` are V elements each; with ``ones`` b is 1, whatever the sink has, and with ``bias`` a is 1 in the last
     term. So one term is a product, two terms with ones are a sum, and five with a bias a convolution of four taps. A ``function`` of
-    the result follows, unless it is NO_FUNCTION, and with ``clip`` what is neither NaN nor negative is no less than ``low`` and no more than ``high``.
+    the result follows, unless it is NONE, and with ``clip`` what is neither NaN nor negative is no less than ``low`` and no more than ``high``.
 
     SQUARES takes ``beats`` beats of a, which are ``size`` elements in all; ``eps`` is in units of 2**-48, see
     :func:`model.exact.norm.eps_units`. All of a SCALE that follows is NaN if there was an infinity or a NaN among them.
@@ -154,7 +153,7 @@ class VectorUnit(LiteXModule):
                 NextValue(lane, 0),
                 NextValue(squares, command.operation == VectorOperation.SQUARES),
                 NextValue(scale,   command.operation == VectorOperation.SCALE),
-                NextValue(through, command.function != NO_FUNCTION),
+                NextValue(through, command.function != Function.NONE),
                 If(command.operation == VectorOperation.SQUARES,
                     NextValue(finite, 1),
                     NextState("SQUARES"),

@@ -7,9 +7,7 @@
 
 import numpy as np
 
-# Constants ----------------------------------------------------------------------------------------
-
-CANDIDATES = 64 # That the device keeps.
+from operations.numerics import CANDIDATES
 
 # Selection ----------------------------------------------------------------------------------------
 

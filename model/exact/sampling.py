@@ -20,9 +20,9 @@ weight, with those before it, exceeds ``r*sum(w) >> 48``.
 import numpy as np
 
 from model.bitexact import hash_rounds
-from model.exact.head import CANDIDATES
 
 from operations.config import HASH_CONSTANT, HASH_ROUNDS, HASH_WORD_BITS, check_range
+from operations.numerics import CANDIDATES
 
 # Constants ----------------------------------------------------------------------------------------
 

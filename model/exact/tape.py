@@ -18,19 +18,18 @@ Rows that a matrix lacks to a whole block are zeros.
 import numpy as np
 
 from operations.config import DATA_WIDTHS, ceil_multiple, check_choice
-from operations.numerics import GROUP
+from operations.numerics import COLUMNS, GROUP, LANE_BITS
 
 # Constants ----------------------------------------------------------------------------------------
 
-COLUMNS = 16 # Of a beat.
-SCALES  = 8  # Of a beat, for each lane.
+SCALES = LANE_BITS//16 # Of a beat, for each lane.
 
 # Helpers ------------------------------------------------------------------------------------------
 
 def block_rows(narrow, width):
     """Rows of a block."""
     check_choice("width", width, DATA_WIDTHS)
-    return width//128*(2 if narrow else 1)
+    return width//LANE_BITS*(2 if narrow else 1)
 
 
 def _beats(narrow):
@@ -60,7 +59,7 @@ def pack_matrix(integers, scales, narrow, width):
     uint8 (beats, width/8).
     """
     block = block_rows(narrow, width)
-    lanes = width//128
+    lanes = width//LANE_BITS
     lack  = -len(integers) % block
     integers, scales = (np.pad(array, ((0, lack), (0, 0))) for array in (integers, scales))
     rows  = integers.reshape(-1, block//lanes, lanes, integers.shape[1]//COLUMNS, COLUMNS).view(np.uint8)
@@ -78,7 +77,7 @@ def pack_matrix(integers, scales, narrow, width):
 def unpack_matrix(tape, rows, columns, narrow, width):
     """(integers, scales) of a matrix on the tape. tape: uint8 (beats, width/8)."""
     block = block_rows(narrow, width)
-    lanes = width//128
+    lanes = width//LANE_BITS
     place = np.arange(len(tape)) % (1 + _beats(narrow))
     heads, beats = tape[place == 0], tape[place > 0]
     bytes_ = beats.reshape(-1, columns//COLUMNS, lanes, COLUMNS).transpose(0, 2, 1, 3).reshape(-1, lanes, columns)
@@ -107,7 +106,7 @@ def unpack_row(tape, row, columns, narrow, width):
     places = beats + beats//run + 1
     if (places[-1] + 1)*width//8 > len(tape):
         raise ValueError(f"row {row} must lie in the tape.")
-    lanes  = width//128
+    lanes  = width//LANE_BITS
     lane   = row % lanes
     second = row % block//lanes # Of a byte's two.
     bytes_ = np.stack([tape[place*width//8:][16*lane:16*(lane + 1)] for place in places]).reshape(-1)

@@ -14,7 +14,9 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from cores.head.selector import BestSelector
 
-from model.exact.head import CANDIDATES, best
+from model.exact.head import best
+
+from operations.numerics import CANDIDATES
 
 from tools.verilated import VerilatedModule, stream_ports
 

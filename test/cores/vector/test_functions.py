@@ -12,14 +12,18 @@ import pytest
 
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from cores.vector.functions import EXP, SILU, SOFTPLUS, FunctionUnit
+from cores.vector.functions import FunctionUnit
 
 from model.exact.functions import table
+
+from operations.numerics import Function
 
 from tools.verilated import VerilatedModule
 from tools.yosys import SIMULATED, netlist
 
 # Helpers ------------------------------------------------------------------------------------------
+
+EXP, SOFTPLUS, SILU = Function.EXP, Function.SOFTPLUS, Function.SILU
 
 FUNCTIONS = {EXP: "exp", SOFTPLUS: "softplus", SILU: "silu"}
 ALL       = np.arange(65536)

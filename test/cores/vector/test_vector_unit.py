@@ -12,21 +12,22 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 import exact
 
-from cores.vector.functions import EXP, SILU, SOFTPLUS
-from cores.vector.vector_unit import NO_FUNCTION, VectorOperation, VectorUnit
+from cores.vector.vector_unit import VectorOperation, VectorUnit
 
 from model.exact.conv import conv1d
 from model.exact.elementwise import add, decay, gate, multiply, product_sum, time_step
 from model.exact.functions import exp, silu, softplus
 from model.exact.norm import eps_units, rms_norm
 
-from operations.numerics import VECTOR_TERMS
+from operations.numerics import VECTOR_TERMS, Function
 
 from tools.verilated import stream_module
 
 # Helpers ------------------------------------------------------------------------------------------
 
 FIELDS    = ("operation", "beats", "terms", "ones", "bias", "function", "clip", "low", "high", "size", "eps")
+EXP, SOFTPLUS, SILU, NO_FUNCTION = Function
+
 FUNCTIONS = {EXP: exp, SOFTPLUS: softplus, SILU: silu, NO_FUNCTION: lambda x: x}
 UNITS     = {}
 
