@@ -79,7 +79,8 @@ def check(rng, width, tokens, count, vocabulary, duty=256):
 
 # Tests --------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("width, tokens", [(128, 1), (128, 4), (256, 4), (512, 2)])
+@pytest.mark.parametrize("width, tokens", [(128, 4), (256, 4),
+    pytest.param(128, 1, marks=pytest.mark.slow), pytest.param(512, 2, marks=pytest.mark.slow)])
 def test_against_the_machine(width, tokens):
     rng = np.random.default_rng(width + tokens)
     for vocabulary in (1, 3, 63, 64, 65, 300, 1000):

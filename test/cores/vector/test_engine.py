@@ -112,7 +112,7 @@ def descriptor(rng):
 
 # Tests --------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("lanes", [1, 2, 4, 8])
+@pytest.mark.parametrize("lanes", [1, 4, pytest.param(2, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow)])
 def test_against_the_machine(lanes):
     rng = np.random.default_rng(lanes)
     for n in range(40):

@@ -143,7 +143,7 @@ def operators(rng, lanes, elements):
 
 # Tests --------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("lanes", [1, 2, 4, 8])
+@pytest.mark.parametrize("lanes", [1, 4, pytest.param(2, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow)])
 def test_against_the_model(lanes):
     rng = np.random.default_rng(lanes)
     for n in range(10):
