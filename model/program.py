@@ -213,7 +213,7 @@ class DeviceModel:
 
     def layers(self, tokens):
         """The words of the program that takes `tokens` tokens through all layers, without its END."""
-        words = pack(Code.EMBED, **self._stream(tokens), table=(Register.EMBEDDING, 0), groups=self.layer.d_model//GROUP, tokens=tokens,
+        words = pack(Code.EMBED, **self._stream, table=(Register.EMBEDDING, 0), groups=self.layer.d_model//GROUP, tokens=tokens,
             flags=self._narrow(self.model.embedding))
         for n in range(len(self.model.layers)):
             words += self._layer(n, tokens)
@@ -224,7 +224,7 @@ class DeviceModel:
         head  = self.model.head
         rows  = ceil_multiple(self.model.vocab_size, self._block(head))
         words = self._load("norm", (Register.PARAMETERS, self.last_norm), self.layer.d_model)
-        words += self._norm(tokens, "norm")
+        words += self._norm(tokens)
         words += pack(Code.MATRIX, {}, [*self._narrow(head), "HEAD"], groups=self.layer.d_model//GROUP, tokens=tokens, rows=rows,
             vocabulary=self.model.vocab_size)
         return words + pack(Code.BEST, {Unit.GEMV: 0}, target=(Register.RESULTS, 0), tokens=tokens)
@@ -233,7 +233,8 @@ class DeviceModel:
     def end():
         return pack(Code.END)
 
-    def _stream(self, tokens):
+    @property
+    def _stream(self):
         return {"residual": self.at["residual"], "residual_stride": self.strides["residual"]}
 
     def _narrow(self, matrix):
@@ -242,13 +243,13 @@ class DeviceModel:
     def _load(self, name, memory, elements):
         return pack(Code.LOAD, {Unit.VECTOR: 0}, memory=memory, scratch=self.at[name], elements=elements)
 
-    def _norm(self, tokens, weight):
+    def _norm(self, tokens):
         """The residual stream, rounded and normalised, in front of a matrix."""
         layer = self.layer
         place = {"target": self.at["hidden"], "target_stride": self.strides["hidden"], "tokens": tokens}
-        words = pack(Code.ROUND, {Unit.GEMV: 0}, **self._stream(tokens), **place, elements=layer.d_model)
+        words = pack(Code.ROUND, {Unit.GEMV: 0}, **self._stream, **place, elements=layer.d_model)
         words += pack(Code.NORM, {Unit.MOVE: 0}, **place, source=self.at["hidden"], source_stride=self.strides["hidden"],
-            weight=self.at[weight], elements=layer.d_model, **self._eps(layer.d_model))
+            weight=self.at["norm"], elements=layer.d_model, **self._eps(layer.d_model))
         return words + pack(Code.QUANTISE, {Unit.VECTOR: 0}, source=self.at["hidden"], source_stride=self.strides["hidden"],
             groups=layer.d_model//GROUP, tokens=tokens)
 
@@ -261,7 +262,6 @@ class DeviceModel:
         places, weights = self.places[n], self.model.layers[n]
         dt, B, C, x, z = (self.sections[name][0] for name in ("dt", "B", "C", "x", "z"))
         row    = at["rows"]
-        elements = ELEMENT_BYTES
 
         def vector(name, stem="target"):
             return {stem: at[name], f"{stem}_stride": strides[name]}
@@ -275,10 +275,10 @@ class DeviceModel:
         words += self._load("A", (Register.PARAMETERS, places["A"]), strides["dt"])
         words += self._load("ssm_norm", (Register.PARAMETERS, places["ssm_norm"]), layer.d_inner)
         window = {"memory": (Register.WINDOW, n*self.window_bytes), "elements": layer.d_xbc, "rows": layer.d_conv - 1,
-            "memory_row_stride": layer.d_xbc*elements, "scratch_row_stride": self.rows}
+            "memory_row_stride": layer.d_xbc*ELEMENT_BYTES, "scratch_row_stride": self.rows}
         if layer.d_conv > 1:
             words += pack(Code.LOAD, scratch=at["window"] + B, **window)
-        words += self._norm(tokens, "norm")
+        words += self._norm(tokens)
         words += pack(Code.MATRIX, {Unit.VECTOR: 0, Unit.MOVE: 0}, self._narrow(weights.in_proj), target=row, target_stride=self.rows,
             groups=layer.d_model//GROUP, tokens=tokens, rows=self.rows)
         # The convolution's terms are rows of the window and of tokens, one below the other.
@@ -295,14 +295,14 @@ class DeviceModel:
             "tokens": tokens}
         x_at   = self.x_at[n]
         for name, offset in (("dt", 0), ("dA", 1)):
-            words += self._scalars(name, x_at + offset*elements, heads)
-        words += pack(Code.STORE, {Unit.VECTOR: 0}, memory=(Register.RECORDS, x_at + SCALAR_ELEMENTS*elements), scratch=at["xbc"] + x - B,
+            words += self._scalars(name, x_at + offset*ELEMENT_BYTES, heads)
+        words += pack(Code.STORE, {Unit.VECTOR: 0}, memory=(Register.RECORDS, x_at + SCALAR_ELEMENTS*ELEMENT_BYTES), scratch=at["xbc"] + x - B,
             elements=layer.headdim, scratch_row_stride=layer.headdim, scratch_token_stride=strides["xbc"], **heads)
         groups = {"elements": layer.d_state, "rows": layer.ngroups, "memory_row_stride": geometry.bc_record_bytes,
             "memory_token_stride": layer.ngroups*geometry.bc_record_bytes, "scratch_row_stride": layer.d_state,
             "scratch_token_stride": strides["xbc"], "tokens": tokens}
         for first, offset in ((B, 0), (C, geometry.d_state_padded)):
-            words += pack(Code.STORE, memory=(Register.RECORDS, self.bc_at + offset*elements), scratch=at["xbc"] + first - B, **groups)
+            words += pack(Code.STORE, memory=(Register.RECORDS, self.bc_at + offset*ELEMENT_BYTES), scratch=at["xbc"] + first - B, **groups)
         words += pack(Code.SSM, {Unit.MOVE: 0}, x=(Register.RECORDS, x_at), bc=(Register.RECORDS, self.bc_at), y=(Register.RECORDS, self.y_at),
             state_in=(Register.STATE, n*self.tile_bytes), state_out=(Register.STATE, n*self.tile_bytes), heads=layer.heads,
             headdim=layer.headdim, d_state=layer.d_state, groups=layer.ngroups, tokens=tokens, seed=n*layer.heads*SEED_STRIDE % 2**32)
@@ -317,7 +317,7 @@ class DeviceModel:
         words += pack(Code.QUANTISE, {Unit.VECTOR: 0}, **vector("y", "source"), groups=layer.d_inner//GROUP, tokens=tokens)
         words += pack(Code.MATRIX, {}, self._narrow(weights.out_proj), **vector("hidden"), groups=layer.d_inner//GROUP, tokens=tokens,
             rows=ceil_multiple(layer.d_model, self._block(weights.out_proj)))
-        return words + pack(Code.ADD, {Unit.GEMV: 0}, **self._stream(tokens), **vector("hidden", "source"), elements=layer.d_model, tokens=tokens)
+        return words + pack(Code.ADD, {Unit.GEMV: 0}, **self._stream, **vector("hidden", "source"), elements=layer.d_model, tokens=tokens)
 
     def _scalars(self, name, offset, heads):
         """dt or dA into the records, one to each head's."""
