@@ -19,7 +19,7 @@ from model.exact.rounding import rounded
 from model.exact.tape import block_rows, tape_beats, unpack_matrix, unpack_row
 
 from operations.config import SSMConfig, check_choice
-from operations.numerics import CANDIDATES, COLUMNS, GROUP, MANTISSA_BITS, Function
+from operations.numerics import CANDIDATES, COLUMNS, GROUP, LANE_BITS, MANTISSA_BITS, Function
 from operations.program import DESCRIPTOR_WORDS, Code, Unit, unpack
 from operations.ssm import Geometry, pack_state, pack_y, unpack_bc, unpack_state, unpack_x
 
@@ -54,6 +54,7 @@ class Machine:
     registers : {register: address in bytes}, see :class:`operations.program.Register`.
     tokens    : Numbers of the tokens that EMBED takes.
     seed      : Of stochastic rounding, added to a descriptor's; None: the state is rounded to nearest.
+    zero_state : Whether every SSM begins with a state of zeros.
     """
     def __init__(self, memory, width=128, config=SSMConfig(), scratch=2**17, words=512, tokens=8, bits=MANTISSA_BITS):
         check_choice("tokens", tokens, (1, 2, 4, 8))
@@ -68,6 +69,10 @@ class Machine:
         self.seed        = None
         self.tape        = 0
         self.logits      = None
+        self.all_logits  = None
+        self.zero_state  = False
+        self.methods     = {code: getattr(self, code.name.lower()) for code in Code if code not in (Code.END, Code.LOGITS)}
+        self.methods[Code.LOGITS] = self.write_logits
 
     # Memories.
 
@@ -131,7 +136,7 @@ class Machine:
         try:
             if operands.get("tokens", 1) > len(self.tokens):
                 raise ValueError(f"tokens must be 1 to {len(self.tokens)}, is {operands['tokens']}.")
-            getattr(self, descriptor.name.lower())(flags, operands)
+            self.methods[descriptor.code](flags, operands)
         except ValueError as error:
             raise ProgramError(f"descriptor {index}: {error}") from None
 
@@ -155,8 +160,11 @@ class Machine:
             ready  = unit is not None and all(len(queues[other]) <= count for other, count in waits.items())
             choices = [queue for queue in queues.values() if queue]
             if ready and (rng is None or not choices or rng.random() < 0.5):
-                queues[unit].append((index, descriptor, flags, operands))
                 index += 1
+                if descriptor.code == Code.LOGITS: # It is under way when the next one is issued.
+                    self.execute(index - 1, descriptor, flags, operands)
+                    continue
+                queues[unit].append((index - 1, descriptor, flags, operands))
                 choices = [queues[unit]] if rng is None else []
             if choices:
                 self.execute(*choices[0 if rng is None else rng.integers(len(choices))].pop(0))
@@ -209,7 +217,13 @@ class Machine:
         if wide:
             if op["vocabulary"] > rows:
                 raise ValueError(f"vocabulary must be 1 to {rows}, is {op['vocabulary']}.")
-            self.logits = result[:, :op["vocabulary"]]
+            if self.all_logits is None:
+                self.logits = result[:, :op["vocabulary"]]
+                return
+            lanes = self.width//LANE_BITS
+            data  = result.reshape(op["tokens"], -1, lanes).transpose(1, 0, 2).astype("<f4").tobytes()
+            self.bytes(self.all_logits, len(data))[:] = np.frombuffer(data, np.uint8)
+            self.all_logits = None
         else:
             self.halves(op["target"], op["target_stride"], rows, op["tokens"])[:] = result
 
@@ -257,20 +271,38 @@ class Machine:
         self.halves(op["target"], op["target_stride"], op["elements"], op["tokens"])[:] = rounded(residual)
 
     def ssm(self, flags, op):
-        geometry = Geometry(self.config, op["heads"], op["headdim"], op["d_state"], op["groups"])
-        tokens   = op["tokens"]
-        x, dt, dA, D = unpack_x(geometry, self.bytes(self.address(op["x"]), tokens*geometry.heads*geometry.x_record_bytes).tobytes())
-        B, C     = unpack_bc(geometry, self.bytes(self.address(op["bc"]), tokens*geometry.groups*geometry.bc_record_bytes).tobytes())
+        if op["heads"] % op["group_heads"]:
+            raise ValueError(f"group_heads must be a divisor of heads = {op['heads']}, is {op['group_heads']}.")
+        geometry = Geometry(self.config, op["heads"], op["headdim"], op["d_state"], op["heads"]//op["group_heads"])
+        heads, groups, tokens = geometry.heads, geometry.groups, op["tokens"]
+
+        def records(name, kind, count, size):
+            """Views of the memory."""
+            first = self.address(op[name])
+            return [self.bytes(first + token*op[f"{kind}_stride"] + n*op[f"{kind}_step"], size)
+                for token in range(tokens) for n in range(count)]
+
+        def tiles(name):
+            first = self.address(op[name])
+            return [self.bytes(first + n*op["state_step"], geometry.tile_bytes) for n in range(heads)]
+
+        join = lambda views: b"".join(view.tobytes() for view in views)
+        x, dt, dA, D = unpack_x(geometry, join(records("x", "x", heads, geometry.x_record_bytes)))
+        B, C     = unpack_bc(geometry, join(records("bc", "bc", groups, geometry.bc_record_bytes)))
         state    = None
-        size     = geometry.heads*geometry.tile_bytes
-        if "ZERO_STATE" not in flags:
-            state = unpack_state(geometry, self.bytes(self.address(op["state_in"]), size).tobytes())
+        if "ZERO_STATE" not in flags and not self.zero_state:
+            state = unpack_state(geometry, join(tiles("state_in")))
         seed     = None if self.seed is None else (self.seed + op["seed"]) % 2**32
         y, state = ssm_block(x, dt, dA, B, C, D[0], state, seed)
-        y        = pack_y(geometry, y)
-        self.bytes(self.address(op["y"]), len(y))[:] = np.frombuffer(y, np.uint8)
+        results  = [(pack_y(geometry, y), records("y", "y", heads, geometry.y_record_bytes))]
         if "NO_STORE" not in flags:
-            self.bytes(self.address(op["state_out"]), size)[:] = np.frombuffer(pack_state(geometry, state), np.uint8)
+            results.append((pack_state(geometry, state), tiles("state_out")))
+        for data, views in results:
+            for view, part in zip(views, np.frombuffer(data, np.uint8).reshape(len(views), -1)):
+                view[:] = part
+
+    def write_logits(self, flags, op):
+        self.all_logits = self.address(op["target"])
 
     def best(self, flags, op):
         if self.logits is None or len(self.logits) != op["tokens"]:

@@ -187,7 +187,7 @@ class DeviceModel:
         self.tile_bytes   = layer.heads*geometry.tile_bytes
         self.window_bytes = ceil_multiple((layer.d_conv - 1)*layer.d_xbc*ELEMENT_BYTES, ALIGNMENT)
         self.sizes = Sizes(self.tile_bytes*len(self.model.layers), self.window_bytes*len(self.model.layers),
-            places.size, tokens*CANDIDATES*8)
+            places.size, CANDIDATES*8)
 
     def _scratchpad(self, tokens):
         layer, places = self.layer, Places(SCRATCH_MULTIPLE)
@@ -219,15 +219,28 @@ class DeviceModel:
             words += self._layer(n, tokens)
         return words
 
-    def head(self, tokens):
-        """The words of the program that follows, to the best candidates of each token; without its END."""
-        head  = self.model.head
-        rows  = ceil_multiple(self.model.vocab_size, self._block(head))
+    def head(self, token):
+        """The words of the program that follows, to the best candidates of the token with this number in the pass; without its END."""
+        words = self._last_norm(1, token) + self._logits(1)
+        return words + pack(Code.BEST, {Unit.GEMV: 0}, target=(Register.RESULTS, 0))
+
+    def all_logits(self, tokens):
+        """The words of the program that follows, to all logits of each token; without its END."""
+        return pack(Code.LOGITS, target=(Register.RESULTS, 0)) + self._last_norm(tokens) + self._logits(tokens)
+
+    def _last_norm(self, tokens, first=0):
         words = self._load("norm", (Register.PARAMETERS, self.last_norm), self.layer.d_model)
-        words += self._norm(tokens)
-        words += pack(Code.MATRIX, {}, [*self._narrow(head), "HEAD"], groups=self.layer.d_model//GROUP, tokens=tokens, rows=rows,
+        return words + self._norm(tokens, first)
+
+    def _logits(self, tokens):
+        head = self.model.head
+        return pack(Code.MATRIX, {}, [*self._narrow(head), "HEAD"], groups=self.layer.d_model//GROUP, tokens=tokens, rows=self.logit_rows,
             vocabulary=self.model.vocab_size)
-        return words + pack(Code.BEST, {Unit.GEMV: 0}, target=(Register.RESULTS, 0), tokens=tokens)
+
+    @property
+    def logit_rows(self):
+        """Of the vocabulary, with those that fill the last block."""
+        return ceil_multiple(self.model.vocab_size, self._block(self.model.head))
 
     @staticmethod
     def end():
@@ -243,11 +256,12 @@ class DeviceModel:
     def _load(self, name, memory, elements):
         return pack(Code.LOAD, {Unit.VECTOR: 0}, memory=memory, scratch=self.at[name], elements=elements)
 
-    def _norm(self, tokens):
-        """The residual stream, rounded and normalised, in front of a matrix."""
-        layer = self.layer
-        place = {"target": self.at["hidden"], "target_stride": self.strides["hidden"], "tokens": tokens}
-        words = pack(Code.ROUND, {Unit.GEMV: 0}, **self._stream, **place, elements=layer.d_model)
+    def _norm(self, tokens, first=0):
+        """The residual stream, rounded and normalised, in front of a matrix; from the token with this number on."""
+        layer  = self.layer
+        place  = {"target": self.at["hidden"], "target_stride": self.strides["hidden"], "tokens": tokens}
+        stream = self._stream | {"residual": self.at["residual"] + first*self.strides["residual"]}
+        words  = pack(Code.ROUND, {Unit.GEMV: 0}, **stream, **place, elements=layer.d_model)
         words += pack(Code.NORM, {Unit.MOVE: 0}, **place, source=self.at["hidden"], source_stride=self.strides["hidden"],
             weight=self.at["norm"], elements=layer.d_model, **self._eps(layer.d_model))
         return words + pack(Code.QUANTISE, {Unit.VECTOR: 0}, source=self.at["hidden"], source_stride=self.strides["hidden"],
@@ -274,10 +288,10 @@ class DeviceModel:
         words += self._load("dt_bias", (Register.PARAMETERS, places["dt"]), 2*strides["dt"])
         words += self._load("A", (Register.PARAMETERS, places["A"]), strides["dt"])
         words += self._load("ssm_norm", (Register.PARAMETERS, places["ssm_norm"]), layer.d_inner)
-        window = {"memory": (Register.WINDOW, n*self.window_bytes), "elements": layer.d_xbc, "rows": layer.d_conv - 1,
+        window = {"elements": layer.d_xbc, "rows": layer.d_conv - 1,
             "memory_row_stride": layer.d_xbc*ELEMENT_BYTES, "scratch_row_stride": self.rows}
         if layer.d_conv > 1:
-            words += pack(Code.LOAD, scratch=at["window"] + B, **window)
+            words += pack(Code.LOAD, memory=(Register.WINDOW_IN, n*self.window_bytes), scratch=at["window"] + B, **window)
         words += self._norm(tokens)
         words += pack(Code.MATRIX, {Unit.VECTOR: 0, Unit.MOVE: 0}, self._narrow(weights.in_proj), target=row, target_stride=self.rows,
             groups=layer.d_model//GROUP, tokens=tokens, rows=self.rows)
@@ -285,7 +299,8 @@ class DeviceModel:
         words += pack(Code.SUM, {Unit.GEMV: 0}, ["BIAS"], **vector("xbc"), a=at["window"] + B, a_stride=self.rows, a_term_stride=self.rows,
             b=at["conv"], b_term_stride=layer.d_xbc, terms=layer.d_conv + 1, elements=layer.d_xbc, tokens=tokens, function=Function.SILU)
         if layer.d_conv > 1:
-            words += pack(Code.STORE, {Unit.GEMV: 0}, scratch=at["window"] + tokens*self.rows + B, **window)
+            words += pack(Code.STORE, {Unit.GEMV: 0}, memory=(Register.WINDOW_OUT, n*self.window_bytes),
+                scratch=at["window"] + tokens*self.rows + B, **window)
         low, high = (int(np.float16(limit).view(np.uint16)) for limit in layer.dt_limit)
         words += pack(Code.SUM, {}, ["BIAS"], **vector("dt"), **section(dt, "a"), b=at["dt_bias"], b_term_stride=strides["dt"], terms=2,
             elements=layer.heads, tokens=tokens, function=Function.SOFTPLUS, low=low, high=high)
@@ -304,8 +319,11 @@ class DeviceModel:
         for first, offset in ((B, 0), (C, geometry.d_state_padded)):
             words += pack(Code.STORE, memory=(Register.RECORDS, self.bc_at + offset*ELEMENT_BYTES), scratch=at["xbc"] + first - B, **groups)
         words += pack(Code.SSM, {Unit.MOVE: 0}, x=(Register.RECORDS, x_at), bc=(Register.RECORDS, self.bc_at), y=(Register.RECORDS, self.y_at),
-            state_in=(Register.STATE, n*self.tile_bytes), state_out=(Register.STATE, n*self.tile_bytes), heads=layer.heads,
-            headdim=layer.headdim, d_state=layer.d_state, groups=layer.ngroups, tokens=tokens, seed=n*layer.heads*SEED_STRIDE % 2**32)
+            state_in=(Register.STATE_IN, n*self.tile_bytes), state_out=(Register.STATE_OUT, n*self.tile_bytes), heads=layer.heads,
+            headdim=layer.headdim, d_state=layer.d_state, group_heads=layer.heads//layer.ngroups, tokens=tokens,
+            x_step=geometry.x_record_bytes, y_step=geometry.y_record_bytes, bc_step=geometry.bc_record_bytes, state_step=geometry.tile_bytes,
+            x_stride=layer.heads*geometry.x_record_bytes, y_stride=layer.heads*geometry.y_record_bytes,
+            bc_stride=layer.ngroups*geometry.bc_record_bytes, seed=n*layer.heads*SEED_STRIDE % 2**32)
         words += pack(Code.LOAD, {Unit.SSM: 0, Unit.VECTOR: 0}, memory=(Register.RECORDS, self.y_at), scratch=at["y"], elements=layer.headdim,
             rows=layer.heads, memory_row_stride=geometry.y_record_bytes, memory_token_stride=layer.heads*geometry.y_record_bytes,
             scratch_row_stride=layer.headdim, scratch_token_stride=strides["y"], tokens=tokens)

@@ -159,6 +159,51 @@ class SSMConfig:
 # Constants of a SoC from which the firmware is built: SSM_LANES and so on.
 FIRMWARE_CONSTANTS = {f"SSM_{field.name.upper()}": field for field in fields(SSMConfig)}
 
+# Programs -----------------------------------------------------------------------------------------
+
+PASS_TOKENS  = (1, 2, 4, 8)
+VECTOR_LANES = (1, 2, 4, 8)
+
+@dataclass(frozen=True)
+class ProgramConfig:
+    """What is fixed when the engines that run a whole model's programs are built, beside the SSM core.
+
+    Parameters
+    ----------
+    pass_tokens  : R, the most tokens of a pass (1, 2, 4 or 8).
+    vector_lanes : V, elements of the vector unit in a cycle (1, 2, 4 or 8; at least data_width/128).
+    scratch      : Elements of the scratchpad, a multiple of 1024. None: 32768 for one token, twice as many for more, and again for 8.
+    activations  : Words of sixteen columns of the activations' memory (a power of two, 16 to 2048).
+    units        : Names of those that are built, of operations.program.Unit; the SSM is that of the SSM core.
+
+    Raises
+    ------
+    ValueError : names the parameter, its value and what is allowed.
+    """
+    pass_tokens  : int        = 1
+    vector_lanes : int        = 4
+    scratch      : int | None = None
+    activations  : int        = 256
+    units        : tuple[str, ...] = ("MOVE", "GEMV", "VECTOR", "SSM", "HEAD")
+
+    def __post_init__(self) -> None:
+        check_choice("pass_tokens",  self.pass_tokens,  PASS_TOKENS)
+        check_choice("vector_lanes", self.vector_lanes, VECTOR_LANES)
+        if self.scratch is not None:
+            check_range("scratch", self.scratch, 1024, 2**20)
+            if self.scratch % 1024:
+                raise ValueError(f"scratch must be a multiple of 1024, is {self.scratch}.")
+        check_choice("activations", self.activations, [2**n for n in range(4, 12)])
+        known = ("MOVE", "GEMV", "VECTOR", "SSM", "HEAD")
+        if not self.units or len(set(self.units)) != len(self.units) or not set(self.units) <= set(known):
+            raise ValueError(f"units must be some of {', '.join(known)}, are {self.units!r}.")
+
+    @property
+    def elements(self) -> int:
+        """Of the scratchpad."""
+        return self.scratch or {1: 2**15, 8: 2**17}.get(self.pass_tokens, 2**16)
+
+
 # System -------------------------------------------------------------------------------------------
 
 # Of the VexRiscv. All have interrupts and a multiplier; where they have a data cache, it writes through.
@@ -166,7 +211,8 @@ CPU_VARIANTS = ("lite", "standard", "imac", "full", "linux")
 
 @dataclass(frozen=True)
 class SystemConfig:
-    """An accelerated SoC: its memory ports, its engines (None: it has none of this kind), and the VexRiscv's variant.
+    """An accelerated SoC: its memory ports, its engines (None: it has none of this kind), and the VexRiscv's variant. program: the
+    engines that run a whole model.
 
     Raises
     ------
@@ -175,12 +221,13 @@ class SystemConfig:
     memory      : MemoryConfig = MemoryConfig()
     ssm         : SSMConfig    = SSMConfig()
     cpu_variant : str          = "standard"
+    program     : ProgramConfig | None = None
 
     def __post_init__(self) -> None:
         check_choice("cpu_variant", self.cpu_variant, CPU_VARIANTS)
 
     @classmethod
-    def of(cls, lanes: int = SSMConfig.lanes, data_width: int | None = MemoryConfig.data_width,
+    def of(cls, lanes: int = SSMConfig.lanes, data_width: int | None = MemoryConfig.data_width, program: ProgramConfig | None = None,
            **options: Any) -> "SystemConfig":
         """The configuration for so many lanes: with SMALL_LANES or less everything is made for a small FPGA.
 
@@ -194,4 +241,5 @@ class SystemConfig:
         return cls(
             memory      = MemoryConfig(data_width, state_write_ports=1 if small else 2, input_port=not small),
             ssm         = SSMConfig(lanes=lanes, dsp_shift=small and options.get("dsp_bits", 25) == 25, **options),
-            cpu_variant = "lite" if small else "standard")
+            cpu_variant = "lite" if small else "standard",
+            program     = program)

@@ -15,7 +15,7 @@ import pathlib
 
 from collections.abc import Iterable, Sequence
 
-from operations import config, program, protocol, ssm, timeouts
+from operations import config, image, numerics, program, protocol, ssm, timeouts
 from operations.operations import OPERATIONS, Engine, JobFlag, Opcode
 from operations.protocol import Error, Status
 
@@ -31,8 +31,11 @@ CONSTANTS = {
         "MIN_LANES_BYTES"),
     protocol : ("PROTOCOL_VERSION", "FIRMWARE_OFFSET", "FIRMWARE_SIZE", "INFO_OFFSET", "INFO_MAGIC", "RING_OFFSET",
         "TABLE_OFFSET", "TABLE_SIZE", "DATA_OFFSET", "RING_ENTRIES", "JOB_BYTES", "REBOOT", "ENGINES_MAX"),
+    numerics : ("CANDIDATES",),
+    image    : ("IMAGE_MAGIC", "IMAGE_VERSION", "MAX_PASS_TOKENS", "PROGRAMS", "HEADER_BYTES", "OUTPUT_HEAD_BYTES", "MAX_PROMPT_TOKENS",
+        "MAX_TOKENS", "MAX_STOP_TOKENS", "MAX_VOCABULARY"),
 }
-ENUMS = {"ENGINE": Engine, "OPCODE": Opcode, "JOB": JobFlag, "STATUS": Status, "ERROR": Error}
+ENUMS = {"PROGRAM": image.ProgramKind, "REASON": image.Reason, "ENGINE": Engine, "OPCODE": Opcode, "JOB": JobFlag, "STATUS": Status, "ERROR": Error}
 
 # C Header -----------------------------------------------------------------------------------------
 
@@ -72,6 +75,9 @@ def c_header() -> str:
         f"\t\tuint32_t operands[{protocol.JOB_OPERANDS}];"]
     lines += [f"\t\tstruct job_{operation.name.lower()} {operation.name.lower()};" for operation in OPERATIONS if operation.fields]
     lines += ["\t};", *_members(protocol.JOB_RESULT), "};"]
+    lines += ["", "struct image_program {", *_members(image.PROGRAM_ENTRY), "};"]
+    lines += ["", "struct image {", *_members(image.IMAGE_HEAD), "\tstruct image_program programs[PROGRAMS];", "};"]
+    lines += ["", "struct output {", *_members(image.OUTPUT_HEAD), "};"]
     lines += ["", "#endif", ""]
     return "\n".join(lines)
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
 from operations.fields import Address, Count, Field, Flag, Immediate, Size
+from operations.image import MAX_PROMPT_TOKENS, MAX_STOP_TOKENS, MAX_TOKENS
+from operations.numerics import CANDIDATES
 
 # Engines ------------------------------------------------------------------------------------------
 
@@ -18,6 +20,7 @@ class Engine(IntEnum):
     """Units of the gateware that operations run on, as numbered in the info block."""
     SSM      = 1
     CHECKSUM = 2
+    PROGRAM  = 3 # Those that run programs, operations/program.py, taken together.
 
 # Operations ---------------------------------------------------------------------------------------
 
@@ -26,12 +29,14 @@ class Opcode(IntEnum):
     SSM      = 1
     SELFTEST = 2
     CHECKSUM = 3
+    GENERATE = 4
 
 
 class JobFlag(IntFlag):
     ZERO_STATE = 1 << 0
     NO_STORE   = 1 << 1
     RESIDENT   = 1 << 3
+    LOGITS     = 1 << 4
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,28 @@ OPERATIONS = (
             Address("table",      "A word for each block.", region="tables"),
         ),
         units  = "blocks"),
+    Operation(Opcode.GENERATE, Engine.PROGRAM, "Runs a prompt through the whole model, pass by pass, and then generates tokens, each from "
+        "the one before. What lies where: operations/image.py. A token that is generated last is not run: the next job's prompt begins "
+        "with it.",
+        fields = (
+            Address("model",         "The model's image."),
+            Address("session_in",    "The session to begin with (with ZERO_STATE it is not read)."),
+            Address("session_out",   "The session that is written, pass by pass; may equal session_in."),
+            Address("prompt",        "A word for each token of the prompt, then one for each stop token."),
+            Count("prompt_tokens",   "Of the prompt.", high=MAX_PROMPT_TOKENS),
+            Immediate("place",       "Of the prompt's first token in its text.", 0),
+            Count("tokens",          "The most to be generated; 0: the session is written, and no logits.", 0, 0, MAX_TOKENS),
+            Address("output",        "The tokens, or with LOGITS the logits."),
+            Immediate("inverse",     "2**16/temperature; 0: the best token is taken.", 0),
+            Count("top_k",           "Of so many of the best tokens.", 1, 1, CANDIDATES),
+            Immediate("seed",        "Of the draws, and of stochastic rounding.", 0),
+            Count("stop_tokens",     "Tokens that end the text.", 0, 0, MAX_STOP_TOKENS),
+        ),
+        flags  = (
+            Flag("ZERO_STATE", 0, "Start from a state of zeros."),
+            Flag("LOGITS",     4, "Write all logits of each token of the prompt; `tokens` is 0 then."),
+        ),
+        units  = "tokens run"),
 )
 
 BY_OPCODE = {operation.opcode: operation for operation in OPERATIONS}

@@ -45,10 +45,12 @@ class Register(IntEnum):
     TAPE       = 0 # Where the matrices begin; the GEMV engine reads on from there.
     EMBEDDING  = 1
     PARAMETERS = 2
-    STATE      = 3
-    WINDOW     = 4
-    RECORDS    = 5 # Inputs and outputs of the SSM core.
-    RESULTS    = 6
+    STATE_IN   = 3 # Of the layers, before the pass
+    STATE_OUT  = 4 # and after it; they may be the same.
+    WINDOW_IN  = 5 # Likewise, of the convolutions.
+    WINDOW_OUT = 6
+    RECORDS    = 7 # Inputs and outputs of the SSM core.
+    RESULTS    = 8
 
 # Operands -----------------------------------------------------------------------------------------
 
@@ -128,6 +130,10 @@ def _elements(of: str) -> Operand:
     return Operand("elements", f"Of {of}.", 15, SCRATCH_MULTIPLE, None, SCRATCH_MULTIPLE)
 
 
+def _records(name: str, what: str) -> Operand:
+    return Operand(name, f"Bytes from {what} to the next.", 20, 0, None, ALIGNMENT)
+
+
 TOKENS = Operand("tokens", "R, at once.", 3, 1, default=1)
 
 # Descriptors --------------------------------------------------------------------------------------
@@ -146,6 +152,7 @@ class Code(IntEnum):
     SSM      = 10
     BEST     = 11
     SCATTER  = 12
+    LOGITS   = 13
 
 
 @dataclass(frozen=True)
@@ -282,11 +289,18 @@ DESCRIPTORS = (
         Memory("y",                "y records."),
         Memory("state_in",         "Head tiles; not read with ZERO_STATE."),
         Memory("state_out",        "Head tiles; not written with NO_STORE."),
+        _records("x_step",         "a head's x record"),
         Operand("heads",           "H.", 10, 1),
+        _records("y_step",         "a head's y record"),
         Operand("headdim",         "P.", 10, 1),
+        _records("bc_step",        "a group's BC record"),
         Operand("d_state",         "N.", 10, 1),
-        Operand("groups",          "G.", 10, 1),
+        _records("state_step",     "a head's tile"),
+        Operand("group_heads",     "Heads of a group, a divisor of H.", 10, 1),
+        _records("x_stride",       "a token's x records"),
         TOKENS,
+        _records("bc_stride",      "a token's BC records"),
+        _records("y_stride",       "a token's y records"),
         Operand("seed",            "Of stochastic rounding.", 32, default=0),
     ), (("ZERO_STATE", "Start from a state of zeros."), ("NO_STORE", "Do not store the state."))),
     Descriptor(Code.BEST, Unit.HEAD, "Writes the best candidates of the MATRIX with HEAD before it, of as many tokens: 64 of each, best "
@@ -295,6 +309,10 @@ DESCRIPTORS = (
         TOKENS,
     )),
     Descriptor(Code.SCATTER, Unit.MOVE, "Brings elements of the scratchpad to DRAM, one to each row.", _moves(None, 2, 1)),
+    Descriptor(Code.LOGITS, Unit.HEAD, "Writes all results of the MATRIX with HEAD that comes after it, binary32, as they come: those of "
+        "width/128 rows of each token, token by token, then those of the next rows.", (
+        Memory("target",           "4 bytes a row and token."),
+    )),
 )
 
 BY_CODE = {descriptor.code: descriptor for descriptor in DESCRIPTORS}

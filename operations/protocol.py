@@ -35,7 +35,7 @@ from enum import IntEnum
 from operations.operations import JobFlag as JobFlag, Opcode as Opcode # What a job asks for, told to who imports this file.
 from operations.operations import OPERATIONS, Engine
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 
 # DRAM Map (offsets from the start of main RAM) ----------------------------------------------------
 
@@ -85,6 +85,14 @@ ENGINE_INFO  = {
         "stochastic_rounding", # 1: the state is rounded stochastically, by each job's seed; 0: to nearest even.
     ),
     Engine.CHECKSUM: (),
+    Engine.PROGRAM: (
+        "version",             # Of the gateware.
+        "pass_tokens",         # R.
+        "vector_lanes",        # V.
+        "scratch",             # Elements of the scratchpad.
+        "activations",         # Words of sixteen columns.
+        "units",               # A bit for each of operations.program.Unit that is there.
+    ),
 }
 INFO_WORDS = len(INFO_HEAD) + ENGINES_MAX*ENGINE_WORDS
 assert INFO_OFFSET + 4*INFO_WORDS <= STAMP_OFFSET
@@ -156,3 +164,8 @@ class Error(IntEnum):
     ABORTED           = 17 # Begun behind a job that failed, and reset with it; error_detail holds that job's sequence.
     BAD_TILE          = 18 # With RESIDENT: there are not as many tiles on chip.
     BAD_SIZE          = 19 # A size is 0 or not a multiple of ALIGNMENT.
+    BAD_IMAGE         = 20 # A model's image is not what this build runs; error_detail holds the number of the header's word.
+    BAD_TOKEN         = 21 # A token is not in the vocabulary.
+    BAD_TOP_K         = 22
+    BAD_STOP_TOKENS   = 23
+    BAD_LOGITS        = 24 # The best logit is not a finite number; error_detail holds its bits.

@@ -43,10 +43,12 @@ class Session:
     def __init__(self, model, tokens, width=128, seed=None):
         self.device = device = DeviceModel(model, width, SSMConfig(), tokens)
         sizes    = device.sizes
-        programs = {count: np.array(device.layers(count) + device.head(count) + device.end(), "<u4").tobytes() for count in range(1, tokens + 1)}
-        regions  = [(Register.TAPE, device.tape), (Register.PARAMETERS, device.parameters), (Register.STATE, bytes(sizes.state)),
-            (Register.WINDOW, bytes(sizes.window)), (Register.RECORDS, device.records), (Register.RESULTS, bytes(sizes.results)),
-            *programs.items()]
+        words    = lambda *parts: np.array(sum(parts, []) + device.end(), "<u4").tobytes()
+        programs = {(count, last): words(device.layers(count), device.head(count - 1) if last else device.all_logits(count))
+            for count in range(1, tokens + 1) for last in (False, True)}
+        regions  = [(Register.TAPE, device.tape), (Register.PARAMETERS, device.parameters), (Register.STATE_IN, bytes(sizes.state)),
+            (Register.WINDOW_IN, bytes(sizes.window)), (Register.RECORDS, device.records),
+            (Register.RESULTS, bytes(max(sizes.results, 4*tokens*device.logit_rows))), *programs.items()]
         at, self.places, memory = 0, [], b""
         for _, data in regions:
             self.places.append(at)
@@ -55,19 +57,27 @@ class Session:
         self.machine  = Machine(np.frombuffer(bytearray(memory), np.uint8), width, SSMConfig(), device.scratch, 512, tokens)
         self.programs = dict(zip(programs, self.places[6:]))
         self.machine.registers = {name: place for (name, _), place in zip(regions[:6], self.places)}
+        self.machine.registers[Register.STATE_OUT]  = self.machine.registers[Register.STATE_IN]
+        self.machine.registers[Register.WINDOW_OUT] = self.machine.registers[Register.WINDOW_IN]
         self.machine.registers[Register.EMBEDDING] = self.machine.registers[Register.TAPE] + device.embedding
         self.seed, self.done = seed, 0
 
     def take(self, tokens, rng=None):
-        """One pass. Returns (numbers, logits) of the candidates of each token."""
+        """One pass, and the same once more: from a copy of the state for the best of the last token. Returns (logits (tokens, vocabulary),
+        numbers, best logits)."""
         machine = self.machine
         machine.tokens[:len(tokens)] = tokens
         machine.seed = None if self.seed is None else self.seed + self.done
-        machine.run(self.programs[len(tokens)], rng)
+        before = machine.memory.copy()
+        machine.run(self.programs[len(tokens), True], rng)
+        first  = machine.registers[Register.RESULTS]
+        found  = machine.memory[first:first + self.device.sizes.results].view(CANDIDATE).copy()
+        machine.memory[:] = before
+        machine.run(self.programs[len(tokens), False], rng)
         self.done += len(tokens)
-        first = machine.registers[Register.RESULTS]
-        found = machine.memory[first:first + self.device.sizes.results].view(CANDIDATE).reshape(-1, 64)[:len(tokens)]
-        return found["token"], found["logit"]
+        lanes  = self.device.width//128
+        logits = machine.memory[first:first + 4*len(tokens)*self.device.logit_rows].view("<f4").reshape(-1, len(tokens), lanes)
+        return logits.transpose(1, 0, 2).reshape(len(tokens), -1)[:, :self.device.model.vocab_size].copy(), found["token"], found["logit"]
 
 
 def check(model, passes, tokens, width=128, seed=None, rng=None):
@@ -79,11 +89,11 @@ def check(model, passes, tokens, width=128, seed=None, rng=None):
     for given in passes:
         logits, states = network(given, states, done)
         done += len(given)
-        numbers, found = session.take(given, rng)
-        for t, row in enumerate(logits):
-            wanted = best(row)
-            count  = len(wanted[0])
-            assert np.array_equal(numbers[t, :count], wanted[0]) and np.array_equal(found[t, :count].view(np.uint32), wanted[1].view(np.uint32))
+        every, numbers, found = session.take(given, rng)
+        assert np.array_equal(every.view(np.uint32), logits.view(np.uint32))
+        wanted = best(logits[-1])
+        count  = len(wanted[0])
+        assert np.array_equal(numbers[:count], wanted[0]) and np.array_equal(found[:count].view(np.uint32), wanted[1].view(np.uint32))
     return session
 
 # Tests --------------------------------------------------------------------------------------------
@@ -133,10 +143,11 @@ def test_without_waits():
     for order in range(20):
         session = Session(model, 1)
         machine = session.machine
-        for index in range(len(machine.fetch(session.programs[1]))):
-            machine.memory[session.programs[1] + 64*index + 4:][:8] = 255, 255, 255, 255, 255, 0, 0, 0
+        for program in session.programs.values():
+            for index in range(len(machine.fetch(program))):
+                machine.memory[program + 64*index + 4:][:8] = 255, 255, 255, 255, 255, 0, 0, 0
         try:
-            results.append(np.array_equal(session.take([5], np.random.default_rng(order))[1][0], best(logits)[1]))
+            results.append(np.array_equal(session.take([5], np.random.default_rng(order))[2], best(logits)[1]))
         except ProgramError: # A BEST that comes before its logits.
             results.append(False)
     assert not all(results)
@@ -161,7 +172,7 @@ def test_wrong_programs():
     move = dict(memory=(Register.TAPE, 0), scratch=0, elements=8)
     assert run(pack(Code.LOAD, **move)) == 2
     for descriptor, text in (
-        (pack(Code.LOAD, **{**move, "memory": (Register.STATE, 0)}), "descriptor 1: register 3 must be set."),
+        (pack(Code.LOAD, **{**move, "memory": (Register.STATE_IN, 0)}), "descriptor 1: register 3 must be set."),
         (pack(Code.LOAD, **{**move, "scratch": 1024}), "descriptor 1: elements 1024 to 1031 must lie in the scratchpad's 1024."),
         (pack(Code.LOAD, **{**move, "memory": (Register.TAPE, 2**28 - 64)}), "descriptor 1: bytes 268435392 to .* must lie in the memory's"),
         (pack(Code.LOAD, **move, tokens=2), "descriptor 1: tokens must be 1 to 1, is 2."),
@@ -171,7 +182,7 @@ def test_wrong_programs():
         (pack(Code.NORM, target=0, source=0, weight=0, elements=8, eps_low=0), "descriptor 1: eps must be 1 or more, is 0."),
         (pack(Code.MATRIX, groups=1, rows=1, vocabulary=2, flags=["HEAD"]), "descriptor 1: vocabulary must be 1 to 1, is 2."),
         (pack(Code.BEST, target=(Register.TAPE, 0)), "descriptor 1: a BEST must come after a MATRIX with HEAD"),
-        ([99] + [0]*15, "descriptor 1: code must be 0 to 12, is 99."),
+        ([99] + [0]*15, "descriptor 1: code must be 0 to 13, is 99."),
         (pack(Code.END)[:15] + [1], "descriptor 1: a descriptor of END must have no other bits than its own, has."),
     ):
         with pytest.raises(ProgramError, match=text):

@@ -17,10 +17,12 @@
 #define REGISTER_TAPE 0u
 #define REGISTER_EMBEDDING 1u
 #define REGISTER_PARAMETERS 2u
-#define REGISTER_STATE 3u
-#define REGISTER_WINDOW 4u
-#define REGISTER_RECORDS 5u
-#define REGISTER_RESULTS 6u
+#define REGISTER_STATE_IN 3u
+#define REGISTER_STATE_OUT 4u
+#define REGISTER_WINDOW_IN 5u
+#define REGISTER_WINDOW_OUT 6u
+#define REGISTER_RECORDS 7u
+#define REGISTER_RESULTS 8u
 
 #define CODE_END 0u
 #define CODE_LOAD 1u
@@ -35,6 +37,7 @@
 #define CODE_SSM 10u
 #define CODE_BEST 11u
 #define CODE_SCATTER 12u
+#define CODE_LOGITS 13u
 
 /* LOAD: words, lowest bits and widths of its operands, which hold the value less the least one. */
 #define LOAD_MEMORY_WORD 3u
@@ -366,27 +369,55 @@
 #define SSM_STATE_OUT_BIT 0u
 #define SSM_STATE_OUT_BITS 32u
 #define SSM_STATE_OUT_LEAST 0u
+#define SSM_X_STEP_WORD 8u
+#define SSM_X_STEP_BIT 0u
+#define SSM_X_STEP_BITS 20u
+#define SSM_X_STEP_LEAST 0u
 #define SSM_HEADS_WORD 8u
-#define SSM_HEADS_BIT 0u
+#define SSM_HEADS_BIT 20u
 #define SSM_HEADS_BITS 10u
 #define SSM_HEADS_LEAST 1u
-#define SSM_HEADDIM_WORD 8u
-#define SSM_HEADDIM_BIT 10u
+#define SSM_Y_STEP_WORD 9u
+#define SSM_Y_STEP_BIT 0u
+#define SSM_Y_STEP_BITS 20u
+#define SSM_Y_STEP_LEAST 0u
+#define SSM_HEADDIM_WORD 9u
+#define SSM_HEADDIM_BIT 20u
 #define SSM_HEADDIM_BITS 10u
 #define SSM_HEADDIM_LEAST 1u
-#define SSM_D_STATE_WORD 8u
+#define SSM_BC_STEP_WORD 10u
+#define SSM_BC_STEP_BIT 0u
+#define SSM_BC_STEP_BITS 20u
+#define SSM_BC_STEP_LEAST 0u
+#define SSM_D_STATE_WORD 10u
 #define SSM_D_STATE_BIT 20u
 #define SSM_D_STATE_BITS 10u
 #define SSM_D_STATE_LEAST 1u
-#define SSM_GROUPS_WORD 9u
-#define SSM_GROUPS_BIT 0u
-#define SSM_GROUPS_BITS 10u
-#define SSM_GROUPS_LEAST 1u
-#define SSM_TOKENS_WORD 9u
-#define SSM_TOKENS_BIT 10u
+#define SSM_STATE_STEP_WORD 11u
+#define SSM_STATE_STEP_BIT 0u
+#define SSM_STATE_STEP_BITS 20u
+#define SSM_STATE_STEP_LEAST 0u
+#define SSM_GROUP_HEADS_WORD 11u
+#define SSM_GROUP_HEADS_BIT 20u
+#define SSM_GROUP_HEADS_BITS 10u
+#define SSM_GROUP_HEADS_LEAST 1u
+#define SSM_X_STRIDE_WORD 12u
+#define SSM_X_STRIDE_BIT 0u
+#define SSM_X_STRIDE_BITS 20u
+#define SSM_X_STRIDE_LEAST 0u
+#define SSM_TOKENS_WORD 12u
+#define SSM_TOKENS_BIT 20u
 #define SSM_TOKENS_BITS 3u
 #define SSM_TOKENS_LEAST 1u
-#define SSM_SEED_WORD 10u
+#define SSM_BC_STRIDE_WORD 13u
+#define SSM_BC_STRIDE_BIT 0u
+#define SSM_BC_STRIDE_BITS 20u
+#define SSM_BC_STRIDE_LEAST 0u
+#define SSM_Y_STRIDE_WORD 14u
+#define SSM_Y_STRIDE_BIT 0u
+#define SSM_Y_STRIDE_BITS 20u
+#define SSM_Y_STRIDE_LEAST 0u
+#define SSM_SEED_WORD 15u
 #define SSM_SEED_BIT 0u
 #define SSM_SEED_BITS 32u
 #define SSM_SEED_LEAST 0u
@@ -434,5 +465,11 @@
 #define SCATTER_TOKENS_BIT 20u
 #define SCATTER_TOKENS_BITS 3u
 #define SCATTER_TOKENS_LEAST 1u
+
+/* LOGITS: words, lowest bits and widths of its operands, which hold the value less the least one. */
+#define LOGITS_TARGET_WORD 3u
+#define LOGITS_TARGET_BIT 0u
+#define LOGITS_TARGET_BITS 32u
+#define LOGITS_TARGET_LEAST 0u
 
 #endif

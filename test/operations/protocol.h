@@ -16,7 +16,7 @@
 #define TIMEOUT_FACTOR_CHECKSUM 0x40u
 #define MIN_BEAT_BYTES 0x10u
 #define MIN_LANES_BYTES 0x8u
-#define PROTOCOL_VERSION 0x4u
+#define PROTOCOL_VERSION 0x5u
 #define FIRMWARE_OFFSET 0x0u
 #define FIRMWARE_SIZE 0x100000u
 #define INFO_OFFSET 0x100000u
@@ -29,19 +29,41 @@
 #define JOB_BYTES 0x80u
 #define REBOOT 0xffffffffu
 #define ENGINES_MAX 0x4u
+#define CANDIDATES 0x40u
+#define IMAGE_MAGIC 0x4932424du
+#define IMAGE_VERSION 0x1u
+#define MAX_PASS_TOKENS 0x8u
+#define PROGRAMS 0x18u
+#define HEADER_BYTES 0x200u
+#define OUTPUT_HEAD_BYTES 0x80u
+#define MAX_PROMPT_TOKENS 0x100000u
+#define MAX_TOKENS 0x100000u
+#define MAX_STOP_TOKENS 0x10u
+#define MAX_VOCABULARY 0x100000u
 #define FIRMWARE_VERSION 0x200u
+
+#define PROGRAM_LAYERS 0u
+#define PROGRAM_HEAD 1u
+#define PROGRAM_LOGITS 2u
+
+#define REASON_NONE 0u
+#define REASON_LENGTH 1u
+#define REASON_STOP 2u
 
 #define ENGINE_SSM 1u
 #define ENGINE_CHECKSUM 2u
+#define ENGINE_PROGRAM 3u
 
 #define OPCODE_NOP 0u
 #define OPCODE_SSM 1u
 #define OPCODE_SELFTEST 2u
 #define OPCODE_CHECKSUM 3u
+#define OPCODE_GENERATE 4u
 
 #define JOB_ZERO_STATE 1u
 #define JOB_NO_STORE 2u
 #define JOB_RESIDENT 8u
+#define JOB_LOGITS 16u
 
 #define STATUS_EMPTY 0u
 #define STATUS_RUNNING 1u
@@ -68,7 +90,12 @@
 #define ERROR_ABORTED 17u
 #define ERROR_BAD_TILE 18u
 #define ERROR_BAD_SIZE 19u
-#define OPCODES 4u
+#define ERROR_BAD_IMAGE 20u
+#define ERROR_BAD_TOKEN 21u
+#define ERROR_BAD_TOP_K 22u
+#define ERROR_BAD_STOP_TOKENS 23u
+#define ERROR_BAD_LOGITS 24u
+#define OPCODES 5u
 
 /* NOP */
 #define NOP_FLAGS (0u)
@@ -103,6 +130,23 @@ struct job_checksum {
 	uint32_t table;
 };
 
+/* GENERATE */
+#define GENERATE_FLAGS (JOB_ZERO_STATE | JOB_LOGITS)
+struct job_generate {
+	uint32_t model;
+	uint32_t session_in;
+	uint32_t session_out;
+	uint32_t prompt;
+	uint32_t prompt_tokens;
+	uint32_t place;
+	uint32_t tokens;
+	uint32_t output;
+	uint32_t inverse;
+	uint32_t top_k;
+	uint32_t seed;
+	uint32_t stop_tokens;
+};
+
 struct engine_ssm {
 	uint32_t version;
 	uint32_t lanes;
@@ -115,11 +159,21 @@ struct engine_ssm {
 	uint32_t stochastic_rounding;
 };
 
+struct engine_program {
+	uint32_t version;
+	uint32_t pass_tokens;
+	uint32_t vector_lanes;
+	uint32_t scratch;
+	uint32_t activations;
+	uint32_t units;
+};
+
 struct engine_info {
 	uint32_t kind;
 	union {
 		uint32_t words[15];
 		struct engine_ssm ssm;
+		struct engine_program program;
 	};
 };
 
@@ -150,6 +204,7 @@ struct job {
 		uint32_t operands[13];
 		struct job_ssm ssm;
 		struct job_checksum checksum;
+		struct job_generate generate;
 	};
 	uint32_t result_sequence;
 	uint32_t status;
@@ -165,6 +220,64 @@ struct job {
 	uint32_t busy_cycles_high;
 	uint32_t units;
 	uint32_t reserved0;
+};
+
+struct image_program {
+	uint32_t program;
+	uint32_t descriptors;
+	uint32_t tape_place;
+	uint32_t tape_beats;
+};
+
+struct image {
+	uint32_t magic;
+	uint32_t version;
+	uint32_t image_bytes;
+	uint32_t data_width;
+	uint32_t lanes;
+	uint32_t pass_tokens;
+	uint32_t scratch;
+	uint32_t activations;
+	uint32_t vocabulary;
+	uint32_t logit_rows;
+	uint32_t state_bytes;
+	uint32_t window_bytes;
+	uint32_t tape;
+	uint32_t embedding;
+	uint32_t parameters;
+	uint32_t records;
+	uint32_t results;
+	uint32_t zero_window;
+	struct image_program programs[PROGRAMS];
+};
+
+struct output {
+	uint32_t count;
+	uint32_t reason;
+	uint32_t prefill_cycles_low;
+	uint32_t prefill_cycles_high;
+	uint32_t prefill_read_low;
+	uint32_t prefill_read_high;
+	uint32_t prefill_written_low;
+	uint32_t prefill_written_high;
+	uint32_t decode_cycles_low;
+	uint32_t decode_cycles_high;
+	uint32_t decode_read_low;
+	uint32_t decode_read_high;
+	uint32_t decode_written_low;
+	uint32_t decode_written_high;
+	uint32_t decode_wait_move_low;
+	uint32_t decode_wait_move_high;
+	uint32_t decode_wait_gemv_low;
+	uint32_t decode_wait_gemv_high;
+	uint32_t decode_wait_vector_low;
+	uint32_t decode_wait_vector_high;
+	uint32_t decode_wait_ssm_low;
+	uint32_t decode_wait_ssm_high;
+	uint32_t decode_wait_head_low;
+	uint32_t decode_wait_head_high;
+	uint32_t decode_wait_tape_low;
+	uint32_t decode_wait_tape_high;
 };
 
 #endif

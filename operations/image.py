@@ -1,0 +1,103 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""A whole model in the device's DRAM: its image, its sessions, and what a job GENERATE writes.
+
+An image begins with its header: the words of IMAGE_HEAD, then an entry of PROGRAM_ENTRY for each kind of program and each number of
+tokens 1 to MAX_PASS_TOKENS, kind by kind; those above ``pass_tokens`` are zeros. What is called a place is bytes from the image's
+beginning on, a multiple of ALIGNMENT; so an image may lie anywhere. All of it is only read, except records and results.
+
+A session is a region of its own: ``state_bytes`` of head tiles, layer by layer, then ``window_bytes`` of the convolutions' windows.
+
+What GENERATE writes with tokens begins with the words of OUTPUT_HEAD; the tokens follow from byte OUTPUT_HEAD_BYTES on, a word each.
+With LOGITS there are, for each pass, the logits as the descriptor LOGITS has them (docs/program.md): of all passes of `pass_tokens`
+tokens, and then of one with the rest, each of 4*logit_rows bytes a token, filled up to a multiple of ALIGNMENT.
+
+All words are 32 bits, little endian.
+"""
+
+from enum import IntEnum
+
+from operations.config import ALIGNMENT, ceil_multiple
+
+# Image --------------------------------------------------------------------------------------------
+
+IMAGE_MAGIC     = 0x4932424d # "MB2I".
+IMAGE_VERSION   = 1
+MAX_PASS_TOKENS = 8
+
+IMAGE_HEAD = (
+    "magic",          # IMAGE_MAGIC.
+    "version",        # IMAGE_VERSION.
+    "image_bytes",    # Of the whole image, a multiple of ALIGNMENT.
+    "data_width",     # Of the tape's beats, bits.
+    "lanes",          # L, that head tiles are packed for.
+    "pass_tokens",    # R, the most tokens of a pass.
+    "scratch",        # Elements of the scratchpad that the programs use.
+    "activations",    # Words of sixteen columns that they use of the activations' memory.
+    "vocabulary",
+    "logit_rows",     # Rows of the head's matrix on the tape, `vocabulary` or a few more.
+    "state_bytes",    # Of a session.
+    "window_bytes",   # Of a session.
+    "tape",           # Place of the matrices.
+    "embedding",      # Place of the embedding.
+    "parameters",     # Place of the other weights.
+    "records",        # Place of the SSM core's records, which every pass overwrites.
+    "results",        # Place of the candidates, likewise.
+    "zero_window",    # Place of window_bytes of zeros.
+)
+
+
+class ProgramKind(IntEnum):
+    """Programs of a pass of r tokens."""
+    LAYERS = 0 # From the tokens to the residual stream after the last layer.
+    HEAD   = 1 # After it: the candidates that follow the last of the r tokens.
+    LOGITS = 2 # After it: all logits of the r tokens.
+
+
+PROGRAM_ENTRY = (
+    "program",        # Place of its descriptors.
+    "descriptors",    # How many, with END.
+    "tape_place",     # Place of the first matrix that it reads.
+    "tape_beats",     # Beats that it reads from there.
+)
+PROGRAMS    = len(ProgramKind)*MAX_PASS_TOKENS
+IMAGE_WORDS = len(IMAGE_HEAD) + PROGRAMS*len(PROGRAM_ENTRY)
+HEADER_BYTES = ceil_multiple(4*IMAGE_WORDS, ALIGNMENT)
+
+
+def program_number(kind: ProgramKind, tokens: int) -> int:
+    """Which of an image's programs."""
+    return kind*MAX_PASS_TOKENS + tokens - 1
+
+# Output -------------------------------------------------------------------------------------------
+
+class Reason(IntEnum):
+    """Why there are no more tokens."""
+    NONE   = 0 # There may be more.
+    LENGTH = 1 # There are as many as were asked for.
+    STOP   = 2 # A stop token came; it is not among the tokens.
+
+
+_WIDE = ("prefill_cycles", "prefill_read", "prefill_written", "decode_cycles", "decode_read", "decode_written")
+CAUSES = ("move", "gemv", "vector", "ssm", "head", "tape") # Whom the dispatcher waited for; or the GEMV engine for the tape.
+
+# Of the prompt's passes, and of those of the tokens after it: cycles from the first one's start to the last one's end, bytes read and
+# written; and in how many of decoding's cycles whom was waited for. 64 bits each, the low word first.
+OUTPUT_WIDE = (*_WIDE, *(f"decode_wait_{cause}" for cause in CAUSES))
+OUTPUT_HEAD = (
+    "count",          # Tokens so far. Written after each.
+    "reason",         # Reason.
+    *(f"{name}_{half}" for name in OUTPUT_WIDE for half in ("low", "high")),
+)
+OUTPUT_HEAD_BYTES = 2*ALIGNMENT
+assert 4*len(OUTPUT_HEAD) <= OUTPUT_HEAD_BYTES
+
+# Limits -------------------------------------------------------------------------------------------
+
+MAX_PROMPT_TOKENS = 2**20
+MAX_TOKENS        = 2**20 # That a job generates.
+MAX_STOP_TOKENS   = 16
+MAX_VOCABULARY    = 2**20
