@@ -3,7 +3,7 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""The vector engine: descriptors SUM, NORM, ADD and ROUND on vectors in the scratchpad."""
+"""The vector engine: descriptors SUM, NORM, EMBED, ADD and ROUND on vectors in the scratchpad."""
 
 from migen import *
 
@@ -15,19 +15,21 @@ from cores.arith.fp16 import INFINITY16
 
 from cores.memory.addresses import Addresses
 
+from cores.vector.embedding import EmbeddingReader
 from cores.vector.residual_add import ResidualAdd
 from cores.vector.rsqrt import COUNT_BITS
 from cores.vector.vector_unit import VectorOperation, VectorUnit
 
 from operations.config import check_choice
-from operations.numerics import VECTOR_TERMS, Function
+from operations.numerics import GROUP, VECTOR_TERMS, Function
 from operations.program import BY_CODE, OPERAND_BITS, SCRATCH_MULTIPLE, Code, fields
 
 # Constants ----------------------------------------------------------------------------------------
 
-CODES = (Code.SUM, Code.NORM, Code.ADD, Code.ROUND)
+CODES = (Code.SUM, Code.NORM, Code.EMBED, Code.ADD, Code.ROUND)
 
 NEGATIVE_ZERO16 = 0x8000
+NEGATIVE_ZERO32 = 0x80000000
 
 # Vector Engine ------------------------------------------------------------------------------------
 
@@ -39,34 +41,43 @@ class VectorEngine(LiteXModule):
                                 read[0]       +-> VectorUnit --+
         descriptor -> vectors -> addresses ---+                +-> write
                                 read[1]       +-> ResidualAdd -+
+                                                    ^
+        EMBED -> EmbeddingReader (read_address, read_beat) -+
 
     The ``sink`` takes a descriptor's ``code``, one of CODES, ``flags`` and ``operands``, when the one before has been carried out, with its
     last word written: ``idle`` then, for a cycle at least. A read port is a stream of addresses, ``read_addresses``, and one of words,
-    ``read_words``; ``write`` has a mask of elements. Addresses are in words of V elements.
+    ``read_words``; ``write`` has a mask of elements. Addresses are in words of V elements. EMBED takes the rows ``rows``, the tokens'
+    numbers, from DRAM: ``read_address`` has addresses in bytes, of whole beats.
 
     Throughput: as the :class:`cores.vector.vector_unit.VectorUnit`; the residual stream has an element a cycle. Model:
     :class:`model.machine.Machine`.
 
     Parameters
     ----------
-    lanes : V, 1, 2, 4 or 8.
-    words : of V elements, that the scratchpad has.
+    lanes  : V, 1, 2, 4 or 8.
+    words  : of V elements, that the scratchpad has.
+    width  : of a beat, 128, 256 or 512 bits.
+    tokens : R.
     """
-    def __init__(self, lanes=4, words=4096):
+    def __init__(self, lanes=4, words=4096, width=128, tokens=1):
         check_choice("lanes", lanes, (1, 2, 4, 8))
         address_bits = bits_for(words - 1)
         below        = log2_int(lanes) # Bits of an element's address below that of its word.
-        width        = 16*lanes
+        word_bits    = 16*lanes
         self.sink    = sink = stream.Endpoint([("code", 8), ("flags", 8), ("operands", OPERAND_BITS)])
         self.idle    = Signal()
         self.read_addresses = [stream.Endpoint([("address", address_bits)]) for _ in range(2)]
-        self.read_words     = [stream.Endpoint([("data", width)])           for _ in range(2)]
-        self.write          = write = stream.Endpoint([("address", address_bits), ("data", width), ("mask", lanes)])
+        self.read_words     = [stream.Endpoint([("data", word_bits)])           for _ in range(2)]
+        self.write          = write = stream.Endpoint([("address", address_bits), ("data", word_bits), ("mask", lanes)])
 
         # # #
 
         self.unit     = unit     = VectorUnit(lanes)
         self.residual = residual = ResidualAdd()
+        self.embedding = embedding = EmbeddingReader(width, tokens)
+        self.rows         = embedding.rows
+        self.read_address = embedding.read_address
+        self.read_beat    = embedding.read_beat
 
         # The descriptor: vectors of its first token, and how to go on. ------------------------------
         views = {code: Record(fields(BY_CODE[code]), name=code.name.lower()) for code in CODES}
@@ -100,7 +111,7 @@ class VectorEngine(LiteXModule):
                 elements.eq(view.elements + length),
                 tokens.eq(view.tokens),
             ]
-        add, round_ = views[Code.ADD], views[Code.ROUND]
+        add, round_, embed = views[Code.ADD], views[Code.ROUND], views[Code.EMBED]
         load = [
             groups.eq(0),
             offset.eq(0),
@@ -137,6 +148,15 @@ class VectorEngine(LiteXModule):
                     tokens.eq(norm.tokens),
                     eps.eq(Cat(norm.eps_low, norm.eps_high)),
                 ],
+                int(Code.EMBED): [
+                    target.eq(embed.residual), t_next.eq(embed.residual_stride),
+                    elements.eq(Cat(Constant(GROUP - 1, log2_int(GROUP)), embed.groups)),
+                    tokens.eq(embed.tokens),
+                    embedding.table.eq(embed.table),
+                    embedding.groups.eq(embed.groups),
+                    embedding.tokens.eq(embed.tokens),
+                    embedding.narrow.eq(sink.flags[0]),
+                ],
                 int(Code.ADD)   : streamed(add,    (add.source, add.source_stride), (add.residual, add.residual_stride)),
                 int(Code.ROUND) : streamed(round_, (0, 0), (round_.target, round_.target_stride)),
             }),
@@ -144,14 +164,16 @@ class VectorEngine(LiteXModule):
 
         # A vector at a time. ------------------------------------------------------------------------
         squares  = Signal()
-        streams  = Signal() # The residual stream.
+        streams  = Signal() # The residual stream,
+        widens   = Signal() # which comes anew.
         start    = Signal()
         group    = Signal(8)
         beats    = Signal(16) # Of binary16 vectors, less one,
         doubled  = Signal(17) # and of the residual stream.
         self.comb += [
             squares.eq(kinds[Code.NORM] & ~scale),
-            streams.eq(kinds[Code.ADD] | kinds[Code.ROUND]),
+            streams.eq(kinds[Code.ADD] | kinds[Code.ROUND] | kinds[Code.EMBED]),
+            widens.eq(kinds[Code.ADD] | kinds[Code.EMBED]),
             beats.eq(elements >> below),
             doubled.eq(Cat(Constant(1, 1), elements) >> below),
         ]
@@ -162,7 +184,7 @@ class VectorEngine(LiteXModule):
         reads_b  = Signal()
         self.comb += [
             reads_b.eq((kinds[Code.SUM] & ~ones) | (kinds[Code.NORM] & scale) | kinds[Code.ADD]),
-            addresses[0].start.eq(start),
+            addresses[0].start.eq(start & ~kinds[Code.EMBED]),
             addresses[0].base.eq((a + offset) >> below),
             addresses[0].stride.eq(a_term >> below),
             addresses[0].beats.eq(Mux(streams, doubled, beats)),
@@ -174,7 +196,7 @@ class VectorEngine(LiteXModule):
             addresses[1].terms.eq(terms),
             targets.start.eq(start & ~squares),
             targets.base.eq((target + offset) >> below),
-            targets.beats.eq(Mux(kinds[Code.ADD], doubled, beats)),
+            targets.beats.eq(Mux(widens, doubled, beats)),
         ]
         self.comb += [source.source.connect(port) for source, port in zip(addresses, self.read_addresses)]
 
@@ -187,10 +209,13 @@ class VectorEngine(LiteXModule):
             sink.ready.eq(1),
             If(sink.valid, NextState("START")),
         )
-        self.sync += If(self.idle & sink.valid,
-            *load,
-            group.eq(0),
-        )
+        self.sync += [
+            embedding.start.eq(self.idle & sink.valid & (sink.code == Code.EMBED)),
+            If(self.idle & sink.valid,
+                *load,
+                group.eq(0),
+            ),
+        ]
         fsm.act("START",
             start.eq(1),
             NextState("VECTOR"),
@@ -253,10 +278,10 @@ class VectorEngine(LiteXModule):
         ]
 
         # or through the residual stream's adder. A narrow stream takes words apart and puts them together. ---------
-        self.wide_in    = wide_in    = stream.Converter(width, 32)
-        self.narrow_in  = narrow_in  = stream.Converter(width, 16)
-        self.wide_out   = wide_out   = stream.Converter(32, width)
-        self.narrow_out = narrow_out = stream.Converter(16, width)
+        self.wide_in    = wide_in    = stream.Converter(word_bits, 32)
+        self.narrow_in  = narrow_in  = stream.Converter(word_bits, 16)
+        self.wide_out   = wide_out   = stream.Converter(32, word_bits)
+        self.narrow_out = narrow_out = stream.Converter(16, word_bits)
         both = Signal()
         self.comb += [
             wide_in.sink.data.eq(words_a.data),
@@ -264,18 +289,26 @@ class VectorEngine(LiteXModule):
             narrow_in.sink.data.eq(words_b.data),
             narrow_in.sink.valid.eq(streams & reads_b & words_b.valid),
             both.eq(wide_in.source.valid & (narrow_in.source.valid | ~reads_b)),
-            residual.sink.valid.eq(both),
-            residual.sink.residual.eq(wide_in.source.data),
-            residual.sink.integer.eq(1),
-            residual.sink.scale.eq(Mux(reads_b, narrow_in.source.data, NEGATIVE_ZERO16)),
-            residual.sink.wide.eq(reads_b),
+            If(kinds[Code.EMBED],
+                residual.sink.valid.eq(embedding.source.valid),
+                residual.sink.residual.eq(NEGATIVE_ZERO32),
+                residual.sink.integer.eq(embedding.source.integer),
+                residual.sink.scale.eq(embedding.source.scale),
+                embedding.source.ready.eq(residual.sink.ready),
+            ).Else(
+                residual.sink.valid.eq(both),
+                residual.sink.residual.eq(wide_in.source.data),
+                residual.sink.integer.eq(1),
+                residual.sink.scale.eq(Mux(reads_b, narrow_in.source.data, NEGATIVE_ZERO16)),
+            ),
+            residual.sink.wide.eq(widens),
             wide_in.source.ready.eq(both & residual.sink.ready),
             narrow_in.source.ready.eq(both & reads_b & residual.sink.ready),
-            wide_out.sink.valid.eq(residual.source.valid & kinds[Code.ADD]),
+            wide_out.sink.valid.eq(residual.source.valid & widens),
             wide_out.sink.data.eq(residual.source.data),
-            narrow_out.sink.valid.eq(residual.source.valid & ~kinds[Code.ADD]),
+            narrow_out.sink.valid.eq(residual.source.valid & ~widens),
             narrow_out.sink.data.eq(residual.source.data[:16]),
-            residual.source.ready.eq(Mux(kinds[Code.ADD], wide_out.sink.ready, narrow_out.sink.ready)),
+            residual.source.ready.eq(Mux(widens, wide_out.sink.ready, narrow_out.sink.ready)),
             If(streams,
                 words_a.ready.eq(wide_in.sink.ready),
                 words_b.ready.eq(reads_b & narrow_in.sink.ready),
@@ -286,12 +319,12 @@ class VectorEngine(LiteXModule):
         ]
 
         # Results. The last word of a SUM may have fewer elements. -------------------------------------
-        result = stream.Endpoint([("data", width)])
+        result = stream.Endpoint([("data", word_bits)])
         last   = Signal(lanes)
         self.comb += [
             If(~streams,
                 unit.source.connect(result, omit={"last"}),
-            ).Elif(kinds[Code.ADD],
+            ).Elif(widens,
                 wide_out.source.connect(result, omit={"last"}),
             ).Else(
                 narrow_out.source.connect(result, omit={"last"}),
