@@ -23,6 +23,7 @@ from cores.ssm.core import SSMCore
 from cores.ssm.dma import TileDMA
 from cores.ssm.heads import HeadExpander
 from cores.ssm.layouts import ADDRESSES, command_layout, reads_state, tile_layout
+from cores.ssm.unit import SSMUnit
 
 from operations.config import ALIGNMENT
 from operations.ssm import ADDRESS_FIELDS, command_fields
@@ -68,8 +69,10 @@ class SSM(Engine):
     config : :class:`operations.config.SSMConfig`.
     ports  : :class:`SSMPorts`.
     region : :class:`cores.memory.region.Region`: nothing outside it is read or written.
+    unit   : Whether programs run on it, too: ``unit`` is a :class:`cores.ssm.unit.SSMUnit` then, ``unit_seed`` is added to its seeds, and
+        ``unit_zero_state`` has it begin with states of zeros.
     """
-    def __init__(self, config, ports, region):
+    def __init__(self, config, ports, region, unit=False):
         self.intro = ModuleDoc("""SSM accelerator
 
     Runs the state-space block of Mamba-2 on head tiles in memory: for each tile, T tokens of
@@ -88,6 +91,7 @@ class SSM(Engine):
     What the records look like is documented in ``operations/ssm.py``.
     """)
         self.config = config
+        self.unit   = ResetInserter()(SSMUnit()) if unit else None
         self.add_registers("tiles", {
             "queue_overflow": "``tile_push`` was written with ``queue_free`` 0.",
             "bad_geometry"  : """headdim or d_state is 0 or above its maximum, tokens is 0, first_token is above tokens, or tile is
@@ -101,17 +105,17 @@ class SSM(Engine):
 
         # # #
 
+        self.choose_job()
         self.add_masters(ports, region)
         self.core  = core  = SSMCore(config, ports.y.data_width)
         self.dma   = dma   = ResetInserter()(TileDMA(core, self.masters, config.queue_depth))
         self.heads = heads = HeadExpander(config)
         self.queue = queue = ResetInserter()(stream.SyncFIFO(command_layout(config), config.queue_depth))
-        self.add_reset((core, dma, heads, queue), self.readers, self.writers)
+        self.add_reset((core, dma, heads, queue, *([self.unit] if self.unit else [])), self.readers, self.writers)
         self.comb += [
-            core.headdim.eq(self._headdim.storage),
-            core.d_state.eq(self._d_state.storage),
-            [getattr(dma, f"{name}_stride").eq(getattr(self, f"_{name}_stride").storage[RECORD_SHIFT:])
-                for name in ("x", "bc", "y")],
+            core.headdim.eq(self.job.headdim),
+            core.d_state.eq(self.job.d_state),
+            [getattr(dma, f"{name}_stride").eq(getattr(self.job, f"{name}_stride")[RECORD_SHIFT:]) for name in ("x", "bc", "y")],
         ]
         self.in_flight = Signal(max=config.queue_depth + 1)
         self.connect_heads()
@@ -186,6 +190,30 @@ class SSM(Engine):
             *on_chip,
         ])
 
+    def choose_job(self):
+        """What runs next: what the registers hold, or while it is active the unit's descriptor."""
+        config = self.config
+        names  = [("headdim", 10), ("d_state", 10)]
+        names += [(f"{name}_stride", 32) for name in ("x", "bc", "y")] + [(f"{name}_step", 32) for name in STEPS]
+        names += [(name, 32) for name in ADDRESSES]
+        flags  = ["zero_state", "no_store", "interrupt"] + (["resident", "tile"] if config.resident_tiles else [])
+        parts  = {"tokens": self._tile_tokens, "first_token": self._tile_tokens, "heads": self._tile_heads, "group_heads": self._tile_heads}
+        values = {name: getattr(self, f"_tile_{name}" if name in ADDRESSES else f"_{name}").storage for name, _ in names}
+        values |= {name: getattr(register.fields, name) for name, register in parts.items()}
+        values |= {name: getattr(self._tile_push.fields, name) for name in flags}
+        values |= {"seed": self._tile_seed.storage} if config.stochastic_rounding else {}
+        values |= {"push": self._tile_push.re}
+        self.job = job = Record([(name, len(value)) for name, value in values.items()], name="job")
+        self.comb += [getattr(job, name).eq(value) for name, value in values.items()]
+        if self.unit is None:
+            return
+        self.unit_seed       = Signal(32)
+        self.unit_zero_state = Signal()
+        unit  = self.unit
+        asked = unit.job | {"first_token": 0, "zero_state": unit.zero_state | self.unit_zero_state, "no_store": unit.no_store,
+            "interrupt": 0, "resident": 0, "tile": 0, "seed": unit.job["seed"] + self.unit_seed, "push": unit.push}
+        self.comb += If(unit.active, [getattr(job, name).eq(asked[name]) for name in values])
+
     # Memory ---------------------------------------------------------------------------------------
 
     def add_masters(self, ports, region):
@@ -204,34 +232,28 @@ class SSM(Engine):
 
     def connect_heads(self):
         """The descriptors of all heads, from that of the first one."""
-        config, heads = self.config, self.heads
+        config, heads, job = self.config, self.heads, self.job
         self.comb += [
-            heads.push.eq(self._tile_push.re & ~self.resetting),
+            heads.push.eq(job.push & ~self.resetting),
             heads.room.eq(self.in_flight != config.queue_depth),
-            [getattr(heads.first, name).eq(getattr(self, f"_tile_{name}").storage[RECORD_SHIFT:]) for name in ADDRESSES],
-            heads.first.tokens.eq(self._tile_tokens.fields.tokens),
-            heads.first.first_token.eq(self._tile_tokens.fields.first_token),
-            [getattr(heads.first, name).eq(getattr(self._tile_push.fields, name)) for name in
-                ("zero_state", "no_store", "interrupt") + (("resident", "tile") if config.resident_tiles else ())],
-            heads.first.seed.eq(self._tile_seed.storage) if config.stochastic_rounding else [],
-            heads.heads.eq(self._tile_heads.fields.heads),
-            heads.group_heads.eq(self._tile_heads.fields.group_heads),
-            [getattr(heads, f"{name}_step").eq(getattr(self, f"_{name}_step").storage[RECORD_SHIFT:]) for name in STEPS],
+            [getattr(heads.first, name).eq(getattr(job, name)[RECORD_SHIFT:]) for name in ADDRESSES],
+            [getattr(heads.first, name).eq(getattr(job, name)) for name, _ in tile_layout(config)
+                if name not in ADDRESSES and name != "same_bc"],
+            heads.heads.eq(job.heads),
+            heads.group_heads.eq(job.group_heads),
+            [getattr(heads, f"{name}_step").eq(getattr(job, f"{name}_step")[RECORD_SHIFT:]) for name in STEPS],
         ]
 
     def connect_tiles(self, region):
         """Checks, what is the same for all heads with the push, the rest head by head; what passes goes to core and DMA."""
         config, heads, core, dma, queue = self.config, self.heads, self.core, self.dma, self.queue
-        tile       = heads.source
-        tokens     = self._tile_tokens.fields
-        flags      = self._tile_push.fields
-        addresses  = [self._tile_x, self._tile_bc, self._tile_y]
-        multiples  = [register.storage[:RECORD_SHIFT] for register in addresses + [getattr(self, f"_{name}") for name in
-            ("x_stride", "bc_stride", "y_stride", "x_step", "bc_step", "y_step", "state_step")]]
-        tile_legal = flags.tile < config.resident_tiles if config.resident_tiles else 1
+        tile, job  = heads.source, self.job
+        tile_legal = job.tile < config.resident_tiles if config.resident_tiles else 1
+        multiples  = [getattr(job, name)[:RECORD_SHIFT] for name in ("x", "bc", "y", "x_stride", "bc_stride", "y_stride", "x_step", "bc_step",
+            "y_step", "state_step")]
         multiples += [
-            self._tile_state_in.storage[:RECORD_SHIFT]  & Replicate(reads_state(flags), RECORD_SHIFT),
-            self._tile_state_out.storage[:RECORD_SHIFT] & Replicate(~flags.no_store, RECORD_SHIFT),
+            job.state_in[:RECORD_SHIFT]  & Replicate(reads_state(job), RECORD_SHIFT),
+            job.state_out[:RECORD_SHIFT] & Replicate(~job.no_store, RECORD_SHIFT),
         ]
         used    = dict.fromkeys(ADDRESSES, 1) | {"state_in": reads_state(tile), "state_out": ~tile.no_store}
         outside = [~region.contains(Cat(Constant(0, RECORD_SHIFT), getattr(tile, name))) & used[name] for name in ADDRESSES]
@@ -242,9 +264,9 @@ class SSM(Engine):
             If(heads.push,
                 overflow.eq(heads.posting | ~heads.room),
                 geometry.eq(
-                    (self._headdim.storage == 0) | (self._headdim.storage > config.max_headdim) |
-                    (self._d_state.storage == 0) | (self._d_state.storage > config.max_d_state) |
-                    (tokens.tokens == 0) | (tokens.first_token > tokens.tokens) | ~tile_legal |
+                    (job.headdim == 0) | (job.headdim > config.max_headdim) |
+                    (job.d_state == 0) | (job.d_state > config.max_d_state) |
+                    (job.tokens == 0) | (job.first_token > job.tokens) | ~tile_legal |
                     (heads.heads == 0) | (heads.group_heads == 0)),
                 misaligned.eq(Cat(*multiples) != 0),
             ),
@@ -266,8 +288,9 @@ class SSM(Engine):
     def connect_status(self):
         config, heads, dma, in_flight = self.config, self.heads, self.dma, self.in_flight
         self.comb += [
-            self._status.fields.busy.eq((in_flight != 0) | heads.posting | self.resetting),
+            self._status.fields.busy.eq((in_flight != 0) | heads.posting | self.resetting | (self.unit.active if self.unit else 0)),
             self._status.fields.queue_free.eq(Mux(heads.posting, 0, config.queue_depth - in_flight)),
+            self.unit.busy.eq((in_flight != 0) | heads.posting) if self.unit else [],
             self.ev.done.trigger.eq(dma.done & dma.done_interrupt & ~self.resetting),
         ]
         self.sync += [
