@@ -222,6 +222,7 @@ class Machine:
                 return
             lanes = self.width//LANE_BITS
             data  = result.reshape(op["tokens"], -1, lanes).transpose(1, 0, 2).astype("<f4").tobytes()
+            data += bytes(-len(data) % (self.width//8))
             self.bytes(self.all_logits, len(data))[:] = np.frombuffer(data, np.uint8)
             self.all_logits = None
         else:

@@ -310,7 +310,7 @@ DESCRIPTORS = (
     )),
     Descriptor(Code.SCATTER, Unit.MOVE, "Brings elements of the scratchpad to DRAM, one to each row.", _moves(None, 2, 1)),
     Descriptor(Code.LOGITS, Unit.HEAD, "Writes all results of the MATRIX with HEAD that comes after it, binary32, as they come: those of "
-        "width/128 rows of each token, token by token, then those of the next rows.", (
+        "width/128 rows of each token, token by token, then those of the next rows; the last beat is filled up with zeros.", (
         Memory("target",           "4 bytes a row and token."),
     )),
 )

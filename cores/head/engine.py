@@ -3,7 +3,7 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""The head engine: the best of the logits, and the descriptor BEST that writes them to DRAM."""
+"""The head engine: the best of the logits, and the descriptors BEST and LOGITS that write them, or all, to DRAM."""
 
 from migen import *
 
@@ -12,6 +12,7 @@ from litex.gen import *
 from litex.soc.interconnect import stream
 
 from cores.head.selector import BestSelector
+from cores.memory.convert import WordsToBeats
 from cores.memory.region import ADDRESS_BITS
 
 from operations.config import DATA_WIDTHS, check_choice
@@ -29,7 +30,8 @@ class HeadEngine(LiteXModule):
 
     ::
 
-        logits -> one at a time -> BestSelector -> candidates, filled up with zeros -> beats -> write_beat
+        logits -+-> one at a time -> BestSelector -> candidates, filled up with zeros -> beats -+-> write_beat
+                +-> LOGITS: beats, the last one filled up with zeros ---------------------------+
 
     ``logits`` are those of :class:`cores.gemv.engine.GEMVEngine`, with its ``tokens``, less one, and ``vocabulary``. The ``sink`` takes a
     descriptor's ``code``, ``flags`` and ``operands`` when the one before has been carried out: ``idle`` then. ``target`` is an address;
@@ -58,12 +60,19 @@ class HeadEngine(LiteXModule):
         self.vocabulary = selector.vocabulary
         self.apart      = apart    = stream.Converter(32*rows, 32)
         self.together   = together = stream.Converter(CANDIDATE_BITS, width)
+        self.every      = every    = WordsToBeats(32*rows, width)
+        all_logits = Signal()
         self.comb += [
-            logits.connect(apart.sink),
+            If(all_logits,
+                logits.connect(every.sink),
+            ).Else(
+                logits.connect(apart.sink),
+            ),
             apart.source.connect(selector.sink, omit={"first"}),
         ]
 
-        best    = Record(fields(BY_CODE[Code.BEST]), name="best")
+        best    = Record(fields(BY_CODE[Code.BEST]),   name="best")
+        whole   = Record(fields(BY_CODE[Code.LOGITS]), name="whole")
         address = Signal(ADDRESS_BITS, reset_less=True)
         final   = Signal.like(best.tokens)
         vector  = Signal.like(best.tokens)
@@ -76,15 +85,22 @@ class HeadEngine(LiteXModule):
         beat    = log2_int(width//8)
         self.comb += [
             best.raw_bits().eq(sink.operands),
+            whole.raw_bits().eq(sink.operands),
             mine.eq(source.valid & (source.vector == vector)),
             If(mine & ~ended, together.sink.data.eq(Cat(source.token_number, Constant(0, 32 - len(source.token_number)), source.logit))),
             together.sink.valid.eq(writes & (ended | source.valid)),
             source.ready.eq(writes & ~ended & mine & together.sink.ready),
             last.eq((place == CANDIDATES - 1) & (vector == final)),
-            write_beat.valid.eq(together.source.valid),
-            write_beat.data.eq(together.source.data),
             write_beat.address.eq(address),
-            together.source.ready.eq(write_beat.ready),
+            If(all_logits,
+                write_beat.valid.eq(every.source.valid),
+                write_beat.data.eq(every.source.data),
+                every.source.ready.eq(write_beat.ready),
+            ).Else(
+                write_beat.valid.eq(together.source.valid),
+                write_beat.data.eq(together.source.data),
+                together.source.ready.eq(write_beat.ready),
+            ),
         ]
         self.sync += [
             If(write_beat.valid & write_beat.ready, address.eq(address + 2**beat)),
@@ -100,14 +116,18 @@ class HeadEngine(LiteXModule):
             sink.ready.eq(1),
             NextValue(ended, 0),
             NextValue(vector, 0),
-            NextValue(address, best.target),
+            NextValue(address, Mux(sink.code == Code.BEST, best.target, whole.target)),
             NextValue(final, best.tokens),
-            If(sink.valid, NextState("WRITE")),
+            If(sink.valid, NextState("LOGITS"), If(sink.code == Code.BEST, NextState("WRITE"))),
+        )
+        fsm.act("LOGITS",
+            all_logits.eq(1),
+            If(every.source.valid & every.source.ready & every.source.last, NextState("SETTLE")),
         )
         fsm.act("WRITE",
             writes.eq(1),
             If(together.sink.valid & together.sink.ready & last, NextState("SETTLE")),
         )
         fsm.act("SETTLE",
-            If(self.settled & ~together.source.valid, NextState("IDLE")),
+            If(self.settled & ~write_beat.valid, NextState("IDLE")),
         )

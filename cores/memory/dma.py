@@ -91,11 +91,14 @@ class DMAWriter(LiteXModule):
     """Writes a beat of data to each address, in order; ``done`` pulses when a beat marked ``last`` is in the memory.
 
     ``idle`` says that nothing is under way. Parameters as for :class:`DMAReader`.
+
+    With `masked` only those elements of 16 bits are written that ``sink.mask`` has a bit for.
     """
-    def __init__(self, port, region, depth=BLOCK_DEPTH):
+    def __init__(self, port, region, depth=BLOCK_DEPTH, masked=False):
         shift = beat_shift(port)
         width = port.data_width
-        self.sink         = stream.Endpoint([("address", ADDRESS_BITS), ("data", width)])
+        data  = [("data", width)] + ([("mask", width//16)] if masked else [])
+        self.sink         = stream.Endpoint([("address", ADDRESS_BITS), *data])
         self.done         = Signal()
         self.idle         = Signal()
         self.beat         = Signal() # Pulse: a beat was written.
@@ -105,9 +108,12 @@ class DMAWriter(LiteXModule):
         # # #
 
         # A beat, and whether it lies inside, from registers.
-        self.buffer = buffer = stream.Buffer([("address", ADDRESS_BITS), ("data", width), ("inside", 1)])
+        self.buffer = buffer = stream.Buffer([("address", ADDRESS_BITS), *data, ("inside", 1)])
         sink   = buffer.source
         inside = sink.inside
+        def bytes_of(beat):
+            """Enables of a beat's bytes."""
+            return Cat(*[Replicate(beat.mask[n], 2) for n in range(width//16)]) if masked else 2**(width//8) - 1
         self.comb += [
             self.sink.connect(buffer.sink),
             buffer.sink.inside.eq(region.contains(self.sink.address)),
@@ -117,7 +123,7 @@ class DMAWriter(LiteXModule):
         if isinstance(port, LiteDRAMNativePort):
             # The data waits here until the memory asks for it, three cycles after the command at the earliest. A beat outside
             # goes the same way, to be dropped in order. Whether there is room comes from a register, a cycle late.
-            self.fifo = fifo = stream.SyncFIFO([("data", width), ("drop", 1)], depth, buffered=depth >= BLOCK_DEPTH)
+            self.fifo = fifo = stream.SyncFIFO([*data, ("drop", 1)], depth, buffered=depth >= BLOCK_DEPTH)
             room = Signal()
             self.sync += room.eq(fifo.level < depth - 1)
             self.comb += [
@@ -128,11 +134,12 @@ class DMAWriter(LiteXModule):
                 fifo.sink.valid.eq(sink.valid & sink.ready),
                 fifo.sink.last.eq(sink.last),
                 fifo.sink.data.eq(sink.data),
+                fifo.sink.mask.eq(sink.mask) if masked else [],
                 fifo.sink.drop.eq(~inside),
 
                 port.wdata.valid.eq(fifo.source.valid & ~fifo.source.drop),
                 port.wdata.data.eq(fifo.source.data),
-                port.wdata.we.eq(2**(width//8) - 1),
+                port.wdata.we.eq(bytes_of(fifo.source)),
                 fifo.source.ready.eq(port.wdata.ready | fifo.source.drop),
                 self.beat.eq(port.wdata.valid & port.wdata.ready),
                 self.retired.eq(fifo.source.valid & fifo.source.ready),
@@ -144,7 +151,7 @@ class DMAWriter(LiteXModule):
                 port.cyc.eq(sink.valid & inside),
                 port.stb.eq(sink.valid & inside),
                 port.we.eq(1),
-                port.sel.eq(2**(width//8) - 1),
+                port.sel.eq(bytes_of(sink)),
                 port.adr.eq(sink.address[shift:]),
                 port.dat_w.eq(sink.data),
                 sink.ready.eq(port.ack | ~inside),

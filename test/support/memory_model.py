@@ -43,8 +43,10 @@ class MemoryModel(LiteXModule):
     ----------
     origin : word address of the memory on the bus.
     region : first word of the region within the memory, which ends with the memory: address 0 of a native port.
+    masked : ports may write single bytes.
     """
-    def __init__(self, ports, beats, origin, region):
+    def __init__(self, ports, beats, origin, region, masked=False):
+        self.masked         = masked
         self.width          = width = ports[0].data_width
         self.duty           = Signal(9, reset=256)
         self.protocol_error = Signal()
@@ -76,12 +78,20 @@ class MemoryModel(LiteXModule):
             return signal
 
         for port in ports:
-            data_port = memory.get_port(write_capable=True, async_read=True)
+            data_port = memory.get_port(write_capable=True, async_read=True, we_granularity=8 if masked else 0)
             self.specials += data_port
             if isinstance(port, LiteDRAMNativePort):
                 self._native(port, data_port, chance(), chance(), beats, region)
             else:
                 self._wishbone(port, data_port, chance(), beats, origin, region)
+
+    def enables(self, write, bytes_):
+        """Of a memory port, for a write of these bytes."""
+        return bytes_ & Replicate(write, self.width//8) if self.masked else write
+
+    def lacks(self, bytes_):
+        """Whether they are fewer than they must be."""
+        return 0 if self.masked else bytes_ != 2**(self.width//8) - 1
 
     def _native(self, port, data_port, command_chance, data_chance, beats, region):
         """Commands are taken in order; the data of each moves two cycles later or more, when the memory wants it."""
@@ -96,14 +106,14 @@ class MemoryModel(LiteXModule):
             port.wdata.ready.eq(queue.source.valid & queue.source.we & data_chance),
             data_port.adr.eq(queue.source.address + region),
             data_port.dat_w.eq(port.wdata.data),
-            data_port.we.eq(port.wdata.ready & port.wdata.valid),
+            data_port.we.eq(self.enables(port.wdata.ready & port.wdata.valid, port.wdata.we)),
             port.rdata.data.eq(data),
         ]
         self.sync += [
             data.eq(data_port.dat_r),
             port.rdata.valid.eq(queue.source.valid & ~queue.source.we & data_chance),
             If(port.cmd.valid & (port.cmd.addr >= beats - region), self.outside.eq(1)),
-            If(port.wdata.ready & (~port.wdata.valid | (port.wdata.we != 2**(self.width//8) - 1)), self.protocol_error.eq(1)),
+            If(port.wdata.ready & (~port.wdata.valid | self.lacks(port.wdata.we)), self.protocol_error.eq(1)),
             If(port.rdata.valid & ~port.rdata.ready, self.protocol_error.eq(1)),
         ]
 
@@ -118,13 +128,13 @@ class MemoryModel(LiteXModule):
             port.dat_r.eq(data_port.dat_r),
             data_port.adr.eq(port.adr),
             data_port.dat_w.eq(port.dat_w),
-            data_port.we.eq(port.ack & port.we),
+            data_port.we.eq(self.enables(port.ack & port.we, port.sel)),
         ]
         self.sync += [
             waiting.eq(request & ~port.ack),
             address.eq(port.adr),
             If(request & ((port.adr < origin + region) | (port.adr >= origin + beats)), self.outside.eq(1)),
-            If((request & port.we & (port.sel != 2**(self.width//8) - 1)) | (request & waiting & (port.adr != address)),
+            If((request & port.we & self.lacks(port.sel)) | (request & waiting & (port.adr != address)),
                 self.protocol_error.eq(1)
             )
         ]

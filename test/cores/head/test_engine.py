@@ -77,6 +77,26 @@ def check(rng, width, tokens, count, vocabulary, duty=256):
     wrong    = np.flatnonzero(found != machine.memory[:BYTES])
     assert not len(wrong), (vocabulary, count, len(wrong), wrong[:8], found[wrong[:8]], machine.memory[wrong[:8]])
 
+def check_all(rng, width, tokens, count, vocabulary, duty=256):
+    """The logits of one head as they are, and then the best of another one's."""
+    rows   = width//128
+    padded = -(-vocabulary//rows)*rows
+    logits = rng.standard_normal((count, padded)).astype(np.float32)
+    words  = pack(Code.LOGITS, target=(Register.RESULTS, 64))
+    beats  = np.ascontiguousarray(logits.reshape(count, -1, rows).transpose(1, 0, 2)).view(np.uint8).reshape(-1)
+    wanted = np.zeros(BYTES, np.uint8)
+    wanted[64:64 + len(beats)] = beats
+    compiled = unit(width, tokens)
+    compiled.reset()
+    fill(compiled, "memory", np.concatenate([np.zeros(64, np.uint8), np.full(len(beats) + -len(beats) % (width//8), 255, np.uint8),
+        np.zeros(BYTES, np.uint8)])[:BYTES], width)
+    compiled.poke(tokens=count - 1, vocabulary=vocabulary)
+    last = np.arange(padded//rows*count) == padded//rows*count - 1
+    compiled.streams({"sink": given([[*words[:FIRST_OPERAND], 64, *words[FIRST_OPERAND + 1:]]])}, {}, 100)
+    compiled.streams({"logits": {"data": port_rows(beats, 32*rows), "last": last}}, {}, 200*logits.size + 10_000, duty, int(rng.integers(1000)))
+    until_idle(compiled, 100_000)
+    assert np.array_equal(dump(compiled, "memory", BYTES, width), wanted)
+
 # Tests --------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("width, tokens", [(128, 4), (256, 4),
@@ -86,6 +106,8 @@ def test_against_the_machine(width, tokens):
     for vocabulary in (1, 3, 63, 64, 65, 300, 1000):
         for count in {1, tokens}:
             check(rng, width, tokens, count, vocabulary, int(rng.choice([256, 60])))
+            if count*vocabulary < 1900:
+                check_all(rng, width, tokens, count, vocabulary, int(rng.choice([256, 60])))
 
 
 def test_refused():
