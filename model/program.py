@@ -81,7 +81,9 @@ class DeviceModel:
     Attributes
     ----------
     tape       : bytes: the layers' matrices, then the head's.
-    embedding  : where the embedding begins in it, bytes.
+    layers_bytes : of it, that the layers take.
+    head_at    : where the head's matrix begins in it, bytes.
+    embedding  : where the embedding's begins, bytes.
     parameters : bytes.
     records    : bytes, as they are before the first pass.
     sizes      : :class:`Sizes`.
@@ -142,15 +144,16 @@ class DeviceModel:
         for layer in self.model.layers:
             parts.append(pack_matrix(*self._in_proj(layer.in_proj), layer.in_proj.type == "q4_0", self.width))
             parts.append(pack_matrix(layer.out_proj.integers, layer.out_proj.scales, layer.out_proj.type == "q4_0", self.width))
-        head           = self.model.head
-        self.head_at   = sum(part.size for part in parts)
-        self.embedding = self.head_at
-        parts.append(pack_matrix(head.integers, head.scales, head.type == "q4_0", self.width))
-        if not self.model.tied:
-            table          = self.model.embedding
-            self.embedding = sum(part.size for part in parts)
-            parts.append(pack_matrix(table.integers, table.scales, table.type == "q4_0", self.width))
-        self.tape = b"".join(part.tobytes() for part in parts)
+        def place(matrix):
+            """Of one that programs begin with."""
+            size = sum(part.size for part in parts)
+            parts.append(np.zeros(-size % ALIGNMENT, np.uint8))
+            parts.append(pack_matrix(matrix.integers, matrix.scales, matrix.type == "q4_0", self.width))
+            return ceil_multiple(size, ALIGNMENT)
+        self.layers_bytes = sum(part.size for part in parts)
+        self.head_at      = place(self.model.head)
+        self.embedding    = self.head_at if self.model.tied else place(self.model.embedding)
+        self.tape         = b"".join(part.tobytes() for part in parts)
 
     def _parameters(self):
         layer, parameters, found = self.layer, Parameters(), []
