@@ -28,6 +28,8 @@ from litedram.phy.model import SDRAMPHYModel
 
 from litespi.modules import S25FL128S
 
+from operations.config import SystemConfig
+
 from soc.accelerator import add_accelerator
 from soc.dram import controller_settings
 from soc.etherbone import add_etherbone
