@@ -8,35 +8,18 @@
 import numpy as np
 import pytest
 
-from model.config import Mamba2Config, NetworkConfig
+from models import random_model
+
 from model.exact.head import best
 from model.exact.network import ExactNetwork
 from model.machine import CANDIDATE, Machine, ProgramError
 from model.program import DeviceModel
-from model.quantized import QuantizedLayer, QuantizedModel, quantize_checkpoint, quantize_matrix
+from model.quantized import quantize_checkpoint
 
 from operations.config import ALIGNMENT, SSMConfig, ceil_multiple
 from operations.program import Code, Register, pack
 
 # Helpers ------------------------------------------------------------------------------------------
-
-def random_model(seed=1, kind="q8_0", vocab_size=70, n_layer=2, tied=True, **sizes):
-    """A :class:`QuantizedModel` of random weights."""
-    config = NetworkConfig(vocab_size=vocab_size, n_layer=n_layer, layer=Mamba2Config(**{**dict(d_model=64, d_state=16, headdim=16), **sizes}))
-    layer  = config.layer
-    rng    = np.random.default_rng(seed)
-
-    def matrix(rows, columns):
-        return quantize_matrix(rng.standard_normal((rows, columns)).astype(np.float32)/np.sqrt(columns), kind)
-
-    def vector(count, low=0.5, high=1.5):
-        return rng.uniform(low, high, count).astype(np.float32)
-    layers = tuple(QuantizedLayer(vector(layer.d_model), matrix(2*layer.d_inner + layer.d_xbc - layer.d_inner + layer.heads, layer.d_model),
-        rng.standard_normal((layer.d_xbc, layer.d_conv)).astype(np.float32)/2, vector(layer.d_xbc, -0.2, 0.2), vector(layer.heads, -4, 0),
-        -vector(layer.heads), vector(layer.heads), vector(layer.d_inner), matrix(layer.d_model, layer.d_inner)) for _ in range(n_layer))
-    embedding = quantize_matrix(rng.standard_normal((vocab_size, layer.d_model)).astype(np.float32), kind)
-    return QuantizedModel(config, embedding, layers, vector(layer.d_model), embedding if tied else matrix(vocab_size, layer.d_model))
-
 
 class Session:
     """A machine with a model in its memory, as firmware would have it."""
