@@ -15,16 +15,18 @@
 In the scratchpad each token has its rows of in_proj; in front of the first token's lie the window's.
 """
 
+from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from model.exact.network import binary16
 from model.exact.norm import eps_units
-from model.exact.tape import block_rows, pack_matrix
+from model.exact.tape import block_rows, pack_matrix, tape_beats
 
 from operations.config import ALIGNMENT, ELEMENT_BYTES, SEED_STRIDE, SSMConfig, ceil_multiple, check_choice
-from operations.numerics import CANDIDATES, GROUP, Function
+from operations.numerics import CANDIDATES, COLUMNS, GROUP, Function
 from operations.program import SCRATCH_MULTIPLE, Code, Register, Unit, pack
 from operations.ssm import SCALAR_ELEMENTS, Geometry, pack_x
 
@@ -80,14 +82,15 @@ class DeviceModel:
 
     Attributes
     ----------
-    tape       : bytes: the layers' matrices, then the head's.
-    layers_bytes : of it, that the layers take.
-    head_at    : where the head's matrix begins in it, bytes.
-    embedding  : where the embedding's begins, bytes.
+    tape       : bytes: the layers' matrices, then the head's, then an embedding's of its own. Made when it is asked for.
+    matrix_bytes : [size] of each matrix there.
+    layers_bytes : of the layers' matrices, one right behind the other.
+    head_at, embedding : where the head and the embedding begin there, bytes, multiples of ALIGNMENT.
     parameters : bytes.
     records    : bytes, as they are before the first pass.
     sizes      : :class:`Sizes`.
     scratch    : elements of the scratchpad that the programs use.
+    activations : words of sixteen columns of the activations' memory, likewise.
 
     Raises
     ------
@@ -139,21 +142,37 @@ class DeviceModel:
     def _block(self, matrix):
         return block_rows(matrix.type == "q4_0", self.width)
 
+    def matrices(self):
+        """The matrices as they lie on the tape: the layers', then the head's, then that of an embedding of its own. An iterator of
+        arrays, of which it keeps none; see also :attr:`matrix_bytes`."""
+        model = self.model
+        for layer in model.layers:
+            yield pack_matrix(*self._in_proj(layer.in_proj), layer.in_proj.type == "q4_0", self.width)
+            yield pack_matrix(layer.out_proj.integers, layer.out_proj.scales, layer.out_proj.type == "q4_0", self.width)
+        for matrix in (model.head,) if model.tied else (model.head, model.embedding):
+            yield pack_matrix(matrix.integers, matrix.scales, matrix.type == "q4_0", self.width)
+
     def _tape(self):
-        parts = []
-        for layer in self.model.layers:
-            parts.append(pack_matrix(*self._in_proj(layer.in_proj), layer.in_proj.type == "q4_0", self.width))
-            parts.append(pack_matrix(layer.out_proj.integers, layer.out_proj.scales, layer.out_proj.type == "q4_0", self.width))
-        def place(matrix):
-            """Of one that programs begin with."""
-            size = sum(part.size for part in parts)
-            parts.append(np.zeros(-size % ALIGNMENT, np.uint8))
-            parts.append(pack_matrix(matrix.integers, matrix.scales, matrix.type == "q4_0", self.width))
-            return ceil_multiple(size, ALIGNMENT)
-        self.layers_bytes = sum(part.size for part in parts)
-        self.head_at      = place(self.model.head)
-        self.embedding    = self.head_at if self.model.tied else place(self.model.embedding)
-        self.tape         = b"".join(part.tobytes() for part in parts)
+        model = self.model
+        size  = lambda rows, matrix: tape_beats(rows, matrix.shape[1], matrix.type == "q4_0", self.width)*self.width//8
+        self.matrix_bytes = [size(rows, matrix) for layer in model.layers
+            for rows, matrix in ((self.rows, layer.in_proj), (model.d_model, layer.out_proj))]
+        self.layers_bytes = sum(self.matrix_bytes)
+        self.head_at      = ceil_multiple(self.layers_bytes, ALIGNMENT)
+        self.matrix_bytes.append(size(model.vocab_size, model.head))
+        self.embedding    = self.head_at if model.tied else ceil_multiple(self.head_at + self.matrix_bytes[-1], ALIGNMENT)
+        if not model.tied:
+            self.matrix_bytes.append(size(model.vocab_size, model.embedding))
+
+    @cached_property
+    def tape(self):
+        layers = 2*len(self.model.layers)
+        tape   = bytearray()
+        for n, matrix in enumerate(self.matrices()):
+            if n >= layers:
+                tape += bytes(-len(tape) % ALIGNMENT)
+            tape += matrix.tobytes()
+        return bytes(tape)
 
     def _parameters(self):
         layer, parameters, found = self.layer, Parameters(), []
@@ -210,7 +229,14 @@ class DeviceModel:
         vectors = {"norm": layer.d_model, "conv": (layer.d_conv + 1)*layer.d_xbc, "dt_bias": 2*self.strides["dt"], "A": self.strides["dt"],
             "ssm_norm": layer.d_inner}
         self.at.update((name, places.take(size)) for name, size in vectors.items())
-        self.scratch = places.size
+        self.scratch     = places.size
+        self.activations = max(layer.d_model, layer.d_inner)//COLUMNS
+
+    def scratch_of(self, tokens):
+        """Elements of the scratchpad that programs for so many tokens would use."""
+        other = copy(self)
+        other._scratchpad(tokens)
+        return other.scratch
 
     # Programs.
 

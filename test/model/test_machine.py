@@ -8,7 +8,7 @@
 import numpy as np
 import pytest
 
-from random_models import random_model
+from models import random_model
 
 from model.exact.head import best
 from model.exact.network import ExactNetwork

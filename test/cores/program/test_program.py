@@ -10,9 +10,8 @@ import functools
 import numpy as np
 import pytest
 
+from models import random_model
 from program_harness import GUARD, ProgramHarness
-
-from random_models import random_model
 
 from model.exact.tape import tape_beats
 from model.program import DeviceModel

@@ -3,7 +3,7 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""Quantised models of any sizes, of random weights."""
+"""Quantised models of random weights and odd sizes."""
 
 import numpy as np
 

@@ -1,0 +1,64 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""A golden device with a model's image in its memory, and two sessions."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.golden import GoldenDevice
+from model.image import Image
+
+from operations.config import ProgramConfig, SSMConfig
+from operations.image import MAX_STOP_TOKENS, OUTPUT_HEAD, OUTPUT_HEAD_BYTES, OUTPUT_WIDE, Reason
+from operations.operations import JobFlag
+
+# Results ------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Generated:
+    """What a job has written, and the tokens that it has run."""
+    tokens : list
+    reason : Reason
+    run    : int
+    wide   : dict
+
+# Session ------------------------------------------------------------------------------------------
+
+class GoldenSession:
+    """Jobs GENERATE. The image lies at address 0; all else in the memory is undefined."""
+    def __init__(self, model, tokens=1, width=128, ssm=SSMConfig(), most=64):
+        program     = ProgramConfig(pass_tokens=tokens, vector_lanes=8)
+        self.image  = Image(model, width, ssm, program)
+        at          = self.image.size
+        self.slots  = [at, at + self.image.session_bytes]
+        self.prompt = at + 2*self.image.session_bytes
+        self.output = self.prompt + 4*(most + MAX_STOP_TOKENS)//64*64 + 64
+        size        = self.output + max(self.image.output_bytes(most, 0, True), self.image.output_bytes(0, most))
+        self.memory = np.random.default_rng(1).integers(0, 256, size, np.uint8)
+        self.memory[:self.image.size] = self.image.to_bytes()
+        self.device = GoldenDevice(self.memory, data_width=width, ssm=ssm, program=program)
+
+    def _run(self, prompt, tokens, stop, source, into, flags, changes):
+        words = np.array([*prompt, *stop], "<u4").view(np.uint8)
+        self.memory[self.prompt:self.prompt + len(words)] = words
+        operands = dict(model=0, session_in=self.slots[source], session_out=self.slots[into], prompt=self.prompt, prompt_tokens=len(prompt),
+            place=0, tokens=tokens, output=self.output, inverse=0, top_k=1, seed=0, stop_tokens=len(stop)) | changes
+        return self.device.generate(flags, operands)[0]
+
+    def generate(self, prompt, tokens, stop=(), source=0, into=1, flags=0, **changes):
+        run   = self._run(prompt, tokens, stop, source, into, flags, changes)
+        words = self.device.words(self.output, len(OUTPUT_HEAD))
+        wide  = {name: words[2 + 2*n] | words[3 + 2*n] << 32 for n, name in enumerate(OUTPUT_WIDE)}
+        return Generated(self.device.words(self.output + OUTPUT_HEAD_BYTES, words[0]), Reason(words[1]), run, wide)
+
+    def logits(self, prompt, source=0, into=1, flags=0, **changes):
+        self._run(prompt, 0, (), source, into, flags | JobFlag.LOGITS, changes)
+        size = self.image.output_bytes(len(prompt), 0, True)
+        return self.image.unpack_logits(self.memory[self.output:self.output + size].tobytes(), len(prompt))
+
+    def states(self, slot):
+        return self.image.unpack_session(self.memory[self.slots[slot]:self.slots[slot] + self.image.session_bytes].tobytes())
