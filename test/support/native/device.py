@@ -126,7 +126,7 @@ class Device:
     # DRAM -----------------------------------------------------------------------------------------
 
     def read(self, address, size):
-        return bytes.fromhex(self.command(f"read {address} {size}"))
+        return bytes.fromhex(self.command(f"read {address} {size}")) if size else b""
 
     def write(self, address, data):
         if data:
