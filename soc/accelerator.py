@@ -89,7 +89,7 @@ def memory_region(soc):
 def data_region(soc):
     """The part of it that programs may touch: not firmware, job ring and tables."""
     region = memory_region(soc)
-    return Region(region.base + DATA_OFFSET, region.limit)
+    return Region(region.base + DATA_OFFSET, region.limit, region.base)
 
 # SSM ----------------------------------------------------------------------------------------------
 

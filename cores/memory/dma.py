@@ -61,7 +61,7 @@ class DMAReader(LiteXModule):
             self.comb += [
                 room.eq(pending < depth),
                 port.cmd.valid.eq(sink.valid & ~self.flush & room),
-                port.cmd.addr.eq(Mux(inside, local, 0)),
+                port.cmd.addr.eq(Mux(inside, local, region.base - region.origin >> shift)),
                 sink.ready.eq(port.cmd.ready & ~self.flush & room),
                 self.beat.eq(port.cmd.valid & port.cmd.ready),
                 fifo.sink.valid.eq(port.rdata.valid),

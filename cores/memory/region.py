@@ -17,18 +17,21 @@ BLOCK_DEPTH  = 128 # Beats from which on block RAM takes less than LUT RAM, as s
 # Region -------------------------------------------------------------------------------------------
 
 class Region:
-    """The bytes from `base` to before `limit`.
+    """The bytes from `base` to before `limit`, of a memory that begins at `origin` (None: at `base`).
 
     Raises
     ------
     ValueError : one is not a multiple of ALIGNMENT, or nothing lies between them.
     """
-    def __init__(self, base, limit):
+    def __init__(self, base, limit, origin=None):
         if base % ALIGNMENT or limit % ALIGNMENT or not 0 <= base < limit <= 2**ADDRESS_BITS:
             raise ValueError(f"a memory region must lie between multiples of {ALIGNMENT}, the lower one first, is from "
                 f"0x{base:x} to 0x{limit:x}.")
-        self.base  = base
-        self.limit = limit
+        self.base   = base
+        self.limit  = limit
+        self.origin = base if origin is None else origin
+        if self.origin % ALIGNMENT or not 0 <= self.origin <= base:
+            raise ValueError(f"origin of a memory region must be a multiple of {ALIGNMENT} up to 0x{base:x}, is 0x{self.origin:x}.")
 
     @property
     def size(self):
@@ -41,9 +44,9 @@ class Region:
         return (address >= self.base) & (address < self.limit)
 
     def offset(self, address):
-        """An address in the region, from its base on."""
-        bits = bits_for(self.size - 1)
-        return address[:bits] if self.base % 2**bits == 0 else (address - self.base)[:bits]
+        """An address in the region, from the memory's origin on."""
+        bits = bits_for(self.limit - self.origin - 1)
+        return address[:bits] if self.origin % 2**bits == 0 else (address - self.origin)[:bits]
 
 # Width --------------------------------------------------------------------------------------------
 

@@ -44,8 +44,10 @@ class MemoryModel(LiteXModule):
     origin : word address of the memory on the bus.
     region : first word of the region within the memory, which ends with the memory: address 0 of a native port.
     masked : ports may write single bytes.
+    first  : the first word, from `region` on, that ports may go for.
     """
-    def __init__(self, ports, beats, origin, region, masked=False):
+    def __init__(self, ports, beats, origin, region, masked=False, first=0):
+        self.first          = first
         self.masked         = masked
         self.width          = width = ports[0].data_width
         self.duty           = Signal(9, reset=256)
@@ -112,7 +114,7 @@ class MemoryModel(LiteXModule):
         self.sync += [
             data.eq(data_port.dat_r),
             port.rdata.valid.eq(queue.source.valid & ~queue.source.we & data_chance),
-            If(port.cmd.valid & (port.cmd.addr >= beats - region), self.outside.eq(1)),
+            If(port.cmd.valid & ((port.cmd.addr >= beats - region) | (port.cmd.addr < self.first)), self.outside.eq(1)),
             If(port.wdata.ready & (~port.wdata.valid | self.lacks(port.wdata.we)), self.protocol_error.eq(1)),
             If(port.rdata.valid & ~port.rdata.ready, self.protocol_error.eq(1)),
         ]
@@ -133,7 +135,7 @@ class MemoryModel(LiteXModule):
         self.sync += [
             waiting.eq(request & ~port.ack),
             address.eq(port.adr),
-            If(request & ((port.adr < origin + region) | (port.adr >= origin + beats)), self.outside.eq(1)),
+            If(request & ((port.adr < origin + region + self.first) | (port.adr >= origin + beats)), self.outside.eq(1)),
             If((request & port.we & self.lacks(port.sel)) | (request & waiting & (port.adr != address)),
                 self.protocol_error.eq(1)
             )

@@ -45,11 +45,11 @@ class Wrapper(LiteXModule):
             ports.append(LiteDRAMNativePort("both", address_width=log2_int(size//beat), data_width=width) if bus == "native" else
                 wishbone.Interface(data_width=width, address_width=32, addressing="word"))
             return ports[-1]
-        region       = Region(ORIGIN + GUARD, ORIGIN + size)
+        region       = Region(ORIGIN + GUARD, ORIGIN + size, ORIGIN)
         tape         = [port(), port()] if bus == "native" else [port()]
         self.ssm     = SSM(ssm, SSMPorts([port()], [port()], port(), port(), PAGE_BEATS), region, unit=True)
         self.program = Program(config, ProgramPorts(tape, port(), port(), port(), port(), port(), PAGE_BEATS), region, self.ssm)
-        self.memory  = MemoryModel(ports, size//beat, ORIGIN//beat, GUARD//beat, masked=True)
+        self.memory  = MemoryModel(ports, size//beat, ORIGIN//beat, 0, masked=True, first=GUARD//beat)
         self.csr     = csr_bus.Interface(data_width=32, address_width=14)
         self.banks   = csr_bus.CSRBankArray(self, lambda name, memory: ("ssm", "program").index(name), data_width=32, address_width=14)
         self.interconnect = csr_bus.Interconnect(self.csr, self.banks.get_buses())
