@@ -8,6 +8,7 @@
 // standard input is closed, as it is when the program that started the simulation has died.
 //
 // Usage: Vsim [--tap NAME] [--uartbone LISTENING_SOCKET_FD] [--trace FILE.fst] [--flash FILE] [--flash-offset BYTES]
+//             [+dram0=FILE +dram1=FILE ...], what the DRAM's banks hold at the start
 
 #include <cerrno>
 #include <csignal>
@@ -280,6 +281,7 @@ int main(int argc, char **argv)
     signal(SIGINT,  on_signal);
 
     VerilatedContext context;
+    context.commandArgs(argc, argv);
 #ifdef TRACE
     VerilatedFstC tracer;
     if (trace)

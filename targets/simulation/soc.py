@@ -11,6 +11,7 @@ sources.json the paths of the Verilog; tools/simulation/build.py does that.
 
 import json
 import os
+import re
 import sys
 
 from migen import *
@@ -39,6 +40,7 @@ from targets.common import BIOS_ROM_SIZE, builder_environment
 from targets.simulation.gated_clock import GatedClock
 from targets.simulation.phy import EthernetPHY
 
+from tools.simulation.dram import DRAMBanks
 from tools.simulation.settings import IP_ADDRESS, MAC_ADDRESS, SYS_CLK_FREQ, UDP_PORT
 
 # Constants ----------------------------------------------------------------------------------------
@@ -131,6 +133,21 @@ class SimSoC(SoCCore):
         asking     = self.ethcore_etherbone.arp.table.request_timer.wait
         self.comb += self.ethphy.hold.eq(self.etherbone.buffer.filling & ~asking)
 
+# DRAM ---------------------------------------------------------------------------------------------
+
+def add_dram_files(verilog, banks):
+    """Have the DRAM's banks, memories of the Verilog's text of so many words, filled at the start from the files that plusargs name:
+    +dram0=FILE, +dram1=FILE, ... Words lie there one after the other, the highest byte first."""
+    memories = re.findall(rf"^reg \[\d+:0\] (\w+)\[0:{banks.words - 1}\];$", verilog, re.MULTILINE)
+    if len(memories) != banks.count:
+        raise ValueError(f"the Verilog must have {banks.count} memories of {banks.words} words, has {len(memories)}.")
+    lines = ["string dram_path;", "integer dram_file;", "integer dram_bytes;", "initial begin"]
+    for bank, memory in enumerate(memories):
+        lines += [f"    if ($value$plusargs(\"dram{bank}=%s\", dram_path)) begin", "        dram_file = $fopen(dram_path, \"rb\");",
+            f"        dram_bytes = $fread({memory}, dram_file);", "        $fclose(dram_file);", "    end"]
+    head, end = verilog.rsplit("endmodule", 1)
+    return "\n".join([head.rstrip(), "", *lines, "end", "", "endmodule"]) + end
+
 # Main ---------------------------------------------------------------------------------------------
 
 def write(folder, config, **options):
@@ -138,6 +155,11 @@ def write(folder, config, **options):
     soc = SimSoC(SystemConfig.from_dict(config), **options)
     with builder_environment():
         Builder(soc, output_dir=folder, compile_gateware=False, bios_console="disable").build()
+    path = os.path.join(folder, "gateware", "sim.v")
+    with open(path) as file:
+        text = file.read()
+    with open(path, "w") as file:
+        file.write(add_dram_files(text, DRAMBanks.of(config["memory"]["data_width"])))
     verilog = [source[0] for source in soc.platform.sources if source[0].endswith((".v", ".sv"))]
     with open(os.path.join(folder, "sources.json"), "w") as file:
         json.dump(verilog, file)

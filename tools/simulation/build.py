@@ -32,7 +32,7 @@ BUILD_DIR = BUILD/"sim"
 GATEWARE_SOURCES = ("operations", "cores", "soc", "targets/common.py", "targets/simulation/soc.py", "targets/simulation/gated_clock.py",
     "targets/simulation/phy.py",
     "targets/simulation/main.cpp", "firmware/bootrom.S", "tools/firmware/bootrom.py",
-    "tools/simulation/settings.py")
+    "tools/simulation/dram.py", "tools/simulation/settings.py")
 FIRMWARE_SOURCES = ("firmware", "tools/firmware", "operations", "model/bitexact.py")
 
 VERILATOR_FLAGS = (

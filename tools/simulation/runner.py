@@ -14,13 +14,17 @@ import tempfile
 import threading
 import time
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
+
+import numpy as np
 
 from operations.config import SystemConfig
 
 from tools.firmware.flash import FLASH_OFFSET, flash_image
 from tools.simulation.build import build
+from tools.simulation.dram import DRAMBanks
 from tools.simulation.settings import HOST_ADDRESS, IP_ADDRESS, SYS_CLK_FREQ, UDP_PORT
 
 # Constants ----------------------------------------------------------------------------------------
@@ -103,6 +107,7 @@ class Simulation:
     with_flash_boot : The SoC has a flash from which it boots.
     flash_image     : File in that flash where the BIOS looks for an image (default: the firmware's).
     wide      : Etherbone as for a gigabit PHY.
+    dram      : (address in the DRAM, uint8 data) of what lies there at the start; the rest is zeros.
 
     Attributes
     ----------
@@ -117,7 +122,8 @@ class Simulation:
 
     def __init__(self, config: SystemConfig, transport: str = "auto", trace_fst: str | None = None,
                  build_dir: Path | str | None = None, verbose: bool = False, protect: bool = False,
-                 with_flash_boot: bool = False, flash_image: Path | str | None = None, wide: bool = False):
+                 with_flash_boot: bool = False, flash_image: Path | str | None = None, wide: bool = False,
+                 dram: Sequence[tuple[int, np.ndarray]] = ()):
         if transport not in ("auto", "etherbone", "uart"):
             raise ValueError(f"transport must be auto, etherbone or uart, is {transport!r}.")
         if transport == "auto":
@@ -131,6 +137,7 @@ class Simulation:
         self.with_flash_boot = with_flash_boot
         self.flash_image     = flash_image
         self.wide            = wide
+        self.dram            = dram
         self.process: subprocess.Popen[bytes] | None = None
         self.endpoint: tuple[Any, ...]  = ()
         self._log: IO[bytes] | None     = None
@@ -147,20 +154,24 @@ class Simulation:
         self._log     = tempfile.TemporaryFile()
         self.log      = f"/proc/{os.getpid()}/fd/{self._log.fileno()}"
         try:
-            self._start_model(folder)
-            self._wait_until_booted()
+            with tempfile.TemporaryDirectory() as banks: # Read before the SoC boots.
+                self._start_model(folder, Path(banks))
+                self._wait_until_booted()
         except BaseException:
             self.close()
             raise
         return self
 
-    def _start_model(self, folder: Path) -> None:
+    def _start_model(self, folder: Path, banks: Path) -> None:
         model    = str(folder/"gateware"/"obj_dir"/"Vsim")
         options  = ["--trace", self.trace_fst] if self.trace_fst else []
         listener = None
         if self.with_flash_boot:
             image    = os.path.abspath(self.flash_image or flash_image(folder))
             options += ["--flash", image, "--flash-offset", str(FLASH_OFFSET)]
+        if self.dram:
+            files    = DRAMBanks.of(self.config.memory.data_width).write_files(banks, self.dram)
+            options += [f"+dram{bank}={path}" for bank, path in enumerate(files)]
         if self.transport_kind == "etherbone":
             command = ["unshare", "--net", "--", "sh", "-ec", NETWORK_SCRIPT, "sh", model, "--tap", TAP, *options]
         else:
