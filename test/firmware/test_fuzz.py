@@ -53,9 +53,9 @@ def test_seeded_inputs(tmp_path, name):
     ("scheduler.c", "cycles_now() - run->start >= run->timeout", "0",                         "waits without end"),
     ("ring.c",      "rung - completed > RING_ENTRIES",          "0",                         "not so: |waits without end"),
     ("ring.c",      "if ((int32_t)(doorbell - completed) <= 0)", "if (doorbell == completed)", "not so: "),
-    ("image.c",     " && bytes <= image->image_bytes - place",  "",                          "not so: found|AddressSanitizer"),
+    ("image.c",     " && bytes <= image->image_bytes - place",  " && bytes + 1",             "not so: found|AddressSanitizer"),
     ("image.c",     "if (word < sizeof(*program)/4)",           "if (word < 1)",             "not so: found"),
-    ("image.c",     "!in_range(image->image_bytes, HEADER_BYTES + ALIGNMENT, room)", "0",    "not so: found|AddressSanitizer"),
+    ("image.c",     "ALIGNMENT, room)",                         "ALIGNMENT, room | 1u << 31)", "not so: found|AddressSanitizer"),
     ("generate.c",  "if (token < image.vocabulary)",            "if (token < 100000)",       "not so: found"),
     ("generate.c",  "task->detail < IMAGE_WORDS",               "task->detail < 2",          "not so: found|AddressSanitizer"),
     ("generate.c",  "(error = region(&out, job->session_out, session, detail))", "0",        "not so: found|AddressSanitizer"),
@@ -70,8 +70,9 @@ def test_the_fuzzer_finds(tmp_path, monkeypatch, file, code, without, message):
     assert text.count(code) == 1
     (folder/file).write_text(text.replace(code, without))
     monkeypatch.setattr(firmware_build, "DIRECTORY", str(folder))
-    config = CONFIGS["programs" if file in ("generate.c", "image.c") else "plain"]
-    result = run_seeded(native.build_seeded_fuzzer(str(tmp_path), *config), 20_000)
+    program = file in ("generate.c", "image.c")
+    fuzzer  = native.build_seeded_fuzzer(str(tmp_path), *CONFIGS["programs" if program else "plain"])
+    result  = run_seeded(fuzzer, 100_000 if program else 20_000)
     assert result.returncode != 0
     assert any(part in result.stderr for part in message.split("|")), result.stderr[-2000:]
 

@@ -506,8 +506,14 @@ static void post(void)
 		}
 		if (choice >> 4 & 1 && in_data(job->prompt, 0))
 			write_prompt(job->prompt);
-		if (!image_count || (choice >> 5 & 3) == 3)
-			write_image(choice >> 7);
+		if (!image_count || choice >> 6)
+			write_image(choice >> 6 & 1);
+		if (choice >> 5 & 1) { /* One region next to another one. */
+			uint32_t *regions[] = {&job->session_in, &job->session_out, &job->prompt, &job->output, &job->model};
+			uint8_t   which     = take8();
+
+			*regions[which%4] = *regions[(which >> 2)%5] + ALIGNMENT*((int8_t)take8()/4);
+		}
 		/* More would only take long. */
 		if (job->prompt_tokens <= MAX_PROMPT_TOKENS)
 			job->prompt_tokens %= 600;
@@ -528,9 +534,11 @@ static void behave(void)
 	fake_knobs.push_errors     = choice >> 5 == 1 ? take8() : 0;
 	fake_knobs.checksum_errors = choice >> 5 == 2 ? take8() & 6 : 0;
 	fake_knobs.tile_cycles     = choice >> 5 == 3 ? take8() : 24;
+#ifdef PROGRAM_RUNS_MODELS
 	fake_knobs.program_cycles  = choice >> 5 == 3 ? take8() : 100;
 	fake_knobs.program_errors  = choice >> 5 == 4 ? take8() : 0;
 	fake_knobs.ssm_errors      = choice >> 5 == 5 ? take8() : 0;
+#endif
 	fake_knobs.access_cycles   = fake_knobs.hang ? 1u << 30 : fake_knobs.stuck ? 1u << 12 : 8; /* To be soon at the end. */
 }
 
