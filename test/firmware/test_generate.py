@@ -20,7 +20,7 @@ from model.exact.sampling import inverse_of, sample
 
 from operations.config import ALIGNMENT, ProgramConfig, SSMConfig
 from operations.image import (HEADER_BYTES, IMAGE_HEAD, IMAGE_MAGIC, IMAGE_VERSION, MAX_PASS_TOKENS, MAX_PROMPT_TOKENS, MAX_STOP_TOKENS,
-    MAX_TOKENS, MAX_VOCABULARY, OUTPUT_HEAD, OUTPUT_HEAD_BYTES, OUTPUT_WIDE, PROGRAM_ENTRY, PROGRAMS, ProgramKind, Reason, program_number)
+    MAX_TOKENS, MAX_VOCABULARY, OUTPUT_HEAD, OUTPUT_HEAD_BYTES, OUTPUT_WIDE, PROGRAM_ENTRY, ProgramKind, Reason, program_number)
 from operations.numerics import CANDIDATES
 from operations.operations import Engine, JobFlag, Opcode
 from operations.program import Register

@@ -48,7 +48,7 @@ static unsigned int     irq_mask, irq_enable;
 /* What fake_open() has opened. */
 static struct {
 	uint32_t address, bytes;
-} opened[512];
+} opened[4096];
 static unsigned opened_count;
 
 /* Interrupts ---------------------------------------------------------------------------------------*/
@@ -360,7 +360,8 @@ static void close_again(void)
 {
 	while (opened_count) {
 		opened_count--;
-		ASAN_POISON_MEMORY_REGION((void *)(uintptr_t)opened[opened_count].address, opened[opened_count].bytes);
+		ASAN_POISON_MEMORY_REGION((void *)(uintptr_t)opened[opened_count].address,
+			(opened[opened_count].bytes + ALIGNMENT - 1) & -ALIGNMENT);
 	}
 	ASAN_UNPOISON_MEMORY_REGION((uint8_t *)MAIN_RAM_BASE + MAIN_RAM_SIZE - SCRATCH_BYTES, SCRATCH_BYTES);
 }

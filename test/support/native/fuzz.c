@@ -3,10 +3,12 @@
  *
  * SPDX-License-Identifier: BSD-2-Clause
  *
- * Fuzzes the ring: an input is a list of what a host does (jobs, doorbells) and of how core and checksum unit behave,
- * some of it while jobs run. It aborts when
+ * Fuzzes the ring: an input is a list of what a host does (jobs, images of models, doorbells) and of how core, checksum unit and
+ * the engines that run programs behave, some of it while jobs run. It aborts when
  *   - the firmware waits without end,
  *   - the core is told to read or write outside the regions named by a job that was in the ring,
+ *   - a program is started, or told of addresses, that no job and no image that was in DRAM name, or outside the data region, or
+ *     what is written overlaps what is read,
  *   - the CPU writes to a table that no job named, or changes a request or the info block (other places are
  *     AddressSanitizer's),
  *   - a job is not answered, or a good job does not run afterwards.
@@ -19,6 +21,7 @@
 #include <string.h>
 
 #include "fake.h"
+#include "image.h"
 #include "info.h"
 #include "ring.h"
 #include "ssm.h"
@@ -72,6 +75,20 @@ static unsigned named_count;
 
 static unsigned checksums; /* Starts of the checksum unit. */
 
+#ifdef PROGRAM_RUNS_MODELS
+#define MAX_IMAGES      64
+#define MAX_GENERATIONS 256
+#define IMAGE_AT        (DATA_BASE + 0x10000)
+#define IMAGE_SIZE      0x8000
+#define VOCABULARY      100
+
+/* All images that were ever at IMAGE_AT, and all jobs GENERATE. */
+static struct image images[MAX_IMAGES];
+static unsigned     image_count;
+static struct job   generations[MAX_GENERATIONS];
+static unsigned     generation_count;
+#endif
+
 static uint64_t answers[32]; /* By error. */
 
 static uint32_t ceil_multiple(uint32_t value, uint32_t multiple)
@@ -120,6 +137,34 @@ static void name_regions(const struct job *job)
 	}
 }
 
+#ifdef PROGRAM_RUNS_MODELS
+static int in_data(uint64_t first, uint64_t bytes)
+{
+	return first >= DATA_BASE && first % ALIGNMENT == 0 && first + bytes <= (uint64_t)DATA_BASE + DATA_SIZE;
+}
+
+static void open_region(uint64_t first, uint64_t bytes)
+{
+	if (in_data(first, bytes))
+		fake_open(first, bytes);
+}
+
+/* What the CPU may read and write for a job. */
+static void name_generation(const struct job *job)
+{
+	const struct job_generate *generate = &job->generate;
+
+	if (job->opcode != OPCODE_GENERATE || generation_count == MAX_GENERATIONS || generate->prompt_tokens > MAX_PROMPT_TOKENS
+		|| generate->stop_tokens > MAX_STOP_TOKENS || generate->tokens > MAX_TOKENS)
+		return;
+	generations[generation_count++] = *job;
+	open_region(generate->model, HEADER_BYTES);
+	open_region(generate->prompt, 4*(generate->prompt_tokens + generate->stop_tokens));
+	if (!(job->flags & JOB_LOGITS))
+		open_region(generate->output, OUTPUT_HEAD_BYTES + 4*generate->tokens);
+}
+#endif
+
 static uint32_t slot_address(unsigned slot)
 {
 	return DRAM_BASE + RING_OFFSET + slot*JOB_BYTES;
@@ -129,7 +174,70 @@ static void write_ring(unsigned slot)
 {
 	fake_dram_write(slot_address(slot), (const uint8_t *)&ring[slot], REQUEST_BYTES);
 	name_regions(&ring[slot]);
+#ifdef PROGRAM_RUNS_MODELS
+	name_generation(&ring[slot]);
+#endif
 }
+
+#ifdef PROGRAM_RUNS_MODELS
+static struct image good_image(void)
+{
+	struct image image = {.magic = IMAGE_MAGIC, .version = IMAGE_VERSION, .image_bytes = IMAGE_SIZE, .data_width = MEMORY_DATA_WIDTH,
+		.lanes = ssm_built.lanes, .pass_tokens = PROGRAM_PASS_TOKENS, .scratch = PROGRAM_SCRATCH, .activations = PROGRAM_ACTIVATIONS,
+		.vocabulary = VOCABULARY, .logit_rows = VOCABULARY + 4, .state_bytes = 0x800, .window_bytes = 0x100, .tape = 0x4000,
+		.embedding = 0x5000, .parameters = 0x5400, .records = 0x5800, .results = 0x6000, .zero_window = 0x6400};
+	unsigned i;
+
+	for (i = 0; i < PROGRAMS; i++)
+		image.programs[i] = (struct image_program){0x1000 + 0x100*i, 1 + i%4, 0x4000 + ALIGNMENT*i, 4*i};
+	return image;
+}
+
+static uint32_t image_word(void)
+{
+	uint8_t kind = take8();
+
+	switch (kind & 3) {
+	case 0:
+		return take8();
+	case 1:
+		return ALIGNMENT*(take8() | (uint32_t)(take8() & 3) << 8);
+	case 2:
+		return IMAGE_SIZE - ALIGNMENT*(take8()%16) + (kind >> 5 == 7);
+	default:
+		return take32();
+	}
+}
+
+static void write_image(unsigned changes)
+{
+	struct image *image = &images[image_count];
+	uint32_t     *words = (uint32_t *)image;
+
+	if (image_count == MAX_IMAGES)
+		return;
+	image_count++;
+	for (*image = good_image(); changes; changes--) {
+		uint8_t choice = take8();
+
+		words[(choice & 1 ? choice >> 1 : choice >> 4)%(sizeof(*image)/4)] = image_word();
+	}
+	fake_dram_write(IMAGE_AT, (const uint8_t *)image, sizeof(*image));
+	open_region((uint64_t)IMAGE_AT + image->results, 8*CANDIDATES);
+}
+
+/* Some tokens, now and then one that is none. */
+static void write_prompt(uint32_t address)
+{
+	uint32_t tokens[4], i;
+
+	for (i = 0; i < 4; i++) {
+		tokens[i] = take8();
+		tokens[i] = tokens[i] < 240 ? tokens[i]%VOCABULARY : tokens[i];
+	}
+	fake_dram_write(address, (const uint8_t *)tokens, sizeof(tokens));
+}
+#endif
 
 /* Checks ------------------------------------------------------------------------------------------ */
 
@@ -181,6 +289,88 @@ static void on_checksum(uint32_t address, uint32_t bytes)
 	CHECK(address >= DATA_BASE && (uint64_t)address + bytes <= (uint64_t)DATA_BASE + DATA_SIZE);
 	operation(1);
 }
+
+#ifdef PROGRAM_RUNS_MODELS
+static int apart(uint64_t a, uint64_t a_bytes, uint64_t b, uint64_t b_bytes)
+{
+	return a + a_bytes <= b || b + b_bytes <= a;
+}
+
+/* Whether a program may be one of a job with an image. */
+static int may_run(const struct fake_program *program, const struct job *job, const struct image *image)
+{
+	const struct job_generate *generate = &job->generate;
+	const uint32_t            *bases    = program->bases;
+	uint64_t state = image->state_bytes, window = image->window_bytes, size = state + window, output;
+	uint32_t model = IMAGE_AT, end = image->image_bytes;
+	int      zero  = job->flags & JOB_ZERO_STATE, logits = job->flags & JOB_LOGITS, later;
+	unsigned n, i, found = 0;
+
+	/* The registers, */
+	if (generate->model != model || bases[1] != model + image->embedding || bases[2] != model + image->parameters
+		|| bases[7] != model + image->records || bases[4] != generate->session_out || bases[6] != generate->session_out + state)
+		return 0;
+	later = bases[3] == generate->session_out && bases[5] == generate->session_out + state;
+	if (!later && !(zero ? bases[3] == generate->session_out && bases[5] == model + image->zero_window
+		: bases[3] == generate->session_in && bases[5] == generate->session_in + state))
+		return 0;
+	if (program->start && !zero)
+		return 0;
+	output = logits ? (generate->prompt_tokens + image->pass_tokens)*4ull*image->logit_rows : OUTPUT_HEAD_BYTES + 4ull*generate->tokens;
+	if (bases[8] != model + image->results && !(logits && bases[8] % ALIGNMENT == 0 && bases[8] >= generate->output
+		&& bases[8] <= generate->output + output))
+		return 0;
+	/* the program, */
+	for (n = 0; n < PROGRAMS; n++)
+		found |= n%MAX_PASS_TOKENS < image->pass_tokens && program->address == model + image->programs[n].program
+			&& program->descriptors == image->programs[n].descriptors && bases[0] == model + image->programs[n].tape_place
+			&& program->tape_beats == image->programs[n].tape_beats;
+	if (!found)
+		return 0;
+	for (i = 0; i < FAKE_TOKENS; i++)
+		if (program->tokens[i] != FAKE_NO_TOKEN && program->tokens[i] >= image->vocabulary)
+			return 0;
+	/* what it says all this leads to, */
+	if (!in_data(model, end) || !in_data(generate->session_out, size) || (!zero && !in_data(generate->session_in, size))
+		|| !in_data(generate->output, logits ? 4*image->logit_rows : output)
+		|| !in_data(generate->prompt, 4ull*(generate->prompt_tokens + generate->stop_tokens)))
+		return 0;
+	if (program->address - model < HEADER_BYTES || program->address - model + 64ull*program->descriptors > end
+		|| bases[0] - model < HEADER_BYTES || bases[0] - model + (uint64_t)program->tape_beats*PROGRAM_BEAT_BYTES > end)
+		return 0;
+	for (n = 1; n < 9; n++)
+		if ((n < 3 || n > 6) && (n != 8 || !logits) && (bases[n] - model < HEADER_BYTES || bases[n] - model >= end || bases[n] % ALIGNMENT))
+			return 0;
+	if (image->results + 8ull*CANDIDATES > end || image->zero_window + window > end)
+		return 0;
+	/* and what is written. */
+	return apart(generate->session_out, size, model, end) && apart(generate->session_out, size, generate->prompt, 4*generate->prompt_tokens)
+		&& (zero || generate->session_in == generate->session_out || apart(generate->session_out, size, generate->session_in, size))
+		&& (logits || (apart(generate->output, output, model, end) && apart(generate->output, output, generate->session_out, size)
+			&& (zero || apart(generate->output, output, generate->session_in, size))
+			&& apart(generate->output, output, generate->prompt, 4*generate->prompt_tokens)));
+}
+
+static void on_program(const struct fake_program *program)
+{
+	struct {
+		uint32_t token, logit;
+	} candidate = {take8(), 0x3f800000};
+	unsigned job, image, found = 0;
+
+	for (job = 0; job < generation_count && !found; job++)
+		for (image = 0; image < image_count && !found; image++)
+			found = may_run(program, &generations[job], &images[image]);
+	CHECK(found);
+	if (candidate.token >= 225 && candidate.token < 245)
+		candidate.logit = take32() | 0x7f800000;
+	if (candidate.token < 250)
+		candidate.token %= VOCABULARY;
+	if (program->bases[8] - IMAGE_AT < IMAGE_SIZE)
+		fake_dram_write(program->bases[8], (const uint8_t *)&candidate, sizeof(candidate));
+	operation(1);
+}
+#endif
 
 static void check_memory(void)
 {
@@ -243,6 +433,18 @@ static struct job good_job(uint32_t opcode)
 		job.ssm.y_address  = DATA_BASE + 0x2000;
 		job.ssm.state_in   = DATA_BASE + 0x3000;
 		job.ssm.state_out  = DATA_BASE + 0x4000;
+#ifdef PROGRAM_RUNS_MODELS
+	} else if (opcode == OPCODE_GENERATE) {
+		job.generate.model         = IMAGE_AT;
+		job.generate.session_in    = DATA_BASE + 0x20000;
+		job.generate.session_out   = DATA_BASE + 0x21000;
+		job.generate.prompt        = DATA_BASE + 0x22000;
+		job.generate.prompt_tokens = 3;
+		job.generate.tokens        = 2;
+		job.generate.output        = DATA_BASE + 0x23000;
+		job.generate.top_k         = 1;
+		job.generate.stop_tokens   = 1;
+#endif
 	}
 	return job;
 }
@@ -269,8 +471,13 @@ static uint32_t word(void)
 static void post(void)
 {
 	static const uint8_t opcodes[16] = {
-		OPCODE_NOP, OPCODE_SELFTEST, OPCODE_CHECKSUM + 1, OPCODE_CHECKSUM, OPCODE_CHECKSUM, OPCODE_CHECKSUM, OPCODE_SSM,
-		OPCODE_SSM, OPCODE_SSM, OPCODE_SSM, OPCODE_SSM, OPCODE_SSM, OPCODE_SSM, OPCODE_SSM, OPCODE_SSM, OPCODE_SSM,
+		OPCODE_NOP, OPCODE_SELFTEST, OPCODES, OPCODE_CHECKSUM, OPCODE_CHECKSUM, OPCODE_CHECKSUM, OPCODE_SSM,
+		OPCODE_SSM, OPCODE_SSM, OPCODE_SSM, OPCODE_SSM, OPCODE_SSM,
+#ifdef PROGRAM_RUNS_MODELS
+		OPCODE_GENERATE, OPCODE_GENERATE, OPCODE_GENERATE, OPCODE_GENERATE,
+#else
+		OPCODE_SSM, OPCODE_SSM, OPCODE_SSM, OPCODE_SSM,
+#endif
 	};
 	uint8_t   choice = take8();
 	unsigned  slot   = (completed() + (choice >> 4 & 3))%RING_ENTRIES;
@@ -284,6 +491,36 @@ static void post(void)
 
 		words[number%(ring[slot].opcode == OPCODE_CHECKSUM ? 9 : REQUEST_BYTES/4)] = word();
 	}
+#ifdef PROGRAM_RUNS_MODELS
+	if (ring[slot].opcode == OPCODE_GENERATE) {
+		struct job_generate *job = &ring[slot].generate;
+
+		choice = take8();
+		if (choice & 1) {
+			ring[slot].flags = choice >> 1 & 1 ? JOB_ZERO_STATE : ring[slot].flags;
+			job->inverse     = choice >> 2 & 1 ? 0x10000 : 0;
+			if (choice >> 3 & 1) {
+				ring[slot].flags |= JOB_LOGITS;
+				job->tokens       = 0;
+			}
+		}
+		if (choice >> 4 & 1 && in_data(job->prompt, 0))
+			write_prompt(job->prompt);
+		if (!image_count || choice >> 6)
+			write_image(choice >> 6 & 1);
+		if (choice >> 5 & 1) { /* One region next to another one. */
+			uint32_t *regions[] = {&job->session_in, &job->session_out, &job->prompt, &job->output, &job->model};
+			uint8_t   which     = take8();
+
+			*regions[which%4] = *regions[(which >> 2)%5] + ALIGNMENT*((int8_t)take8()/4);
+		}
+		/* More would only take long. */
+		if (job->prompt_tokens <= MAX_PROMPT_TOKENS)
+			job->prompt_tokens %= 600;
+		if (job->tokens <= MAX_TOKENS)
+			job->tokens %= 600;
+	}
+#endif
 	write_ring(slot);
 }
 
@@ -297,6 +534,11 @@ static void behave(void)
 	fake_knobs.push_errors     = choice >> 5 == 1 ? take8() : 0;
 	fake_knobs.checksum_errors = choice >> 5 == 2 ? take8() & 6 : 0;
 	fake_knobs.tile_cycles     = choice >> 5 == 3 ? take8() : 24;
+#ifdef PROGRAM_RUNS_MODELS
+	fake_knobs.program_cycles  = choice >> 5 == 3 ? take8() : 100;
+	fake_knobs.program_errors  = choice >> 5 == 4 ? take8() : 0;
+	fake_knobs.ssm_errors      = choice >> 5 == 5 ? take8() : 0;
+#endif
 	fake_knobs.access_cycles   = fake_knobs.hang ? 1u << 30 : fake_knobs.stuck ? 1u << 12 : 8; /* To be soon at the end. */
 }
 
@@ -335,22 +577,34 @@ static void operation(int in_run)
 	depth--;
 }
 
-/* After all that, two good jobs run. */
+/* After all that, a good job of each kind runs. */
 static void recover(void)
 {
+	static const uint8_t opcodes[] = {
+		OPCODE_CHECKSUM, OPCODE_SSM,
+#ifdef PROGRAM_RUNS_MODELS
+		OPCODE_GENERATE,
+#endif
+	};
 	unsigned i, slot;
 	struct job job;
 
 	input_left = 0;
 	fake_knobs.hang = fake_knobs.stuck = fake_knobs.deaf = fake_knobs.push_errors = fake_knobs.checksum_errors = 0;
+	fake_knobs.program_errors = fake_knobs.ssm_errors = 0;
 	fake_knobs.access_cycles = 8;
 	fake_host_write(CSR_mailbox_boot, 0);
 	for (i = 0; i < RING_ENTRIES + 2; i++) /* What was rung for before. */
 		poll();
 	CHECK((int32_t)(fake_host_read(CSR_mailbox_doorbell) - completed()) <= 0);
-	for (i = 0; i < 2; i++) {
+#ifdef PROGRAM_RUNS_MODELS
+	image_count = generation_count = 0;
+	write_image(0);
+	write_prompt(DATA_BASE + 0x22000);
+#endif
+	for (i = 0; i < sizeof(opcodes)/sizeof(opcodes[0]); i++) {
 		slot       = completed()%RING_ENTRIES;
-		ring[slot] = good_job(i ? OPCODE_SSM : OPCODE_CHECKSUM);
+		ring[slot] = good_job(opcodes[i]);
 		write_ring(slot);
 		fake_host_write(CSR_mailbox_doorbell, completed() + 1);
 		poll();
@@ -371,6 +625,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	fake_on_push     = on_push;
 	fake_on_done     = on_done;
 	fake_on_checksum = on_checksum;
+#ifdef PROGRAM_RUNS_MODELS
+	fake_on_program  = on_program;
+	image_count      = 0;
+	generation_count = 0;
+#endif
 	fake_power_up();
 	fake_accesses_left = MAX_ACCESSES;
 	memset(ring, 0, sizeof(ring));
