@@ -64,6 +64,7 @@ class GoldenDevice:
         self.data_width = data_width
         self.ssm        = ssm
         self.program    = program
+        self.token      = lambda: None # Called after each token that is written.
 
     # Memory.
 
@@ -215,6 +216,7 @@ class GoldenDevice:
             self.store(op.output + OUTPUT_HEAD_BYTES + 4*counts["count"], [token])
             counts["count"] += 1
             report()
+            self.token()
             if counts["count"] < op.tokens:
                 account("decode", run([token], [ProgramKind.LAYERS, ProgramKind.HEAD]))
         report()

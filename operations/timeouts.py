@@ -21,6 +21,9 @@ MIN_LANES_BYTES = min(LANES)*ELEMENT_BYTES
 # How many times that much is granted: the DRAM is shared with host and CPU, and by the checksum unit with the core.
 TIMEOUT_FACTOR_SSM      = 8
 TIMEOUT_FACTOR_CHECKSUM = 64
+TIMEOUT_FACTOR_PROGRAM  = 32 # The tape, and for each token the session: a beat of it may be as many cycles as there are tokens.
+
+TIMEOUT_DESCRIPTOR = 1000 # Cycles of a program's descriptor beside that.
 
 SELFTEST_CYCLES = 5_000_000 # For all vectors; of each the firmware knows better.
 
@@ -36,6 +39,11 @@ def ssm_timeout(geometry: Geometry, tokens: int) -> int:
 def checksum_timeout(size: int, block: int) -> int:
     """Cycles of the checksums of `size` bytes, in blocks of so many."""
     return -(-size//block)*TIMEOUT_SETUP + size//MIN_BEAT_BYTES*TIMEOUT_FACTOR_CHECKSUM
+
+
+def program_timeout(descriptors: int, tape_bytes: int, tokens: int, session_bytes: int) -> int:
+    """Cycles of a program that is run for so many tokens (operations/image.py)."""
+    return TIMEOUT_SETUP + descriptors*TIMEOUT_DESCRIPTOR + (tape_bytes + tokens*session_bytes)//MIN_BEAT_BYTES*TIMEOUT_FACTOR_PROGRAM
 
 
 def job_timeout(config: SSMConfig, opcode: Opcode, operands: dict[str, int]) -> int:

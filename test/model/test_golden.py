@@ -15,10 +15,9 @@ from model.exact.head import best
 from model.exact.network import ExactNetwork
 from model.exact.sampling import inverse_of, sample
 from model.golden import JobError
-from model.image import Image
 from model.quantized import quantize_checkpoint
 
-from operations.config import ProgramConfig, SSMConfig
+from operations.config import SSMConfig
 from operations.image import IMAGE_HEAD, Reason
 from operations.operations import JobFlag
 from operations.protocol import Error
