@@ -27,6 +27,7 @@ from host.device.verified import ByteCounts
 from host.errors import DeviceError, DeviceTimeout, SessionInvalid
 from host.link.transport import Meter
 
+from model.exact.decoder import check_tokens
 from model.exact.sampling import Draws
 from model.image import Image
 
@@ -303,6 +304,7 @@ class DeviceDecoder:
 
     def prefill(self, tokens: Sequence[int]) -> None:
         """Add a prompt; it is run with what follows."""
+        check_tokens(tokens, self.config.vocab_size)
         self._check()
         self._rewind()
         self.tokens += map(int, tokens)
@@ -360,6 +362,7 @@ class DeviceDecoder:
 
     def logits(self, tokens: Sequence[int]) -> np.ndarray:
         """Take tokens. Returns their logits, float32 (T, vocabulary)."""
+        check_tokens(tokens, self.config.vocab_size)
         self.settle_all()
         self.tokens += map(int, tokens)
         parts = []

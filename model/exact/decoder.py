@@ -14,6 +14,16 @@ from model.exact.sampling import Draws, sample
 
 CHUNK = 64 # Tokens of a prompt that are run at once.
 
+# Tokens -------------------------------------------------------------------------------------------
+
+def check_tokens(tokens, vocab_size):
+    """Raise ValueError unless there are tokens, all of them in the vocabulary."""
+    if not len(tokens):
+        raise ValueError("tokens must be one or more, are none.")
+    for token in tokens:
+        if not 0 <= token < vocab_size:
+            raise ValueError(f"token must be a number from 0 to {vocab_size - 1}, is {token}.")
+
 # Decoder ------------------------------------------------------------------------------------------
 
 class ChunkedPrefill:

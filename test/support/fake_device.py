@@ -77,6 +77,7 @@ class FakeDevice:
         self.config   = config
         self.program  = program
         self.data_width = data_width
+        self.generated = 0   # Tokens of the last job GENERATE.
         self.hang     = None # Tokens of a job GENERATE after which it does not go on.
         self.token_seconds = 0 # That a token of a job GENERATE takes.
         self.ram      = np.frombuffer(random.Random(1).randbytes(ram_size), np.uint32).copy() # Undefined, as DRAM is.
