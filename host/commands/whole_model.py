@@ -78,10 +78,12 @@ def simulated_memory(system: SystemConfig) -> int:
 @contextmanager
 def open_model(args: Namespace, model: Any, sessions: int = 0) -> Iterator["ModelOnDevice"]:
     """Context manager: a quantised model, loaded on the device that the options name. sessions: as of ModelOnDevice."""
-    from host.device.model import ModelOnDevice, device_image
+    from host.device.model import ModelOnDevice, device_image, job_bytes
+    from model.image import SESSIONS
     if args.transport == "sim": # What does not fit is said before a simulation is built.
         system = simulated_system(args, True)
-        build_image(model, system).check_memory(simulated_memory(system), 2 + sessions)
+        image  = build_image(model, system)
+        image.check_memory(simulated_memory(system), SESSIONS + sessions, job_bytes(image))
     with open_device(args, args.log, whole_model=True) as device:
         there = ModelOnDevice(device, device_image(device, model), sessions)
         with Progress() as progress:

@@ -29,9 +29,9 @@ from host.link.transport import Meter
 
 from model.exact.decoder import check_tokens
 from model.exact.sampling import Draws
-from model.image import Image
+from model.image import SESSIONS, Image
 
-from operations.config import ALIGNMENT
+from operations.config import ALIGNMENT, ceil_multiple
 from operations.image import CAUSES, MAX_STOP_TOKENS, OUTPUT_HEAD, OUTPUT_HEAD_BYTES, OUTPUT_WIDE, ProgramKind, Reason
 from operations.operations import JobFlag, Opcode
 from operations.timeouts import program_timeout
@@ -59,6 +59,33 @@ def device_image(device: Device, model: Any) -> Image:
     program = program_of(device)
     model_geometry(device.info.config, model.config.layer)
     return Image(model, device.info.data_width, device.info.config, program)
+
+# Sizes --------------------------------------------------------------------------------------------
+
+def prompt_tokens(image: Image) -> int:
+    """Of a prompt, in a job."""
+    return PROMPT_PASSES*image.program.pass_tokens
+
+
+def logit_tokens(image: Image) -> int:
+    """Of a prompt, in a job with LOGITS."""
+    pass_bytes = image.logit_bytes(image.program.pass_tokens)
+    return max(1, min(PROMPT_PASSES, LOGIT_BYTES//pass_bytes))*image.program.pass_tokens
+
+
+def prompt_bytes(image: Image) -> int:
+    """Of the region of a prompt."""
+    return ceil_multiple(4*(prompt_tokens(image) + MAX_STOP_TOKENS), ALIGNMENT)
+
+
+def output_bytes(image: Image) -> int:
+    """Of the region of a job's output."""
+    return max(image.output_bytes(0, JOB_TOKENS), image.output_bytes(logit_tokens(image), 0, True))
+
+
+def job_bytes(image: Image) -> int:
+    """That jobs take beside image and sessions."""
+    return PROMPTS*prompt_bytes(image) + output_bytes(image)
 
 # Figures ------------------------------------------------------------------------------------------
 
@@ -116,13 +143,11 @@ class ModelOnDevice:
     def __init__(self, device: Device, image: Image, sessions: int = 0):
         self.device = device
         self.image  = image
-        self.chunk  = PROMPT_PASSES*image.program.pass_tokens # Tokens of a prompt in a job.
-        logits      = 4*image.device.logit_rows
-        passes      = max(1, min(PROMPT_PASSES, LOGIT_BYTES//(logits*image.program.pass_tokens)))
-        self.logit_chunk = passes*image.program.pass_tokens
-        self._prompt_bytes = 4*(self.chunk + MAX_STOP_TOKENS)
-        self._output_bytes = max(image.output_bytes(0, JOB_TOKENS), image.output_bytes(self.logit_chunk, 0, True))
-        image.check_memory(device.info.data_size, 2 + sessions, PROMPTS*(self._prompt_bytes + ALIGNMENT) + self._output_bytes)
+        self.chunk  = prompt_tokens(image)
+        self.logit_chunk   = logit_tokens(image)
+        self._prompt_bytes = prompt_bytes(image)
+        self._output_bytes = output_bytes(image)
+        image.check_memory(device.info.data_size, SESSIONS + sessions, job_bytes(image))
         self.counts = ByteCounts()
 
     def load(self, progress: Meter | None = None) -> ByteCounts:

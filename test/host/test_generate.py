@@ -649,7 +649,7 @@ def test_interrupted_on_device(whole):
 
 def test_failed_on_device(whole):
     """One line, and nothing is saved."""
-    whole.fake.fail = {n: (Error.BAD_LOGITS, 0x7fc00000) for n in range(1, 40) if n > 12}
+    whole.fake.fail_generate = Error.BAD_LOGITS, 0x7fc00000
     code, _, stderr = whole.run("--prompt", "And it", "--tokens", "10", "--save-session", whole.folder/"session")
     assert code == 1 and "failed: BAD_LOGITS (error 24, detail 0x7fc00000)." in stderr and not (whole.folder/"session").exists()
 

@@ -77,6 +77,7 @@ class FakeDevice:
         self.config   = config
         self.program  = program
         self.data_width = data_width
+        self.fail_generate = None # (Error, detail) of jobs GENERATE.
         self.generated = 0   # Tokens of the last job GENERATE.
         self.hang     = None # Tokens of a job GENERATE after which it does not go on.
         self.token_seconds = 0 # That a token of a job GENERATE takes.
@@ -246,6 +247,8 @@ class FakeDevice:
             self._checksum(job["region"], job["region_bytes"], job["block_bytes"], job["table"])
         if error == Error.NONE and job["opcode"] == Opcode.GENERATE:
             try:
+                if self.fail_generate:
+                    raise JobError(*self.fail_generate)
                 results |= self._generate(job)
             except JobError as wrong:
                 error, detail = wrong.error, wrong.detail
