@@ -147,7 +147,8 @@ class GoldenDevice:
         after   = self._region(op.session_out, session)
         before  = [] if flags & JobFlag.ZERO_STATE else [self._region(op.session_in, session)]
         overlap = lambda one, other: one[0] < other[1] and other[0] < one[1]
-        for written, others in ((after, [image, given, output, *(region for region in before if region != after)]), (output, [image, given, *before])):
+        for written, others in ((after, [image, given, *(region for region in before if region != after)]),
+                (output, [image, given, after, *before])):
             if any(overlap(written, other) for other in others):
                 raise JobError(Error.OVERLAP, written[0])
         tokens = self.words(op.prompt, op.prompt_tokens + op.stop_tokens)
@@ -160,7 +161,7 @@ class GoldenDevice:
     @staticmethod
     def _output_bytes(head, op, logits):
         if not logits:
-            return OUTPUT_HEAD_BYTES + ceil_multiple(4*op.tokens, ALIGNMENT)
+            return OUTPUT_HEAD_BYTES + 4*op.tokens
         whole, rest = divmod(op.prompt_tokens, head.pass_tokens)
         size = lambda tokens: ceil_multiple(4*head.logit_rows*tokens, ALIGNMENT)
         return whole*size(head.pass_tokens) + size(rest)
@@ -205,10 +206,7 @@ class GoldenDevice:
                 kinds += [ProgramKind.HEAD]
             account("prefill", run(tokens, kinds, target))
             target += ceil_multiple(4*head.logit_rows*len(tokens), ALIGNMENT)
-        while not logits and counts["reason"] == Reason.NONE:
-            if counts["count"] == op.tokens:
-                counts["reason"] = Reason.LENGTH
-                break
+        while op.tokens and counts["reason"] == Reason.NONE:
             token = self._sample(op, head, run.taken)
             if token in stop:
                 counts["reason"] = Reason.STOP
@@ -217,7 +215,9 @@ class GoldenDevice:
             counts["count"] += 1
             report()
             self.token()
-            if counts["count"] < op.tokens:
+            if counts["count"] == op.tokens:
+                counts["reason"] = Reason.LENGTH
+            else:
                 account("decode", run([token], [ProgramKind.LAYERS, ProgramKind.HEAD]))
         report()
         return run.taken, Traffic(*(totals[f"prefill_{what}"] + totals[f"decode_{what}"] for what in ("read", "written")))

@@ -253,7 +253,7 @@ class ModelOnDevice:
         words = [int(word) for word in self.device.transport.read_words(self._output, len(OUTPUT_HEAD))]
         count, reason = words[:2]
         wide  = {name: words[2 + 2*n] | words[3 + 2*n] << 32 for n, name in enumerate(OUTPUT_WIDE)}
-        if count > tokens or reason not in (Reason.LENGTH, Reason.STOP):
+        if count > tokens or reason not in ((Reason.LENGTH, Reason.STOP) if tokens else (Reason.NONE,)):
             raise DeviceError(f"Job {result.index} ended, and its output says {count} tokens, reason {reason}: another host may be using the "
                 "device; reset it.", result.index, None, 0)
         self._check_run(result, prompt_tokens + (max(count - 1, 0) if reason == Reason.LENGTH else count))
