@@ -5,6 +5,7 @@
  */
 
 #include "engine.h"
+#include "program.h"
 #include "ssm.h"
 
 /* Looks at the events between two looks at the CSRs: they are in SRAM, so waiting leaves the bus to the others. */
@@ -18,6 +19,9 @@ static const struct engine *const engines[] = {
 #endif
 #ifdef CSR_CHECKSUM_BASE
 	&checksum_engine,
+#endif
+#ifdef CSR_PROGRAM_BASE
+	&program_engine,
 #endif
 	0,
 };
@@ -62,6 +66,10 @@ uint32_t COLD engines_describe(struct engine_info *info)
 
 void engines_isr(void)
 {
+#ifdef CSR_PROGRAM_BASE
+	if (irq_pending() & 1 << PROGRAM_INTERRUPT)
+		program_isr();
+#endif
 #ifdef CSR_SSM_BASE
 	ssm_isr();
 #endif

@@ -28,6 +28,7 @@ struct engine {
 
 extern const struct engine ssm_engine;
 extern const struct engine checksum_engine;
+extern const struct engine program_engine;
 
 /* Tables that are read at each job lie with the data, in SRAM: constants are in DRAM. */
 #define TABLE __attribute__((section(".data.tables")))

@@ -5,6 +5,7 @@
  */
 
 #include "checksum.h"
+#include "generate.h"
 #include "operations.h"
 #include "selftest.h"
 #include "ssm_job.h"
@@ -43,6 +44,14 @@ const struct operation operations[OPCODES] TABLE = {
 		.flags  = CHECKSUM_FLAGS,
 		.check  = checksum_check,
 		.begin  = checksum_begin,
+	},
+#endif
+#ifdef PROGRAM_RUNS_MODELS
+	[OPCODE_GENERATE] = {
+		.engine = &program_engine,
+		.flags  = GENERATE_FLAGS,
+		.check  = generate_check,
+		.begin  = generate_begin,
 	},
 #endif
 };

@@ -37,6 +37,21 @@
 /* Keeps what no job needs out of the code that shares the instruction cache. */
 #define COLD __attribute__((cold))
 
+/* The opposite, where the compiler would take it for such code as its caller is. */
+#define HOT __attribute__((hot, noinline))
+
+/* Code and tables of which there is too much for the smallest SRAM. */
+#if SRAM_SIZE >= 0x4000
+#define ROOMY HOT
+#define ROOMY_TABLE TABLE
+#else
+#define ROOMY COLD
+#define ROOMY_TABLE
+#endif
+
+/* Keeps data of the CPU's out of the SRAM; not cleared at the start. */
+#define SLOW __attribute__((section(".bss.dram")))
+
 /* DRAM that host or accelerator read and write as well, by its bus address. */
 static inline volatile uint32_t *dram(uint32_t address)
 {

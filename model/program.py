@@ -84,7 +84,8 @@ class DeviceModel:
     ----------
     tape       : bytes: the layers' matrices, then the head's, then an embedding's of its own. Made when it is asked for.
     matrix_bytes : [size] of each matrix there.
-    head_at, embedding : where the head and the embedding begin there, bytes.
+    layers_bytes : of the layers' matrices, one right behind the other.
+    head_at, embedding : where the head and the embedding begin there, bytes, multiples of ALIGNMENT.
     parameters : bytes.
     records    : bytes, as they are before the first pass.
     sizes      : :class:`Sizes`.
@@ -156,15 +157,22 @@ class DeviceModel:
         size  = lambda rows, matrix: tape_beats(rows, matrix.shape[1], matrix.type == "q4_0", self.width)*self.width//8
         self.matrix_bytes = [size(rows, matrix) for layer in model.layers
             for rows, matrix in ((self.rows, layer.in_proj), (model.d_model, layer.out_proj))]
-        self.head_at      = sum(self.matrix_bytes)
+        self.layers_bytes = sum(self.matrix_bytes)
+        self.head_at      = ceil_multiple(self.layers_bytes, ALIGNMENT)
         self.matrix_bytes.append(size(model.vocab_size, model.head))
-        self.embedding    = self.head_at if model.tied else sum(self.matrix_bytes)
+        self.embedding    = self.head_at if model.tied else ceil_multiple(self.head_at + self.matrix_bytes[-1], ALIGNMENT)
         if not model.tied:
             self.matrix_bytes.append(size(model.vocab_size, model.embedding))
 
     @cached_property
     def tape(self):
-        return b"".join(matrix.tobytes() for matrix in self.matrices())
+        layers = 2*len(self.model.layers)
+        tape   = bytearray()
+        for n, matrix in enumerate(self.matrices()):
+            if n >= layers:
+                tape += bytes(-len(tape) % ALIGNMENT)
+            tape += matrix.tobytes()
+        return bytes(tape)
 
     def _parameters(self):
         layer, parameters, found = self.layer, Parameters(), []

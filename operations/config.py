@@ -227,6 +227,12 @@ class SystemConfig:
         check_choice("cpu_variant", self.cpu_variant, CPU_VARIANTS)
 
     @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "SystemConfig":
+        """The inverse of :func:`dataclasses.asdict`, also of what went through JSON."""
+        program = values["program"] and ProgramConfig(**values["program"] | {"units": tuple(values["program"]["units"])})
+        return cls(MemoryConfig(**values["memory"]), SSMConfig(**values["ssm"]), values["cpu_variant"], program)
+
+    @classmethod
     def of(cls, lanes: int = SSMConfig.lanes, data_width: int | None = MemoryConfig.data_width, program: ProgramConfig | None = None,
            **options: Any) -> "SystemConfig":
         """The configuration for so many lanes: with SMALL_LANES or less everything is made for a small FPGA.

@@ -27,15 +27,16 @@ FOLDERS  = {".md": ROOT/"docs", ".h": ROOT/"test"/"operations"}
 CONSTANTS = {
     config   : ("ALIGNMENT", "ELEMENT_BYTES", "MIN_D_STATE_MULTIPLE", "SEED_STRIDE"),
     ssm      : ("ROW_ELEMENTS", "SCALAR_ELEMENTS"),
-    timeouts : ("TIMEOUT_SETUP", "TIMEOUT_RESET", "TIMEOUT_FACTOR_SSM", "TIMEOUT_FACTOR_CHECKSUM", "MIN_BEAT_BYTES",
-        "MIN_LANES_BYTES"),
+    timeouts : ("TIMEOUT_SETUP", "TIMEOUT_RESET", "TIMEOUT_FACTOR_SSM", "TIMEOUT_FACTOR_CHECKSUM", "TIMEOUT_FACTOR_PROGRAM",
+        "TIMEOUT_DESCRIPTOR", "MIN_BEAT_BYTES", "MIN_LANES_BYTES"),
     protocol : ("PROTOCOL_VERSION", "FIRMWARE_OFFSET", "FIRMWARE_SIZE", "INFO_OFFSET", "INFO_MAGIC", "RING_OFFSET",
         "TABLE_OFFSET", "TABLE_SIZE", "DATA_OFFSET", "RING_ENTRIES", "JOB_BYTES", "REBOOT", "ENGINES_MAX"),
     numerics : ("CANDIDATES",),
     image    : ("IMAGE_MAGIC", "IMAGE_VERSION", "MAX_PASS_TOKENS", "PROGRAMS", "HEADER_BYTES", "OUTPUT_HEAD_BYTES", "MAX_PROMPT_TOKENS",
         "MAX_TOKENS", "MAX_STOP_TOKENS", "MAX_VOCABULARY"),
 }
-ENUMS = {"PROGRAM": image.ProgramKind, "REASON": image.Reason, "ENGINE": Engine, "OPCODE": Opcode, "JOB": JobFlag, "STATUS": Status, "ERROR": Error}
+ENUMS = {"PROGRAM": image.ProgramKind, "REASON": image.Reason, "UNIT": program.Unit, "ENGINE": Engine, "OPCODE": Opcode, "JOB": JobFlag,
+    "STATUS": Status, "ERROR": Error}
 
 # C Header -----------------------------------------------------------------------------------------
 

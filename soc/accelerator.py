@@ -15,10 +15,13 @@ from cores.console import Console
 from cores.mailbox import Mailbox
 from cores.memory.arbiter import Arbiter
 from cores.memory.region import Region
+from cores.program.program import Program, ProgramPorts
 from cores.ssm.ssm import SSM, SSMPorts
 from cores.unmapped import Unmapped, UnmappedRegion
 
 from operations.config import CPU_VARIANTS, DATA_WIDTHS, FIRMWARE_CONSTANTS, SystemConfig
+from operations.numerics import LANE_BITS
+from operations.program import Unit
 from operations.protocol import DATA_OFFSET
 
 from soc.boot import add_boot
@@ -83,6 +86,11 @@ def memory_region(soc):
     region = soc.bus.regions["main_ram"]
     return Region(region.origin, region.origin + region.size)
 
+def data_region(soc):
+    """The part of it that programs may touch: not firmware, job ring and tables."""
+    region = memory_region(soc)
+    return Region(region.base + DATA_OFFSET, region.limit)
+
 # SSM ----------------------------------------------------------------------------------------------
 
 def add_ports(soc, memory, width):
@@ -139,13 +147,64 @@ def add_ssm(soc, config):
     check_soc(soc)
     width = memory_width(soc, config.memory)
     ports = add_ports(soc, config.memory, width)
-    soc.add_module(name=name, module=SSM(config.ssm, ports, memory_region(soc)))
+    unit   = config.program is not None and Unit.SSM.name in config.program.units
+    region = data_region(soc) if unit else memory_region(soc)
+    soc.add_module(name=name, module=SSM(config.ssm, ports, region, unit))
     if soc.irq.enabled:
         soc.irq.add(name, use_loc_if_exists=True)
     for constant, field in FIRMWARE_CONSTANTS.items():
         soc.add_constant(constant, int(getattr(config.ssm, field.name)))
     soc.add_constant("SSM_COUNTER_BITS", COUNTER_BITS)
     soc.add_constant("MEMORY_DATA_WIDTH", width)
+
+# Programs -----------------------------------------------------------------------------------------
+
+def add_program_ports(soc):
+    """The :class:`cores.program.program.ProgramPorts` of a SoC: shares of the SSM core's ports to LiteDRAM, or else masters of its bus."""
+    if not hasattr(soc, "sdram"):
+        width = soc.constants["MEMORY_DATA_WIDTH"]
+        ports = [wishbone.Interface(data_width=width, address_width=32, addressing="word") for _ in range(6)]
+        for n, port in enumerate(ports):
+            soc.bus.add_master(name=f"program_master{n}", master=port)
+        return ProgramPorts(ports[:1], *ports[1:])
+    reads  = [getattr(soc, f"state_read{n}_port") for n in range(STATE_READ_PORTS)]
+    inputs = getattr(soc, "input_port", reads[-1])
+    writes = [getattr(soc, name) for name in ("state_write1_port", "state_write0_port") if hasattr(soc, name)][0]
+    return ProgramPorts(
+        tape        = [port.get_port() for port in reads],
+        descriptors = inputs.get_port(),
+        loads       = inputs.get_port(),
+        embedding   = inputs.get_port(),
+        stores      = writes.get_port(),
+        results     = writes.get_port(),
+        page_beats  = page_beats(soc.sdram, reads[0].target.data_width))
+
+
+def add_program(soc, config, name="program"):
+    """Add the engines that run a whole model's programs, and their interrupt. :func:`add_ssm` is to be called before.
+
+    Parameters
+    ----------
+    soc    : a LiteX SoC.
+    config : :class:`operations.config.SystemConfig`, with a program.
+
+    Raises
+    ------
+    ValueError : the vector unit is too narrow for the ports.
+    """
+    soc.check_if_exists(name)
+    program = config.program
+    width   = soc.constants["MEMORY_DATA_WIDTH"]
+    if program.vector_lanes < width//LANE_BITS: # Before a port is taken.
+        raise ValueError(f"vector_lanes must be at least {width//LANE_BITS} with ports of {width} bits, is {program.vector_lanes}.")
+    unit = Unit.SSM.name in program.units
+    soc.add_module(name=name, module=Program(program, add_program_ports(soc), data_region(soc), soc.ssm if unit else None))
+    if soc.irq.enabled:
+        soc.irq.add(name, use_loc_if_exists=True)
+    for constant, value in {"PASS_TOKENS": program.pass_tokens, "VECTOR_LANES": program.vector_lanes, "SCRATCH": program.elements,
+            "ACTIVATIONS": program.activations, "UNITS": sum(1 << unit for unit in getattr(soc, name).units),
+            "COUNTER_BITS": COUNTER_BITS}.items():
+        soc.add_constant(f"PROGRAM_{constant}", value)
 
 # Parts --------------------------------------------------------------------------------------------
 
@@ -187,7 +246,7 @@ def add_unmapped(soc, name="unmapped"):
 # Accelerator --------------------------------------------------------------------------------------
 
 def add_accelerator(soc, config):
-    """Add the SSM core and all that firmware and host need beside it: mailbox, boot ROM, checksum unit; and, where the SoC has
+    """Add the SSM core, with a program's configuration the engines of a whole model, and all that firmware and host need beside them: mailbox, boot ROM, checksum unit; and, where the SoC has
     none, a console, and UARTBone on the serial port as the link to the host. The bus then
     answers at once also where it has nothing (:mod:`cores.unmapped`).
 
@@ -219,5 +278,7 @@ def add_accelerator(soc, config):
     add_mailbox(soc)
     add_boot(soc)
     add_ssm(soc, config)
+    if config.program is not None:
+        add_program(soc, config)
     add_checksum(soc)
     add_unmapped(soc)

@@ -28,7 +28,7 @@ from litedram.phy.model import SDRAMPHYModel
 
 from litespi.modules import S25FL128S
 
-from operations.config import MemoryConfig, SSMConfig, SystemConfig
+from operations.config import SystemConfig
 
 from soc.accelerator import add_accelerator
 from soc.dram import controller_settings
@@ -135,7 +135,7 @@ class SimSoC(SoCCore):
 
 def write(folder, config, **options):
     """Write Verilog, BIOS and sources.json."""
-    soc = SimSoC(SystemConfig(MemoryConfig(**config["memory"]), SSMConfig(**config["ssm"]), config["cpu_variant"]), **options)
+    soc = SimSoC(SystemConfig.from_dict(config), **options)
     with builder_environment():
         Builder(soc, output_dir=folder, compile_gateware=False, bios_console="disable").build()
     verilog = [source[0] for source in soc.platform.sources if source[0].endswith((".v", ".sv"))]

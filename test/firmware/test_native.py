@@ -27,7 +27,7 @@ from native.device import DATA_BASE, RAM_BASE, RAM_END, Device
 
 from model.bitexact import ssm_block
 
-from operations.config import ALIGNMENT, GATEWARE_VERSION, SSMConfig, SystemConfig
+from operations.config import ALIGNMENT, GATEWARE_VERSION, ProgramConfig, SSMConfig, SystemConfig
 from operations.operations import Engine, JobFlag, Opcode
 from operations.protocol import INFO_MAGIC, JOB_BYTES, PROTOCOL_VERSION, RING_ENTRIES, RING_OFFSET, TABLE_OFFSET, Error, Status
 from operations.ssm import CAPABILITIES, Geometry, pack_bc, pack_state, pack_x, unpack_state, unpack_y
@@ -173,10 +173,11 @@ def test_start_again(device):
     assert_done(device, opcode=Opcode.NOP)
 
 
-@pytest.mark.parametrize("engine, opcodes", [(Engine.SSM, (Opcode.SSM, Opcode.SELFTEST)), (Engine.CHECKSUM, (Opcode.CHECKSUM,))])
+@pytest.mark.parametrize("engine, opcodes", [(Engine.SSM, (Opcode.SSM, Opcode.SELFTEST, Opcode.GENERATE)),
+    (Engine.CHECKSUM, (Opcode.CHECKSUM,)), (Engine.PROGRAM, (Opcode.GENERATE,))])
 def test_absent_engine(tmp_path, engine, opcodes):
     """It is not listed, and its operations are refused; the others run."""
-    device = Device(native.build(str(tmp_path), CONFIG, without=(engine.name,)))
+    device = Device(native.build(str(tmp_path), CONFIG, without=(engine.name,), program=ProgramConfig()))
     device.power_up()
     assert list(device.info()["engines"]) == [other for other in Engine if other != engine]
     jobs = {Opcode.NOP: {}, Opcode.SSM: small_job(), Opcode.CHECKSUM: dict(region=DATA_BASE, region_bytes=64, block_bytes=64,
@@ -988,17 +989,18 @@ def test_built_config(tmp_path, config):
     assert CAPABILITIES.items() <= fields.items()
 
 
-def test_firmware_is_self_contained(tmp_path):
+@pytest.mark.parametrize("program", [None, ProgramConfig()], ids=["without programs", "with programs"])
+def test_firmware_is_self_contained(tmp_path, program):
     """No allocation, no library: the firmware's objects need each other, CSRs and interrupts."""
     write_headers(str(tmp_path), CONFIG)
     undefined, defined = set(), set()
     for name in native.FIRMWARE:
         subprocess.run(["gcc", "-std=gnu99", "-Os", "-c", "-fno-builtin", f"-I{tmp_path}", f"-I{native.DIRECTORY}",
-            f"-I{DIRECTORY}", *native.defines(CONFIG),
+            f"-I{DIRECTORY}", *native.defines(CONFIG, program),
             f"{DIRECTORY}/{name}", "-o", str(tmp_path/"object.o")], check=True)
         symbols = subprocess.run(["nm", str(tmp_path/"object.o")], check=True, capture_output=True, text=True).stdout
         for line in symbols.splitlines():
             *_, kind, symbol = line.split()
             (undefined if kind == "U" else defined).add(symbol)
-    assert undefined - defined <= {"fake_csr_read", "fake_csr_write", "irq_setmask", "irq_setie",
+    assert undefined - defined <= {"fake_csr_read", "fake_csr_write", "irq_setmask", "irq_setie", "irq_pending",
         "_GLOBAL_OFFSET_TABLE_"}

@@ -26,9 +26,10 @@ class Session:
     def __init__(self, model, tokens, width=128, seed=None):
         self.device = device = DeviceModel(model, width, SSMConfig(), tokens)
         sizes    = device.sizes
-        words    = lambda *parts: np.array(sum(parts, []) + device.end(), "<u4").tobytes()
-        programs = {(count, last): words(device.layers(count), device.head(count - 1) if last else device.all_logits(count))
-            for count in range(1, tokens + 1) for last in (False, True)}
+        programs = {("layers", count): device.layers(count) for count in range(1, tokens + 1)}
+        programs |= {("head", count): device.head(count - 1) for count in range(1, tokens + 1)}
+        programs |= {("logits", count): device.all_logits(count) for count in range(1, tokens + 1)}
+        programs = {name: np.array(words + device.end(), "<u4").tobytes() for name, words in programs.items()}
         regions  = [(Register.TAPE, device.tape), (Register.PARAMETERS, device.parameters), (Register.STATE_IN, bytes(sizes.state)),
             (Register.WINDOW_IN, bytes(sizes.window)), (Register.RECORDS, device.records),
             (Register.RESULTS, bytes(max(sizes.results, 4*tokens*device.logit_rows))), *programs.items()]
@@ -46,21 +47,22 @@ class Session:
         self.seed, self.done = seed, 0
 
     def take(self, tokens, rng=None):
-        """One pass, and the same once more: from a copy of the state for the best of the last token. Returns (logits (tokens, vocabulary),
-        numbers, best logits)."""
-        machine = self.machine
+        """One pass. Returns (logits (tokens, vocabulary), numbers and logits of the candidates after the last one)."""
+        machine, device = self.machine, self.device
         machine.tokens[:len(tokens)] = tokens
         machine.seed = None if self.seed is None else self.seed + self.done
-        before = machine.memory.copy()
-        machine.run(self.programs[len(tokens), True], rng)
-        first  = machine.registers[Register.RESULTS]
-        found  = machine.memory[first:first + self.device.sizes.results].view(CANDIDATE).copy()
-        machine.memory[:] = before
-        machine.run(self.programs[len(tokens), False], rng)
+        tape, first  = (machine.registers[register] for register in (Register.TAPE, Register.RESULTS))
+        results      = {}
+        for name, place, size in (("layers", 0, 0), ("head", device.head_at, device.sizes.results),
+                ("logits", device.head_at, 4*len(tokens)*device.logit_rows)):
+            machine.registers[Register.TAPE] = tape + place
+            machine.run(self.programs[name, len(tokens)], rng)
+            results[name] = machine.memory[first:first + size].copy()
+        machine.registers[Register.TAPE] = tape
         self.done += len(tokens)
-        lanes  = self.device.width//128
-        logits = machine.memory[first:first + 4*len(tokens)*self.device.logit_rows].view("<f4").reshape(-1, len(tokens), lanes)
-        return logits.transpose(1, 0, 2).reshape(len(tokens), -1)[:, :self.device.model.vocab_size].copy(), found["token"], found["logit"]
+        found  = results["head"].view(CANDIDATE)
+        logits = results["logits"].view("<f4").reshape(-1, len(tokens), device.width//128).transpose(1, 0, 2).reshape(len(tokens), -1)
+        return logits[:, :device.model.vocab_size], found["token"], found["logit"]
 
 
 def check(model, passes, tokens, width=128, seed=None, rng=None):

@@ -14,6 +14,8 @@
 #define TIMEOUT_RESET 0x186a0u
 #define TIMEOUT_FACTOR_SSM 0x8u
 #define TIMEOUT_FACTOR_CHECKSUM 0x40u
+#define TIMEOUT_FACTOR_PROGRAM 0x20u
+#define TIMEOUT_DESCRIPTOR 0x3e8u
 #define MIN_BEAT_BYTES 0x10u
 #define MIN_LANES_BYTES 0x8u
 #define PROTOCOL_VERSION 0x5u
@@ -49,6 +51,12 @@
 #define REASON_NONE 0u
 #define REASON_LENGTH 1u
 #define REASON_STOP 2u
+
+#define UNIT_MOVE 0u
+#define UNIT_GEMV 1u
+#define UNIT_VECTOR 2u
+#define UNIT_SSM 3u
+#define UNIT_HEAD 4u
 
 #define ENGINE_SSM 1u
 #define ENGINE_CHECKSUM 2u

@@ -68,11 +68,11 @@ class MemoryModel(LiteXModule):
             access.dat_w.eq(self.write_data),
             self.read_data.eq(access.dat_r),
         ]
-        chances = iter(range(12))
+        chances = iter(range(57))
 
         def chance():
             """A signal that is 1 in `duty` of 256 cycles."""
-            first  = 5*next(chances)
+            first  = 5*next(chances) % 57
             signal = Signal()
             self.comb += signal.eq(random.value[first:first + 8] < self.duty)
             return signal

@@ -15,6 +15,7 @@ from operations.config import FIRMWARE_CONSTANTS, SSMConfig
 from operations.header import c_header
 
 from tools import processes
+from tools.firmware.sampling import sampling_header
 from tools.firmware.vectors import vectors_header
 from tools.paths import ROOT
 
@@ -53,7 +54,7 @@ def built_config(build_dir: str) -> SSMConfig:
 def write_headers(directory: str, config: SSMConfig) -> None:
     """Write the generated headers of a firmware for `config`."""
     os.makedirs(directory, exist_ok=True)
-    for name, text in (("protocol.h", c_header()), ("vectors.h", vectors_header(config))):
+    for name, text in (("protocol.h", c_header()), ("vectors.h", vectors_header(config)), ("sampling_tables.h", sampling_header())):
         with open(os.path.join(directory, name), "w") as file:
             file.write(text)
 

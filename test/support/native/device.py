@@ -11,6 +11,7 @@ import subprocess
 from dataclasses import dataclass
 
 from operations.operations import OPERATIONS, Engine, Opcode
+from operations.program import Register
 from operations.protocol import (DATA_OFFSET, ENGINE_INFO, ENGINE_WORDS, INFO_HEAD, INFO_OFFSET, INFO_WORDS, JOB_BYTES,
     JOB_HEAD, JOB_OPERANDS, JOB_RESULT, PROTOCOL_VERSION, RING_ENTRIES, RING_OFFSET)
 
@@ -40,10 +41,33 @@ class Tile:
     y_stride  : int
     seed      : int # The register; 0 where the core rounds to nearest.
 
+# Program ------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Program:
+    """A program as the fake engines were given it."""
+    address     : int
+    descriptors : int
+    tape_beats  : int
+    seed        : int
+    zero_state  : int
+    bases       : dict  # {register: address}.
+    tokens      : tuple # Those that were named since the program before, by their places.
+
+    @classmethod
+    def of(cls, *words):
+        bases, tokens = words[5:5 + len(Register)], words[5 + len(Register):]
+        named = [token for token in tokens if token != 2**32 - 1]
+        assert list(tokens[:len(named)]) == named
+        return cls(*words[:5], dict(zip(Register, bases)), tuple(named))
+
+
+EVENTS = {"push": Tile, "done": Tile, "program": Program.of}
+
 # Device -------------------------------------------------------------------------------------------
 
 class Device:
-    """Runs the driver. ``on_push(tile)`` and ``on_done(tile)`` are called when their hooks are set by ``set()``."""
+    """Runs the driver. Handlers of its events are set by ``on()``."""
 
     def __init__(self, driver):
         self.process = subprocess.Popen([driver], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -62,14 +86,16 @@ class Device:
             if not answer:
                 raise RuntimeError(f"The native firmware died of {line[:80]!r} with {self.process.wait()}.")
             event, *values = answer.split()
-            if event not in ("push", "done"):
+            if event not in EVENTS:
                 return answer.strip()
-            tile = Tile(*map(int, values))
+            thing = EVENTS[event](*map(int, values))
             if event == "push":
-                self.tiles.append(tile)
+                self.tiles.append(thing)
+            elif event == "program":
+                self.programs.append(thing)
             handler = self.handlers.get(event)
             if handler is not None:
-                handler(tile)
+                handler(thing)
                 self.process.stdin.write("continue\n")
                 self.process.stdin.flush()
 
@@ -78,6 +104,7 @@ class Device:
     def power_up(self, **knobs):
         """Power-up, set knobs, start the firmware."""
         self.tiles    = []
+        self.programs = []
         self.handlers = {}
         self.rung     = 0
         self.command("power_up")
@@ -89,7 +116,7 @@ class Device:
             self.command(f"set {name} {value}")
 
     def on(self, event, handler):
-        """Call `handler(tile)` at each "push" or "done"."""
+        """Call `handler(tile)` at each "push" or "done", `handler(program)` at each "program"."""
         self.handlers[event] = handler
         self.set(**{f"hook_{event}": 1})
 
@@ -99,11 +126,15 @@ class Device:
     # DRAM -----------------------------------------------------------------------------------------
 
     def read(self, address, size):
-        return bytes.fromhex(self.command(f"read {address} {size}"))
+        return bytes.fromhex(self.command(f"read {address} {size}")) if size else b""
 
     def write(self, address, data):
         if data:
             self.command(f"write {address} {data.hex()}")
+
+    def open(self, address, size):
+        """Let the firmware's CPU touch it, until the next power-up."""
+        self.command(f"open {address} {size}")
 
     def info(self):
         """The words of its head; and {Engine: its words} as "engines"."""
@@ -142,7 +173,7 @@ class Device:
     def run(self, **words):
         """Post, ring, poll once; returns the job with its result."""
         index = self.rung
-        self.tiles = []
+        self.tiles, self.programs = [], []
         self.post(index, **words)
         self.ring(index + 1)
         completed = self.poll()

@@ -4,8 +4,8 @@
  * SPDX-License-Identifier: BSD-2-Clause
  *
  * Runs the native firmware by commands on stdin, a line each; answers a line each. While the firmware runs, a line
- * tells of each descriptor ("push ...") and, when asked for, of each completed tile ("done ..."): then commands are
- * taken until "continue", so that a test can compute the tile, or play the host.
+ * tells of each descriptor ("push ..."), of each program ("program ...") and, when asked for, of each completed tile
+ * ("done ..."): then commands are taken until "continue", so that a test can compute, or play the host.
  */
 
 #include <stdio.h>
@@ -21,8 +21,9 @@
 
 static void commands(void);
 
-static uint32_t hook_push; /* Stop at each push. */
-static uint32_t hook_done; /* Stop at each completed tile. */
+static uint32_t hook_push;    /* Stop at each push. */
+static uint32_t hook_done;    /* Stop at each completed tile. */
+static uint32_t hook_program; /* Stop at each program. */
 
 static const struct {
 	const char *name;
@@ -34,13 +35,17 @@ static const struct {
 	{"queue_depth",     &fake_knobs.queue_depth},
 	{"access_cycles",   &fake_knobs.access_cycles},
 	{"tile_cycles",     &fake_knobs.tile_cycles},
+	{"program_cycles",  &fake_knobs.program_cycles},
 	{"hang",            &fake_knobs.hang},
 	{"deaf",            &fake_knobs.deaf},
 	{"stuck",           &fake_knobs.stuck},
 	{"push_errors",     &fake_knobs.push_errors},
 	{"checksum_errors", &fake_knobs.checksum_errors},
+	{"program_errors",  &fake_knobs.program_errors},
+	{"ssm_errors",      &fake_knobs.ssm_errors},
 	{"hook_push",       &hook_push},
 	{"hook_done",       &hook_done},
+	{"hook_program",    &hook_program},
 };
 
 #define CSR_NAME(name) #name,
@@ -66,6 +71,19 @@ static void on_done(const struct fake_tile *tile)
 		tell("done", tile);
 		commands();
 	}
+}
+
+static void on_program(const struct fake_program *program)
+{
+	const uint32_t *words = (const uint32_t *)program;
+	size_t i;
+
+	printf("program");
+	for (i = 0; i < sizeof(*program)/4; i++)
+		printf(" %u", words[i]);
+	printf("\n");
+	if (hook_program)
+		commands();
 }
 
 static int csr_number(const char *name)
@@ -131,7 +149,7 @@ static void commands(void)
 			return;
 		if (!strcmp(line, "power_up\n")) {
 			fake_power_up();
-			hook_push = hook_done = 0;
+			hook_push = hook_done = hook_program = 0;
 			printf("ok\n");
 		} else if (!strcmp(line, "start\n")) {
 			engines_init();
@@ -151,6 +169,9 @@ static void commands(void)
 			printf("%llu\n", (unsigned long long)fake_host_read(csr_number(name)));
 		} else if (sscanf(line, "read %u %u", &address, &value) == 2) {
 			read_dram(address, value);
+		} else if (sscanf(line, "open %u %u", &address, &value) == 2) {
+			fake_open(address, value);
+			printf("ok\n");
 		} else if (sscanf(line, "write %u %n", &address, &offset) == 1) {
 			write_dram(address, line + offset);
 		} else {
@@ -165,8 +186,9 @@ int main(void)
 {
 	fake_map();
 	fake_power_up();
-	fake_on_push = on_push;
-	fake_on_done = on_done;
+	fake_on_push    = on_push;
+	fake_on_done    = on_done;
+	fake_on_program = on_program;
 	commands();
 	return 0;
 }

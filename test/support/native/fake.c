@@ -27,6 +27,7 @@ uint64_t fake_accesses_left = UINT64_MAX;
 void (*fake_on_push)(const struct fake_tile *tile);
 void (*fake_on_done)(const struct fake_tile *tile);
 void (*fake_on_checksum)(uint32_t address, uint32_t bytes);
+void (*fake_on_program)(const struct fake_program *program);
 
 static uint64_t         csrs[CSR_COUNT];
 static uint64_t         now;
@@ -38,7 +39,17 @@ static uint32_t         heads;       /* with so many to come, */
 static uint32_t         group_heads; /* so many of them of its group. */
 static int              resetting;
 static uint64_t         checksum_end; /* When the checksum unit is idle again. */
+static int              program_resetting;
+static int              running;      /* A program, */
+static uint64_t         program_end;  /* until then. */
+static uint32_t         tokens[FAKE_TOKENS];
 static unsigned int     irq_mask, irq_enable;
+
+/* What fake_open() has opened. */
+static struct {
+	uint32_t address, bytes;
+} opened[512];
+static unsigned opened_count;
 
 /* Interrupts ---------------------------------------------------------------------------------------*/
 
@@ -52,14 +63,20 @@ void irq_setie(unsigned int enable)
 	irq_enable = enable;
 }
 
+unsigned int irq_pending(void)
+{
+	return ((csrs[CSR_ssm_ev_pending] & csrs[CSR_ssm_ev_enable]) != 0) << SSM_INTERRUPT
+		| ((csrs[CSR_program_ev_pending] & csrs[CSR_program_ev_enable]) != 0) << PROGRAM_INTERRUPT;
+}
+
 static void interrupt(void)
 {
 	static int serving;
 
-	if (serving || fake_knobs.deaf || !irq_enable || !(irq_mask & 1 << SSM_INTERRUPT))
+	if (serving || fake_knobs.deaf || !irq_enable)
 		return;
 	serving = 1;
-	if (csrs[CSR_ssm_ev_pending] & csrs[CSR_ssm_ev_enable])
+	if (irq_pending() & irq_mask)
 		engines_isr();
 	serving = 0;
 }
@@ -122,6 +139,25 @@ static void push(uint32_t flags)
 	}
 }
 
+static void advance_program(void)
+{
+	static const int waits[] = {CSR_program_counters_wait_move, CSR_program_counters_wait_gemv, CSR_program_counters_wait_vector,
+		CSR_program_counters_wait_ssm, CSR_program_counters_wait_head, CSR_program_counters_tape_wait};
+	unsigned i;
+
+	if (!running || now < program_end)
+		return;
+	running = 0;
+	csrs[CSR_program_counters_cycles]      += fake_knobs.program_cycles;
+	csrs[CSR_program_counters_read_beats]  += 300;
+	csrs[CSR_program_counters_write_beats] += 50;
+	csrs[CSR_ssm_counters_read_beats]      += 20;
+	csrs[CSR_ssm_counters_write_beats]     += 10;
+	for (i = 0; i < sizeof(waits)/sizeof(waits[0]); i++)
+		csrs[waits[i]] += i + 1;
+	csrs[CSR_program_ev_pending] |= 1;
+}
+
 static void advance(void)
 {
 	now += fake_knobs.access_cycles;
@@ -129,6 +165,7 @@ static void advance(void)
 		fprintf(stderr, "the firmware waits without end\n");
 		abort();
 	}
+	advance_program();
 	while (queued && !fake_knobs.hang && now - head_since >= fake_knobs.tile_cycles) {
 		struct fake_tile tile = queue[0];
 
@@ -187,6 +224,43 @@ static void checksum_control(uint32_t control)
 	}
 }
 
+/* Programs -----------------------------------------------------------------------------------------*/
+
+static void program_clear(void)
+{
+	running = 0;
+	csrs[CSR_program_errors] = 0;
+	memset(tokens, 0xff, sizeof(tokens));
+}
+
+static void program_start_at(uint32_t start)
+{
+	struct fake_program program = {csrs[CSR_program_address], csrs[CSR_program_descriptors], csrs[CSR_program_tape_beats],
+		csrs[CSR_program_seed], start, {csrs[CSR_program_base_tape], csrs[CSR_program_base_embedding],
+		csrs[CSR_program_base_parameters], csrs[CSR_program_base_state_in], csrs[CSR_program_base_state_out],
+		csrs[CSR_program_base_window_in], csrs[CSR_program_base_window_out], csrs[CSR_program_base_records],
+		csrs[CSR_program_base_results]}, {0}};
+
+	if (running || csrs[CSR_program_errors] || queued) {
+		fprintf(stderr, "a program is started on an engine that is not idle\n");
+		abort();
+	}
+	memcpy(program.tokens, tokens, sizeof(tokens));
+	memset(tokens, 0xff, sizeof(tokens));
+	if (fake_on_program)
+		fake_on_program(&program);
+	running     = 1;
+	program_end = fake_knobs.hang ? UINT64_MAX : now + fake_knobs.program_cycles;
+	if (fake_knobs.program_errors || fake_knobs.ssm_errors) {
+		running = 0;
+		csrs[CSR_program_errors]     = fake_knobs.program_errors;
+		csrs[CSR_program_ev_pending] |= 2;
+		if (fake_knobs.ssm_errors)
+			raise_errors(fake_knobs.ssm_errors);
+		fake_knobs.program_errors = fake_knobs.ssm_errors = 0;
+	}
+}
+
 /* CSRs ---------------------------------------------------------------------------------------------*/
 
 uint64_t fake_host_read(int csr)
@@ -208,6 +282,7 @@ uint64_t fake_csr_read(int csr)
 	advance();
 	csrs[CSR_ssm_status]       = status();
 	csrs[CSR_ssm_capabilities] = capabilities();
+	csrs[CSR_program_status]   = running || program_resetting;
 	value = csrs[csr];
 	if (csr == CSR_checksum_status)
 		value |= now < checksum_end;
@@ -231,7 +306,18 @@ void fake_csr_write(int csr, uint32_t value)
 	case CSR_checksum_control:
 		checksum_control(value);
 		break;
+	case CSR_program_control:
+		program_clear();
+		program_resetting = fake_knobs.stuck;
+		break;
+	case CSR_program_start:
+		program_start_at(value);
+		break;
+	case CSR_program_token:
+		tokens[value >> 24 & (FAKE_TOKENS - 1)] = value & 0xfffff;
+		break;
 	case CSR_ssm_ev_pending:
+	case CSR_program_ev_pending:
 		csrs[csr] &= ~(uint64_t)value;
 		break;
 	default:
@@ -257,6 +343,26 @@ void fake_map(void)
 	ASAN_UNPOISON_MEMORY_REGION(base + RING_OFFSET, RING_ENTRIES*JOB_BYTES);
 	ASAN_UNPOISON_MEMORY_REGION(base + TABLE_OFFSET, TABLE_SIZE);
 	ASAN_UNPOISON_MEMORY_REGION(end - SCRATCH_BYTES, SCRATCH_BYTES);
+}
+
+void fake_open(uint32_t address, uint32_t bytes)
+{
+	if (opened_count == sizeof(opened)/sizeof(opened[0]))
+		abort();
+	opened[opened_count].address = address;
+	opened[opened_count].bytes   = bytes;
+	opened_count++;
+	ASAN_UNPOISON_MEMORY_REGION((void *)(uintptr_t)address, bytes);
+}
+
+/* All lie in the data region. */
+static void close_again(void)
+{
+	while (opened_count) {
+		opened_count--;
+		ASAN_POISON_MEMORY_REGION((void *)(uintptr_t)opened[opened_count].address, opened[opened_count].bytes);
+	}
+	ASAN_UNPOISON_MEMORY_REGION((uint8_t *)MAIN_RAM_BASE + MAIN_RAM_SIZE - SCRATCH_BYTES, SCRATCH_BYTES);
 }
 
 static int in_dram(uint32_t address, uint32_t bytes)
@@ -293,6 +399,7 @@ void fake_power_up(void)
 {
 	static const struct fake_knobs knobs = {
 		.lanes = 16, .max_headdim = 64, .max_d_state = 128, .queue_depth = 8, .access_cycles = 8, .tile_cycles = 100,
+		.program_cycles = 1000,
 	};
 
 	madvise((void *)MAIN_RAM_BASE, MAIN_RAM_SIZE, MADV_DONTNEED); /* Zeros again. */
@@ -303,5 +410,8 @@ void fake_power_up(void)
 	heads        = 0;
 	resetting    = 0;
 	checksum_end = 0;
+	program_resetting = 0;
+	program_clear();
+	close_again();
 	irq_setie(0);
 }

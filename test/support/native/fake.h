@@ -3,8 +3,8 @@
  *
  * SPDX-License-Identifier: BSD-2-Clause
  *
- * A SoC for the native firmware: DRAM, mailbox, checksum unit, and an SSM core that queues tiles but leaves their
- * computation, and all mischief, to hooks.
+ * A SoC for the native firmware: DRAM, mailbox, checksum unit, an SSM core that queues tiles, and engines that run programs,
+ * which leave all computation, and all mischief, to hooks.
  */
 
 #ifndef FAKE_H
@@ -17,16 +17,29 @@ struct fake_tile {
 	uint32_t headdim, d_state, x_stride, bc_stride, y_stride, seed;
 };
 
+#define FAKE_TOKENS   8
+#define FAKE_NO_TOKEN UINT32_MAX /* None was named since the program before. */
+
+/* A program as it was started. The base registers are in the order of operations.program.Register. */
+struct fake_program {
+	uint32_t address, descriptors, tape_beats, seed, start;
+	uint32_t bases[9];
+	uint32_t tokens[FAKE_TOKENS];
+};
+
 /* What a test sets. */
 struct fake_knobs {
 	uint32_t lanes, max_headdim, max_d_state, queue_depth;
 	uint32_t access_cycles;   /* Time that an access to a CSR takes. */
 	uint32_t tile_cycles;     /* Time that a tile takes. */
-	uint32_t hang;            /* No tile and no checksum is ever completed. */
+	uint32_t program_cycles;  /* Time that a program takes. */
+	uint32_t hang;            /* No tile, no checksum and no program is ever completed. */
 	uint32_t deaf;            /* No interrupt is ever raised. */
 	uint32_t stuck;           /* A reset does not end. */
 	uint32_t push_errors;     /* Error bits that the next descriptor raises; it is dropped. */
 	uint32_t checksum_errors; /* Error bits that the next start of the checksum unit raises; nothing is read. */
+	uint32_t program_errors;  /* Error bits that the next program raises; it ends. */
+	uint32_t ssm_errors;      /* Error bits that the SSM core then raises. */
 };
 extern struct fake_knobs fake_knobs;
 
@@ -39,6 +52,12 @@ extern void (*fake_on_done)(const struct fake_tile *tile);
 
 /* Called at a start of the checksum unit. */
 extern void (*fake_on_checksum)(uint32_t address, uint32_t bytes);
+
+/* Called at a start of a program. */
+extern void (*fake_on_program)(const struct fake_program *program);
+
+/* Opens DRAM to the firmware's CPU until the next power-up, beside what always is. */
+void fake_open(uint32_t address, uint32_t bytes);
 
 /* Maps the DRAM; once. What the firmware's CPU must not touch is poisoned for AddressSanitizer. */
 void fake_map(void);

@@ -11,5 +11,6 @@
 
 void irq_setmask(unsigned int mask);
 void irq_setie(unsigned int enable);
+unsigned int irq_pending(void);
 
 #endif

@@ -19,10 +19,18 @@
 	CSR(ssm_x_step) CSR(ssm_bc_step) CSR(ssm_y_step) CSR(ssm_state_step) \
 	CSR(ssm_tile_heads) CSR(ssm_tile_tokens) CSR(ssm_tile_seed) CSR(ssm_tile_push) CSR(ssm_status) CSR(ssm_tiles_done) CSR(ssm_errors) \
 	CSR(ssm_counters_latch) CSR(ssm_ev_pending) CSR(ssm_ev_enable) \
-	CSR(checksum_address) CSR(checksum_length) CSR(checksum_control) CSR(checksum_status) CSR(checksum_crc)
+	CSR(checksum_address) CSR(checksum_length) CSR(checksum_control) CSR(checksum_status) CSR(checksum_crc) \
+	CSR(program_version) CSR(program_control) CSR(program_errors) CSR(program_status) CSR(program_ev_pending) CSR(program_ev_enable) \
+	CSR(program_address) CSR(program_descriptors) CSR(program_tape_beats) CSR(program_token) CSR(program_seed) CSR(program_start) \
+	CSR(program_index) CSR(program_base_tape) CSR(program_base_embedding) CSR(program_base_parameters) CSR(program_base_state_in) \
+	CSR(program_base_state_out) CSR(program_base_window_in) CSR(program_base_window_out) CSR(program_base_records) \
+	CSR(program_base_results) CSR(program_counters_latch)
 #define CSRS_64(CSR) \
 	CSR(mailbox_cycles) CSR(mailbox_doorbell_cycles) \
-	CSR(ssm_counters_lane_busy) CSR(ssm_counters_read_beats) CSR(ssm_counters_write_beats)
+	CSR(ssm_counters_lane_busy) CSR(ssm_counters_read_beats) CSR(ssm_counters_write_beats) \
+	CSR(program_counters_cycles) CSR(program_counters_read_beats) CSR(program_counters_write_beats) CSR(program_counters_tape_wait) \
+	CSR(program_counters_wait_move) CSR(program_counters_wait_gemv) CSR(program_counters_wait_vector) CSR(program_counters_wait_ssm) \
+	CSR(program_counters_wait_head)
 
 /* Modules: what a test leaves out is not there for the firmware. */
 #ifndef WITHOUT_SSM
@@ -31,11 +39,21 @@
 #ifndef WITHOUT_CHECKSUM
 #define CSR_CHECKSUM_BASE 0
 #endif
+#if defined(PROGRAM_PASS_TOKENS) && !defined(WITHOUT_PROGRAM)
+#define CSR_PROGRAM_BASE 0
+#endif
 
 /* Fields: OFFSET and SIZE. */
 #define CSR_CHECKSUM_CONTROL_START_OFFSET 0
 #define CSR_CHECKSUM_CONTROL_RESET_OFFSET 1
 #define CSR_CHECKSUM_STATUS_BUSY_OFFSET 0
+#define CSR_PROGRAM_CONTROL_RESET_OFFSET 0
+#define CSR_PROGRAM_STATUS_BUSY_OFFSET 0
+#define CSR_PROGRAM_EV_PENDING_DONE_OFFSET 0
+#define CSR_PROGRAM_EV_PENDING_ERROR_OFFSET 1
+#define CSR_PROGRAM_TOKEN_TOKEN_OFFSET 0
+#define CSR_PROGRAM_TOKEN_PLACE_OFFSET 24
+#define CSR_PROGRAM_START_ZERO_STATE_OFFSET 0
 #define CSR_SSM_CONTROL_RESET_OFFSET 0
 #define CSR_SSM_EV_PENDING_DONE_OFFSET 0
 #define CSR_SSM_EV_PENDING_ERROR_OFFSET 1

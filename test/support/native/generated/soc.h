@@ -3,7 +3,7 @@
  *
  * SPDX-License-Identifier: BSD-2-Clause
  *
- * Stands in for LiteX's generated header. SSM_MAX_HEADS and its like come from the command line.
+ * Stands in for LiteX's generated header. SSM_MAX_HEADS, PROGRAM_PASS_TOKENS and their like come from the command line.
  */
 
 #ifndef NATIVE_SOC_H
@@ -11,5 +11,6 @@
 
 #define CONFIG_CLOCK_FREQUENCY 100000000
 #define SSM_INTERRUPT          2
+#define PROGRAM_INTERRUPT      3
 
 #endif

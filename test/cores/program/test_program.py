@@ -1,0 +1,146 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Whole models on the engines, compiled, against the golden machine."""
+
+import functools
+
+import numpy as np
+import pytest
+
+from models import random_model
+from program_harness import GUARD, ProgramHarness
+
+from model.exact.tape import tape_beats
+from model.program import DeviceModel
+
+from operations.config import ALIGNMENT, ProgramConfig, SSMConfig, ceil_multiple
+from operations.program import Code, Register, pack
+
+# Helpers ------------------------------------------------------------------------------------------
+
+SSM = SSMConfig(lanes=8, max_d_state=64)
+
+
+@functools.cache
+def harness(tokens=1, lanes=4, width=128, bus="native", **options):
+    return ProgramHarness(ProgramConfig(tokens, lanes, scratch=16384, activations=32), SSMConfig(**(SSM.__dict__ | options)), bus, width)
+
+
+class Layout:
+    """A model's regions in the memory, and its programs."""
+    def __init__(self, device, tokens):
+        sizes = device.sizes
+        self.at, parts, size = {}, [], 0
+        programs = {("layers", count): device.layers(count) for count in range(1, tokens + 1)}
+        programs |= {("head", count): device.head(count - 1) for count in range(1, tokens + 1)}
+        programs |= {("logits", count): device.all_logits(count) for count in range(1, tokens + 1)}
+        words = {name: np.array(program + device.end(), "<u4").tobytes() for name, program in programs.items()}
+        for name, data in {Register.TAPE: device.tape, Register.PARAMETERS: device.parameters, Register.STATE_IN: bytes(sizes.state),
+                Register.WINDOW_IN: bytes(sizes.window), Register.STATE_OUT: bytes(sizes.state), Register.WINDOW_OUT: bytes(sizes.window),
+                Register.RECORDS: device.records, Register.RESULTS: bytes(max(sizes.results, 4*tokens*device.logit_rows)), **words}.items():
+            self.at[name] = size
+            parts.append(data.ljust(ceil_multiple(len(data), ALIGNMENT), b"\0"))
+            size += len(parts[-1])
+        self.at[Register.EMBEDDING] = device.embedding
+        self.lengths = {name: len(data)//64 for name, data in words.items()}
+        self.memory  = np.frombuffer(b"".join(parts), np.uint8)
+        head         = device.model.head
+        self.head    = tape_beats(device.logit_rows, device.layer.d_model, head.type == "q4_0", device.width)
+        self.layers  = device.layers_bytes//(device.width//8)
+        self.head_at = device.head_at
+
+    def registers(self):
+        return {register: self.at[register] for register in Register}
+
+
+def check(model, unit, passes, duty=256, seed=None):
+    """Layers and logits of each pass, and the best after the last one. Returns the cycles of each program."""
+    device = DeviceModel(model, unit.width, unit.ssm, unit.config.pass_tokens)
+    layout = Layout(device, unit.config.pass_tokens)
+    unit.start(layout.memory, duty)
+    machine, cycles = unit.machine, []
+    machine.registers = layout.registers()
+
+    def run(kind, count, beats, tape):
+        machine.registers[Register.TAPE] = layout.at[Register.TAPE] + tape
+        errors, taken = unit.run(layout.at[kind, count], layout.lengths[kind, count], beats)
+        assert errors == 0
+        machine.run(layout.at[kind, count])
+        found = unit.memory()
+        wrong = np.flatnonzero(found != machine.memory)
+        places = {name: at for name, at in layout.at.items()}
+        assert not len(wrong), (kind, count, len(wrong), [max((at, str(name)) for name, at in places.items() if at <= n) + (n,) for n in wrong[:3]])
+        cycles.append(taken)
+    done = 0
+    for n, tokens in enumerate(passes):
+        machine.tokens[:len(tokens)] = tokens
+        machine.zero_state = n == 0
+        machine.seed       = None if seed is None else seed + done
+        run("layers", len(tokens), layout.layers, 0)
+        done += len(tokens)
+        machine.registers[Register.STATE_IN], machine.registers[Register.WINDOW_IN] = layout.at[Register.STATE_OUT], layout.at[Register.WINDOW_OUT]
+        run("logits", len(tokens), layout.head, layout.head_at)
+    run("head", len(passes[-1]), layout.head, layout.head_at)
+    return cycles
+
+# Tests --------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("kind", ["q8_0", "q4_0"])
+def test_model(kind):
+    check(random_model(kind=kind), harness(), [[3], [1], [69]])
+
+
+SIZES = [dict(ngroups=2), dict(d_conv=1), dict(d_conv=2, tied=False), dict(headdim=64), dict(d_state=24), dict(d_model=96, headdim=24, vocab_size=131),
+    dict(dt_limit=(0.01, 0.05), kind="q4_0"), dict(expand=1, headdim=8, n_layer=3), dict(d_conv=3, vocab_size=7, kind="q4_0")]
+
+
+@pytest.mark.parametrize("sizes", [SIZES[0], SIZES[2], SIZES[5], *(pytest.param(sizes, marks=pytest.mark.slow) for sizes in SIZES)])
+def test_sizes(sizes):
+    """Passes of four tokens and of fewer, a memory that makes them wait."""
+    check(random_model(**sizes), harness(4), [[1, 2, 3, 4], [5], [6, 0, 1]], duty=128)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["q8_0", "q4_0"])
+@pytest.mark.parametrize("tokens, lanes, width, bus, options", [
+    (2, 4, 256, "native", {"lanes": 16}), (8, 8, 512, "native", {"lanes": 64}), (1, 1, 128, "native", {}), (4, 4, 512, "wishbone", {}),
+    (2, 4, 128, "wishbone", {"lanes": 4}), (2, 4, 128, "native", {"stochastic_rounding": True})])
+def test_builds(tokens, lanes, width, bus, options, kind):
+    unit = harness(tokens, lanes, width, bus, **options)
+    seed = 5 if options.get("stochastic_rounding") else None
+    for duty in (256, 60):
+        check(random_model(kind=kind, ngroups=2, d_state=64), unit, [list(range(tokens)), [5], [6, 1][:tokens]], duty, seed)
+
+
+def test_wrong_programs():
+    """An error, no beat outside the region, and after a reset all is well."""
+    unit    = harness(4)
+    load    = pack(Code.LOAD, memory=(Register.TAPE, 0), scratch=0, elements=64)
+    outside = {Register.TAPE: 2**20 - GUARD}
+    def run(words, descriptors=None, beats=0, registers={}):
+        unit.start(np.array(words, "<u4").view(np.uint8))
+        unit.machine.registers = dict.fromkeys(Register, 64) | registers
+        errors, _ = unit.run(0, descriptors or len(words)//16, beats)
+        unit.memory()
+        if errors == 1:
+            assert unit.read("program_index") == 1
+        unit.reset()
+        assert unit.read("program_errors") == 0
+        return errors
+    for _ in range(2): # Also after a reset.
+        assert run(load + pack(Code.END)) == 0
+        assert run(load + [99] + 15*[0] + pack(Code.END)) == 1
+        assert run(load + pack(Code.END), registers=outside) == 2
+        assert run(pack(Code.STORE, memory=(Register.TAPE, 64), scratch=0, elements=64) + pack(Code.END),
+            registers={Register.TAPE: -GUARD - 64}) == 2
+        assert run(load + pack(Code.END) + load) == 4
+        assert run(load + pack(Code.END), beats=3) == 4
+        unit.start(np.array(load + pack(Code.BEST, target=(Register.RESULTS, 0)) + pack(Code.END), "<u4").view(np.uint8))
+        unit.machine.registers = dict.fromkeys(Register, 64)
+        with pytest.raises(TimeoutError): # A BEST that no logits come for.
+            unit.run(0, 3, 0, limit=5000)
+        unit.reset()
+    check(random_model(), unit, [[1, 2, 3, 4], [5]])

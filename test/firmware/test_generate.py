@@ -1,0 +1,579 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""The firmware's opcode GENERATE, compiled for the host against fake engines: which programs it runs, with what in the registers,
+what it writes, and what it refuses."""
+
+import struct
+
+import numpy as np
+import pytest
+
+
+from native import build as native
+from native.device import DATA_BASE, RAM_BASE, RAM_END, Device
+
+from model.exact.head import best
+from model.exact.sampling import inverse_of, sample
+
+from operations.config import ALIGNMENT, ProgramConfig, SSMConfig
+from operations.image import (HEADER_BYTES, IMAGE_HEAD, IMAGE_MAGIC, IMAGE_VERSION, MAX_PASS_TOKENS, MAX_PROMPT_TOKENS, MAX_STOP_TOKENS,
+    MAX_TOKENS, MAX_VOCABULARY, OUTPUT_HEAD, OUTPUT_HEAD_BYTES, OUTPUT_WIDE, PROGRAM_ENTRY, PROGRAMS, ProgramKind, Reason, program_number)
+from operations.numerics import CANDIDATES
+from operations.operations import Engine, JobFlag, Opcode
+from operations.program import Register
+from operations.protocol import RING_ENTRIES, Error, Status
+from operations.timeouts import program_timeout
+
+# Constants ----------------------------------------------------------------------------------------
+
+CONFIG  = SSMConfig()
+PROGRAM = ProgramConfig(pass_tokens=4)
+BEAT    = native.DATA_WIDTH//8
+
+MODEL, SESSION_IN, SESSION_OUT, PROMPT, OUTPUT = (DATA_BASE + 0x100000*n for n in range(1, 6))
+
+# Image --------------------------------------------------------------------------------------------
+
+HEAD = dict(magic=IMAGE_MAGIC, version=IMAGE_VERSION, image_bytes=0x20000, data_width=native.DATA_WIDTH, lanes=CONFIG.lanes, pass_tokens=3,
+    scratch=PROGRAM.elements, activations=PROGRAM.activations, vocabulary=1000, logit_rows=1002, state_bytes=0x3000, window_bytes=0x400,
+    tape=0x10000, embedding=0x11000, parameters=0x12000, records=0x13000, results=0x14000, zero_window=0x15000)
+
+STATE, SESSION = HEAD["state_bytes"], HEAD["state_bytes"] + HEAD["window_bytes"]
+
+
+def entry(kind, tokens):
+    """The program of a kind for so many tokens, by its words."""
+    number = program_number(kind, tokens)
+    return dict(program=0x1000 + 0x1000//2*number, descriptors=number + 2, tape_place=0x10000 + 0x40*number, tape_beats=10*number + 1)
+
+
+def image_words(tokens=HEAD["pass_tokens"], **changes):
+    """All words of a header, of which some are changed: by name, or number."""
+    words = [HEAD[name] for name in IMAGE_HEAD]
+    for kind in ProgramKind:
+        for count in range(1, MAX_PASS_TOKENS + 1):
+            values = entry(kind, count) if count <= tokens else {}
+            words += [values.get(name, 0) for name in PROGRAM_ENTRY]
+    for name, value in changes.items():
+        words[IMAGE_HEAD.index(name)] = value
+    return words
+
+
+def word_of(kind, tokens, name):
+    """Number of a word of the header."""
+    return len(IMAGE_HEAD) + program_number(kind, tokens)*len(PROGRAM_ENTRY) + PROGRAM_ENTRY.index(name)
+
+# Fixtures -----------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+    device = Device(native.build(str(tmp_path_factory.mktemp("native")), CONFIG, program=PROGRAM))
+    yield device
+    device.close()
+
+
+@pytest.fixture
+def device(driver):
+    """With an image in its DRAM. The firmware's CPU may touch its header, its results, prompt and output, but no more."""
+    driver.power_up()
+    write_image(driver)
+    driver.open(MODEL, HEADER_BYTES)
+    driver.open(MODEL + HEAD["results"], 8*CANDIDATES)
+    driver.open(PROMPT, 4096)
+    driver.open(OUTPUT, 4096)
+    return driver
+
+# Helpers ------------------------------------------------------------------------------------------
+
+def write_image(device, words=None, address=MODEL):
+    words = words or image_words()
+    device.write(address, struct.pack(f"<{len(words)}I", *words))
+
+
+def job(prompt_tokens=5, tokens=4, **words):
+    return dict(opcode=Opcode.GENERATE, model=MODEL, session_in=SESSION_IN, session_out=SESSION_OUT, prompt=PROMPT, output=OUTPUT,
+        prompt_tokens=prompt_tokens, tokens=tokens, place=0, inverse=0, top_k=1, seed=0, stop_tokens=0) | words
+
+
+def run(device, prompt=(11, 12, 13, 14, 15), stops=(), **words):
+    device.write(PROMPT, struct.pack(f"<{len(prompt) + len(stops)}I", *prompt, *stops))
+    return device.run(**job(len(prompt), stop_tokens=len(stops), **words))
+
+
+def answer(device, candidates):
+    """From now on HEAD writes these: [(tokens, float32 logits)], in turn."""
+    left = list(candidates)
+
+    def handler(program):
+        if kind_of(program)[0] == ProgramKind.HEAD:
+            tokens, logits = left.pop(0)
+            found = np.zeros(CANDIDATES, [("token", "<u4"), ("logit", "<f4")])
+            found["token"][:len(tokens)], found["logit"][:len(tokens)] = tokens, logits
+            device.write(program.bases[Register.RESULTS], found.tobytes())
+
+    device.on("program", handler)
+
+
+def greedy(*tokens):
+    """Candidates of which each best one is a token."""
+    return [([token, token + 1], np.array([2, 1], np.float32)) for token in tokens]
+
+
+def kind_of(program):
+    """(kind, tokens) of a program that was started; its registers are those of its entry."""
+    number = program.descriptors - 2
+    kind, tokens = ProgramKind(number//MAX_PASS_TOKENS), number % MAX_PASS_TOKENS + 1
+    words = entry(kind, tokens)
+    assert program.address                  == MODEL + words["program"]
+    assert program.bases[Register.TAPE]     == MODEL + words["tape_place"]
+    assert program.tape_beats               == words["tape_beats"]
+    return kind, tokens
+
+
+def output(device):
+    head = dict(zip(OUTPUT_HEAD, struct.unpack(f"<{len(OUTPUT_HEAD)}I", device.read(OUTPUT, 4*len(OUTPUT_HEAD)))))
+    wide = {name: head[f"{name}_low"] | head[f"{name}_high"] << 32 for name in OUTPUT_WIDE}
+    return dict(count=head["count"], reason=Reason(head["reason"]),
+        tokens=list(struct.unpack(f"<{head['count']}I", device.read(OUTPUT + OUTPUT_HEAD_BYTES, 4*head["count"]))), **wide)
+
+
+def assert_done(result, units):
+    assert (Error(result["error"]), Status(result["status"]), result["error_detail"], result["units"]) == (Error.NONE, Status.DONE, 0, units)
+
+
+def assert_fails(result, error, detail, units=0):
+    assert (Error(result["error"]), Status(result["status"])) == (error, Status.FAILED)
+    assert result["error_detail"] == detail % 2**32
+    assert result["units"] == units
+
+
+LAYERS, HEADS, LOGITS = ProgramKind.LAYERS, ProgramKind.HEAD, ProgramKind.LOGITS
+
+# Passes -------------------------------------------------------------------------------------------
+
+def test_info(device):
+    device.csr("program_version", 0x203)
+    device.command("start")
+    assert device.info()["engines"][Engine.PROGRAM] == dict(version=0x203, pass_tokens=4, vector_lanes=4, scratch=PROGRAM.elements,
+        activations=PROGRAM.activations, units=31)
+
+
+@pytest.mark.parametrize("length", range(1, 8))
+def test_passes(device, length):
+    """The prompt in passes of three tokens, the rest as one, then token by token."""
+    prompt = list(range(100, 100 + length))
+    answer(device, greedy(7, 8, 9))
+    result = run(device, prompt, tokens=3, seed=2**32 - 2, place=40)
+    assert_done(result, length + 2)
+    passes = [3]*(length//3) + [length % 3]*(length % 3 > 0)
+    wanted = [(LAYERS, count) for count in passes] + [(HEADS, passes[-1])] + [(LAYERS, 1), (HEADS, 1)]*2
+    assert [kind_of(program) for program in device.programs] == wanted
+    layers = [program for program in device.programs if kind_of(program)[0] == LAYERS]
+    assert [token for program in layers for token in program.tokens] == [*prompt, 7, 8]
+    places = np.cumsum([0, *passes, 1])
+    assert [program.seed for program in layers] == [(2**32 - 2 + 40 + place) % 2**32 for place in places]
+    for number, program in enumerate(device.programs):
+        first = SESSION_IN if number == 0 else SESSION_OUT
+        assert program.zero_state == 0
+        assert program.bases | {Register.TAPE: 0} == {Register.TAPE: 0,
+            Register.EMBEDDING: MODEL + HEAD["embedding"], Register.PARAMETERS: MODEL + HEAD["parameters"],
+            Register.STATE_IN:  first,         Register.STATE_OUT:  SESSION_OUT,
+            Register.WINDOW_IN: first + STATE, Register.WINDOW_OUT: SESSION_OUT + STATE,
+            Register.RECORDS: MODEL + HEAD["records"], Register.RESULTS: MODEL + HEAD["results"]}
+    told = output(device)
+    assert (told["count"], told["reason"], told["tokens"]) == (3, Reason.LENGTH, [7, 8, 9])
+
+
+def test_zero_state(device):
+    """Only the first program begins with it; session_in is not looked at."""
+    answer(device, greedy(7, 8))
+    assert_done(run(device, tokens=2, flags=JobFlag.ZERO_STATE, session_in=1), 6)
+    assert [program.zero_state for program in device.programs] == [1, 0, 0, 0, 0]
+    assert [program.bases[Register.WINDOW_IN] for program in device.programs] == [MODEL + HEAD["zero_window"]] + [SESSION_OUT + STATE]*4
+    assert {program.bases[Register.STATE_IN] for program in device.programs} == {SESSION_OUT}
+
+
+def test_session_in_place(device):
+    answer(device, greedy(7, 8))
+    assert_done(run(device, tokens=2, session_in=SESSION_OUT), 6)
+    assert {program.bases[Register.STATE_IN] for program in device.programs} == {SESSION_OUT}
+
+
+def test_no_tokens(device):
+    """The session alone is written; and how long that took."""
+    device.write(OUTPUT, b"\xff"*OUTPUT_HEAD_BYTES)
+    assert_done(run(device, tokens=0), 5)
+    assert [kind_of(program) for program in device.programs] == [(LAYERS, 3), (LAYERS, 2)]
+    told = output(device)
+    assert (told["count"], told["reason"]) == (0, Reason.NONE)
+    assert told["prefill_cycles"] > 2000 and told["decode_cycles"] == 0
+
+
+@pytest.mark.parametrize("length", [1, 3, 5, 9])
+def test_logits(device, length):
+    """After each pass, one after the other; no more is written."""
+    assert_done(run(device, range(length), tokens=0, flags=JobFlag.LOGITS), length)
+    passes = [3]*(length//3) + [length % 3]*(length % 3 > 0)
+    assert [kind_of(program) for program in device.programs] == [(kind, count) for count in passes for kind in (LAYERS, LOGITS)]
+    address = OUTPUT
+    for program, count in zip(device.programs[1::2], passes):
+        assert program.bases[Register.RESULTS] == address
+        address += -(-4*HEAD["logit_rows"]*count//ALIGNMENT)*ALIGNMENT
+    assert device.read(OUTPUT, 4096) == bytes(4096)
+    # All of it must lie in the data region.
+    device.write(PROMPT, bytes(4*length))
+    size = address - OUTPUT
+    assert_done(device.run(**job(length, 0, flags=JobFlag.LOGITS, output=RAM_END - size)), length)
+    assert_fails(device.run(**job(length, 0, flags=JobFlag.LOGITS, output=RAM_END - size + ALIGNMENT)), Error.BAD_ADDRESS,
+        RAM_END - size + ALIGNMENT)
+
+
+@pytest.mark.parametrize("stops", [(9,), (1, 2, 9), tuple(range(30, 30 + MAX_STOP_TOKENS - 1)) + (9,)])
+@pytest.mark.parametrize("at", range(3))
+def test_stop_tokens(device, stops, at):
+    """It ends the text, and is neither written nor run."""
+    tokens = [7, 8, 6][:at] + [9]
+    answer(device, greedy(*tokens))
+    assert_done(run(device, stops=stops, tokens=4), 5 + at)
+    told = output(device)
+    assert (told["count"], told["reason"], told["tokens"]) == (at, Reason.STOP, tokens[:-1])
+
+
+def test_tokens_are_told_at_once(device):
+    """A host may follow the text while it is written."""
+    seen = []
+    answer(device, greedy(7, 8, 9))
+    handler = device.handlers["program"]
+    device.on("program", lambda program: (seen.append(output(device)["tokens"]), handler(program)))
+    assert_done(run(device, tokens=3), 7)
+    assert seen == [[], [], [], [7], [7], [7, 8], [7, 8]]
+
+
+@pytest.mark.parametrize("inverse, top_k", [(0, 64), (inverse_of(0.7), 1), (inverse_of(0.7), 40), (inverse_of(1.5), 64)])
+def test_sampling(device, inverse, top_k):
+    rng     = np.random.default_rng(3)
+    choices = [best((rng.standard_normal(HEAD["vocabulary"])*3).astype(np.float32)) for _ in range(40)]
+    answer(device, choices)
+    assert_done(run(device, tokens=40, inverse=inverse, top_k=top_k, seed=99, place=1000), 44)
+    assert output(device)["tokens"] == [sample(tokens, logits, inverse, top_k, 99, 1005 + n) for n, (tokens, logits) in enumerate(choices)]
+
+
+def test_small_vocabulary(device):
+    """What lies behind its tokens is no candidate."""
+    write_image(device, image_words(vocabulary=3, logit_rows=3))
+    logits = np.zeros(3, np.float32)
+    answer(device, [([0, 1, 2], logits)]*30)
+    assert_done(run(device, [0, 1], tokens=30, inverse=2**16, top_k=64), 31)
+    assert output(device)["tokens"] == [sample([0, 1, 2], logits, 2**16, 64, 0, 2 + n) for n in range(30)]
+
+
+def test_counts(device):
+    """Of both phases; the result has all together, also of the SSM core."""
+    answer(device, greedy(7, 8, 9))
+    result = run(device, tokens=3)
+    told   = output(device)
+    prefill, decode = 3, 4 # Programs.
+    for phase, programs in (("prefill", prefill), ("decode", decode)):
+        assert 1000*programs <= told[f"{phase}_cycles"] < 2500*programs
+        assert told[f"{phase}_read"]    == 320*BEAT*programs
+        assert told[f"{phase}_written"] == 60*BEAT*programs
+    assert [told[f"decode_wait_{name}"] for name in ("move", "gemv", "vector", "ssm", "head", "tape")] == [decode*n for n in range(1, 7)]
+    assert result["busy_cycles_low"]   == 1000*(prefill + decode)
+    assert result["bytes_read_low"]    == 320*BEAT*(prefill + decode)
+    assert result["bytes_written_low"] == 60*BEAT*(prefill + decode)
+    assert told["prefill_cycles"] + told["decode_cycles"] < result["cycles_low"]
+    # Those of the job after it are its own.
+    device.write(PROMPT, bytes(4))
+    assert device.run(**job(1, 0))["bytes_read_low"] == 320*BEAT
+    assert device.run(opcode=Opcode.NOP)["bytes_read_low"] == 0
+
+
+def test_little_time_between_passes(device):
+    """Accesses to CSRs, of 8 cycles each, from a pass's end to the next one's start."""
+    answer(device, greedy(*range(20)))
+    assert_done(run(device, tokens=20), 24)
+    told = output(device)
+    assert told["decode_cycles"]/38 - 1000 < 8*40
+
+
+def test_in_the_ring(device):
+    """Among others, in its turn."""
+    answer(device, greedy(*[7]*RING_ENTRIES))
+    device.write(PROMPT, bytes(64))
+    for index in range(RING_ENTRIES):
+        device.post(index, **(job(2, 1) if index % 2 else dict(opcode=Opcode.NOP)))
+    device.ring(RING_ENTRIES)
+    for index in range(RING_ENTRIES):
+        assert device.poll() == index + 1
+        assert Status(device.result(index)["status"]) == Status.DONE
+
+
+@pytest.mark.parametrize("deaf", [0, 1])
+def test_without_interrupt(device, deaf):
+    """A lost interrupt costs time only."""
+    device.set(deaf=deaf)
+    answer(device, greedy(7, 8))
+    assert_done(run(device, tokens=2), 6)
+    assert device.csr("program_ev_pending") & 1 == deaf
+
+# Checks -------------------------------------------------------------------------------------------
+
+def assert_refused(device, error, detail, **words):
+    """Nothing is run or written."""
+    assert_fails(run(device, **words), error, detail)
+    assert not device.programs
+    assert device.read(OUTPUT, 4096) == bytes(4096)
+
+
+TOO_FAR = 0x20000 # The image's end.
+
+BAD_WORDS = [
+    ("magic", 0), ("magic", IMAGE_MAGIC ^ 1), ("version", 0), ("version", IMAGE_VERSION + 1),
+    ("image_bytes", 0), ("image_bytes", HEADER_BYTES), ("image_bytes", 0x20001), ("image_bytes", RAM_END - MODEL + ALIGNMENT),
+    ("image_bytes", 2**32 - ALIGNMENT),
+    ("data_width", 0), ("data_width", 2*native.DATA_WIDTH), ("lanes", 8), ("pass_tokens", 0), ("pass_tokens", 5), ("pass_tokens", 2**31),
+    ("scratch", PROGRAM.elements + 1), ("activations", PROGRAM.activations + 1),
+    ("vocabulary", 0), ("vocabulary", MAX_VOCABULARY + 1), ("logit_rows", 999), ("logit_rows", 2**31),
+    ("state_bytes", 0), ("state_bytes", 0x3001), ("window_bytes", 0x420),
+    *((name, value) for name in ("tape", "embedding", "parameters", "records", "results", "zero_window")
+        for value in (0, HEADER_BYTES - ALIGNMENT, 0x10020, TOO_FAR, 2**32 - ALIGNMENT)),
+    ("results", TOO_FAR - 8*CANDIDATES + ALIGNMENT), ("zero_window", TOO_FAR - 0x400 + ALIGNMENT),
+]
+
+
+@pytest.mark.parametrize("name, value", BAD_WORDS)
+def test_bad_image(device, name, value):
+    write_image(device, image_words(**{name: value}))
+    assert_refused(device, Error.BAD_IMAGE, IMAGE_HEAD.index(name))
+
+
+@pytest.mark.parametrize("kind",   ProgramKind)
+@pytest.mark.parametrize("tokens", [1, 3])
+@pytest.mark.parametrize("name, value", [
+    ("program", 0), ("program", HEADER_BYTES - ALIGNMENT), ("program", 0x1010), ("program", TOO_FAR), ("program", 2**32 - ALIGNMENT),
+    ("descriptors", 0), ("descriptors", 0x800), ("descriptors", 2**26), ("descriptors", 2**32 - 1),
+    ("tape_place", 0), ("tape_place", 0x10010), ("tape_place", TOO_FAR),
+    ("tape_beats", 0x10000//BEAT + 1), ("tape_beats", 2**28), ("tape_beats", 2**32 - 1),
+])
+def test_bad_program(device, kind, tokens, name, value):
+    words  = image_words()
+    number = word_of(kind, tokens, name)
+    words[number] = value
+    write_image(device, words)
+    assert_refused(device, Error.BAD_IMAGE, number)
+
+
+def test_programs_that_are_not_needed(device):
+    """Those above pass_tokens may be anything."""
+    words = image_words()
+    for kind in ProgramKind:
+        for name in PROGRAM_ENTRY:
+            words[word_of(kind, 4, name)] = 2**32 - 1
+    write_image(device, words)
+    answer(device, greedy(7))
+    assert_done(run(device, tokens=1), 5)
+
+
+def test_largest_image(device):
+    """It, and all in it, may end where the data region ends."""
+    address = RAM_END - 0x20000
+    words   = image_words(results=TOO_FAR - 8*CANDIDATES)
+    words[word_of(LAYERS, 1, "program")]     = TOO_FAR - 4*64
+    words[word_of(LAYERS, 1, "descriptors")] = 4
+    words[word_of(LAYERS, 1, "tape_place")]  = TOO_FAR - 4*ALIGNMENT
+    words[word_of(LAYERS, 1, "tape_beats")]  = 4*ALIGNMENT//BEAT
+    device.open(address, HEADER_BYTES)
+    write_image(device, words, address)
+    device.write(PROMPT, bytes(4))
+    assert_done(device.run(**job(1, 0, model=address)), 1)
+    assert device.programs[0].address + 64*device.programs[0].descriptors == RAM_END
+
+
+@pytest.mark.parametrize("error, word, value", [
+    (Error.BAD_TOKENS,      "prompt_tokens", 0),
+    (Error.BAD_TOKENS,      "prompt_tokens", MAX_PROMPT_TOKENS + 1),
+    (Error.BAD_TOKENS,      "prompt_tokens", 2**32 - 1),
+    (Error.BAD_TOKENS,      "tokens",        MAX_TOKENS + 1),
+    (Error.BAD_TOKENS,      "tokens",        2**32 - 1),
+    (Error.BAD_TOP_K,       "top_k",         0),
+    (Error.BAD_TOP_K,       "top_k",         CANDIDATES + 1),
+    (Error.BAD_STOP_TOKENS, "stop_tokens",   MAX_STOP_TOKENS + 1),
+    (Error.BAD_STOP_TOKENS, "stop_tokens",   2**32 - 1),
+    (Error.BAD_FLAGS,       "flags",         JobFlag.NO_STORE),
+    *((Error.BAD_ALIGNMENT, name,            DATA_BASE + 0x800010) for name in ("model", "session_in", "session_out", "prompt", "output")),
+    *((Error.BAD_ADDRESS,   name,            address) for name in ("model", "session_in", "session_out", "prompt", "output")
+        for address in (0, RAM_BASE, DATA_BASE - ALIGNMENT, RAM_END, 2**32 - ALIGNMENT)),
+    (Error.BAD_ADDRESS,     "model",         RAM_END - HEADER_BYTES + ALIGNMENT),
+    (Error.BAD_ADDRESS,     "session_in",    RAM_END - SESSION + ALIGNMENT),
+    (Error.BAD_ADDRESS,     "session_out",   RAM_END - SESSION + ALIGNMENT),
+    (Error.BAD_ADDRESS,     "output",        RAM_END - OUTPUT_HEAD_BYTES),
+    (Error.OVERLAP,         "session_out",   MODEL),
+    (Error.OVERLAP,         "session_out",   MODEL + 0x20000 - ALIGNMENT),
+    (Error.OVERLAP,         "session_out",   MODEL - SESSION + ALIGNMENT),
+    (Error.OVERLAP,         "session_out",   PROMPT),
+    (Error.OVERLAP,         "session_out",   SESSION_IN + ALIGNMENT),
+    (Error.OVERLAP,         "session_out",   SESSION_IN - ALIGNMENT),
+    (Error.OVERLAP,         "output",        MODEL + 0x10000),
+    (Error.OVERLAP,         "output",        SESSION_IN + SESSION - ALIGNMENT),
+    (Error.OVERLAP,         "output",        SESSION_OUT),
+    (Error.OVERLAP,         "output",        PROMPT),
+    (Error.OVERLAP,         "output",        PROMPT - OUTPUT_HEAD_BYTES),
+])
+def test_bad_word(device, error, word, value):
+    device.write(PROMPT, struct.pack("<5I", *range(5)))
+    assert_fails(device.run(**job() | {word: value}), error, value)
+    assert not device.programs
+    answer(device, greedy(7))
+    assert_done(run(device, tokens=1), 5)
+
+
+def test_logits_and_tokens(device):
+    assert_refused(device, Error.BAD_TOKENS, 1, tokens=1, flags=JobFlag.LOGITS)
+
+
+def test_huge_logits(device):
+    """Sizes beyond 32 bits are not taken for small ones."""
+    write_image(device, image_words(vocabulary=MAX_VOCABULARY, logit_rows=MAX_VOCABULARY))
+    assert_fails(device.run(**job(3*1024, 0, flags=JobFlag.LOGITS)), Error.BAD_ADDRESS, OUTPUT)
+    write_image(device, image_words(state_bytes=2**32 - ALIGNMENT, window_bytes=2*ALIGNMENT, zero_window=0x1000))
+    assert_fails(device.run(**job(1, 0)), Error.BAD_ADDRESS, SESSION_IN)
+
+
+@pytest.mark.parametrize("at", range(5))
+def test_bad_token(device, at):
+    """Also the last one is found before anything is run."""
+    prompt = [999]*5
+    prompt[at] = 1000 + at
+    assert_refused(device, Error.BAD_TOKEN, 1000 + at, prompt=prompt)
+
+
+def test_token_that_changes(device):
+    """After the check: what is run is checked."""
+    device.on("program", lambda program: device.write(PROMPT, struct.pack("<5I", *[2**20]*5)))
+    assert_fails(run(device), Error.BAD_TOKEN, 2**20, 3)
+    assert len(device.programs) == 1
+
+
+def test_header_that_changes(device):
+    """What was checked is what is run."""
+    device.on("program", lambda program: write_image(device, [0]*len(image_words())))
+    device.write(PROMPT, struct.pack("<5I", *range(5)))
+    assert_done(run(device, tokens=0), 5)
+    assert [kind_of(program) for program in device.programs] == [(LAYERS, 3), (LAYERS, 2)]
+
+
+@pytest.mark.parametrize("bits", [0x7f800000, 0xff800000, 0x7fc00000, 0xffffffff])
+@pytest.mark.parametrize("inverse", [0, 2**16])
+def test_bad_logits(device, bits, inverse):
+    good = greedy(7)
+    answer(device, [*good, ([1, 2], np.array([bits, 0], np.uint32).view(np.float32))])
+    assert_fails(run(device, inverse=inverse), Error.BAD_LOGITS, bits, 6)
+    told = output(device)
+    assert (told["count"], told["reason"]) == (1, Reason.NONE)
+    assert told["decode_cycles"] > 2000
+
+
+def test_bad_candidate(device):
+    """A token that is none is not run."""
+    answer(device, greedy(1000))
+    assert_fails(run(device), Error.BAD_TOKEN, 1000, 5)
+    assert output(device)["count"] == 0
+
+# Errors and Time-outs -----------------------------------------------------------------------------
+
+@pytest.mark.parametrize("errors, ssm_errors", [(1, 0), (0x8005, 0), (0, 2), (3, 4)])
+@pytest.mark.parametrize("at", range(5))
+@pytest.mark.parametrize("deaf", [0, 1])
+def test_errors(device, errors, ssm_errors, at, deaf):
+    """Of any program. What was done before is told; the next job finds the engines idle."""
+    answer(device, greedy(7, 8))
+    handler = device.handlers["program"]
+
+    def failing(program):
+        if len(device.programs) == at + 1:
+            device.set(program_errors=errors, ssm_errors=ssm_errors)
+        handler(program)
+
+    device.set(deaf=deaf)
+    device.on("program", failing)
+    result = run(device, tokens=2) # LAYERS, LAYERS, HEAD, LAYERS, HEAD.
+    assert_fails(result, Error.GATEWARE, errors | ssm_errors << 16, (0, 3, 5, 5, 6)[at])
+    told = output(device)
+    assert told["prefill_read"] == 320*BEAT*min(at, 3) and told["decode_read"] == 320*BEAT*max(at - 3, 0)
+    assert result["bytes_read_low"] == 320*BEAT*at
+    assert told["count"] == (at > 2)
+    assert device.csr("program_errors") == device.csr("ssm_errors") == 0
+    answer(device, greedy(7))
+    assert_done(run(device, tokens=1), 5)
+
+
+@pytest.mark.parametrize("sizes", [dict(), dict(state_bytes=0x40000, window_bytes=0x1000)])
+def test_own_timeout_is_the_hosts(device, sizes):
+    """Both go by operations/timeouts.py."""
+    write_image(device, image_words(**sizes, zero_window=0x1000))
+    words  = HEAD | sizes
+    device.set(hang=1, access_cycles=100)
+    device.csr("program_index", 77)
+    result = run(device, session_in=DATA_BASE + 0x800000, session_out=DATA_BASE + 0x900000)
+    assert_fails(result, Error.TIMEOUT, 77)
+    program = entry(LAYERS, 3)
+    limit   = program_timeout(program["descriptors"], program["tape_beats"]*BEAT, 3, words["state_bytes"] + words["window_bytes"])
+    assert 0 <= result["cycles_low"] - limit < 100_000
+    device.set(hang=0, access_cycles=8)
+    answer(device, greedy(7))
+    assert_done(run(device, tokens=1), 5)
+
+
+def test_slow_programs(device):
+    """One that takes almost as long as it may, is not late; and the job as a whole has no other limit."""
+    program = entry(LAYERS, 1)
+    device.set(program_cycles=program_timeout(program["descriptors"], program["tape_beats"]*BEAT, 1, SESSION) - 5000)
+    answer(device, greedy(*range(10)))
+    device.write(PROMPT, bytes(4))
+    assert_done(run(device, [1], tokens=10), 10)
+
+
+def test_timeout_of_the_job(device):
+    """For all passes together, also of one that is completed too late."""
+    answer(device, greedy(*range(20)))
+    cycles = run(device, tokens=20)["cycles_low"]
+    for timeout in (1, 500, cycles//2):
+        answer(device, greedy(*range(20)))
+        result = run(device, tokens=20, timeout=timeout)
+        assert Error(result["error"]) == Error.TIMEOUT
+        assert result["cycles_low"] < timeout + 5000
+    assert output(device)["count"] in range(8, 13)
+    answer(device, greedy(*range(20)))
+    assert_done(run(device, tokens=20, timeout=2*cycles), 24)
+
+
+def test_reboot_request_ends_it(device):
+    device.set(hang=1)
+    device.on("program", lambda program: device.csr("mailbox_boot", 2**32 - 1))
+    result = run(device)
+    assert_fails(result, Error.TIMEOUT, 0)
+    assert result["cycles_low"] < 10_000
+
+
+def test_stuck_reset(device):
+    """Engines that do not come back fail this job and the next, in bounded time."""
+    device.set(hang=1, stuck=1, access_cycles=1000)
+    assert_fails(run(device, timeout=5000), Error.TIMEOUT, 0)
+    assert_fails(run(device, timeout=5000), Error.TIMEOUT, 0)
+    assert not device.programs
+    device.set(hang=0, stuck=0, access_cycles=8)
+    answer(device, greedy(7))
+    assert_done(run(device, tokens=1), 5)
+
+
+def test_missing_units(tmp_path):
+    """Without one of the units no model runs."""
+    units  = ("MOVE", "GEMV", "VECTOR", "SSM")
+    device = Device(native.build(str(tmp_path), CONFIG, program=ProgramConfig(units=units)))
+    device.power_up()
+    assert device.info()["engines"][Engine.PROGRAM]["units"] == 15
+    assert_fails(device.run(**job()), Error.BAD_OPCODE, Opcode.GENERATE)
+    device.close()
