@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from host.device.csr import CSRMap
-from host.device.device import Device
+from host.device.device import Device, program_of
 from host.link.etherbone import DEFAULT_PORT, Etherbone
 from host.link.transport import Transport
 from host.link.uartbone import DEFAULT_BAUDRATE, GATEWARE_TIMEOUT, UARTBone
 
-from operations.config import DATA_WIDTHS, LANES, SSMConfig, SystemConfig
+from operations.config import DATA_WIDTHS, LANES, PASS_TOKENS, VECTOR_LANES, ProgramConfig, SSMConfig, SystemConfig
 
 from tools import environment
 from tools.arguments import baudrate, number, udp_port
@@ -63,6 +63,12 @@ def add_device_arguments(parser: ArgumentParser) -> None:
     group.add_argument("--resident-tiles", type=_resident_tiles, metavar="TILES",
         help="Head tiles kept on chip, 2 to 256, or 0; of a board, what it must have (default: 0 in the simulation, any on a "
              "board).")
+    group.add_argument("--pass-tokens", type=int, choices=PASS_TOKENS,
+        help="Tokens of a pass, of the engines that run whole models; of a board, what it must have (default: 1 in the simulation for "
+             "commands that run a whole model, no such engines for others; any on a board).")
+    group.add_argument("--vector-lanes", type=int, choices=VECTOR_LANES,
+        help="Elements of their vector unit in a cycle, at least one for each 128 bits of --data-width; of a board, what it must have "
+             f"(default: {ProgramConfig().vector_lanes} in the simulation, any on a board).")
     group.add_argument("--ip",        default=DEFAULT_IP, help="Address of the board (default: %(default)s).")
     group.add_argument("--udp-port",  type=udp_port, default=DEFAULT_PORT, metavar="PORT",
         help="UDP port of its Etherbone (default: %(default)s).")
@@ -78,9 +84,20 @@ def add_device_arguments(parser: ArgumentParser) -> None:
              "simulation, 1 on a board).")
 
 
-def simulated_system(args: Namespace) -> SystemConfig:
-    """The SystemConfig of the simulation that the options ask for."""
-    return SystemConfig.of(args.lanes or SSMConfig.lanes, args.data_width, resident_tiles=args.resident_tiles or 0,
+def simulated_system(args: Namespace, whole_model: bool = False) -> SystemConfig:
+    """The SystemConfig of the simulation that the options ask for. whole_model: it is to run one.
+
+    Raises
+    ------
+    UsageError : options do not fit together.
+    """
+    program = None
+    if args.pass_tokens is not None or args.vector_lanes is not None or whole_model:
+        program = ProgramConfig(args.pass_tokens or 1, args.vector_lanes or ProgramConfig.vector_lanes)
+        least   = (args.data_width or 128)//128
+        if program.vector_lanes < least:
+            raise UsageError(f"--vector-lanes must be at least {least} with --data-width {args.data_width}, is {program.vector_lanes}.")
+    return SystemConfig.of(args.lanes or SSMConfig.lanes, args.data_width, program, resident_tiles=args.resident_tiles or 0,
         stochastic_rounding=args.rounding == "stochastic")
 
 
@@ -93,15 +110,16 @@ def requested_config(args: Namespace) -> SSMConfig:
 # Device -------------------------------------------------------------------------------------------
 
 @contextmanager
-def open_device(args: Namespace, log: Log = lambda message: None) -> Iterator[Device]:
+def open_device(args: Namespace, log: Log = lambda message: None, whole_model: bool = False) -> Iterator[Device]:
     """Context manager: a booted :class:`~host.device.device.Device`, as the options of :func:`add_device_arguments` say.
 
     Parameters
     ----------
-    log : Called with a line for each step.
+    log         : Called with a line for each step.
+    whole_model : It is to run one: a simulation is built with the engines for it, a board must have them.
     """
     if args.transport == "sim":
-        context = _simulated_device(simulated_system(args), args, log)
+        context = _simulated_device(simulated_system(args, whole_model), args, log)
     else:
         context = _board_device(args, log)
     with context as device:
@@ -113,6 +131,12 @@ def open_device(args: Namespace, log: Log = lambda message: None) -> Iterator[De
         rounding = ROUNDINGS[device.info.config.stochastic_rounding]
         if args.rounding not in (None, rounding):
             raise UsageError(f"--rounding {args.rounding} is not what the device does: {rounding}.")
+        for name in ("pass_tokens", "vector_lanes"):
+            wanted, found = getattr(args, name), getattr(device.info.program, name, "none")
+            if wanted not in (None, found):
+                raise UsageError(f"--{name.replace('_', '-')} {wanted} is not what the device has: {found}.")
+        if whole_model:
+            program_of(device)
         yield device
 
 

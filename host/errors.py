@@ -44,6 +44,10 @@ class DeviceTimeout(CommandError):
     """The device is reachable but did not do in time what was waited for."""
 
 
+class SessionInvalid(CommandError):
+    """A text cannot go on: what its last job left is not known."""
+
+
 class DeviceError(CommandError):
     """A job failed.
 

@@ -13,27 +13,34 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from tqdm import tqdm
 
-from host.commands.logits import load_network
+from host.commands.logits import load_torch
+from host.commands.whole_model import WHERE, load_quantized, open_model
 from host.connect import open_device, requested_config
 from host.device.blocks import DeviceBlocks
 from host.device.device import Info
 from host.device.maxima import model_geometry
+from host.device.model import DeviceDecoder, Figures
 
 from model.checkpoint_config import checkpoint_path
 from model.decoder import BitExactBlocks, Decoder, TorchBlocks
-from model.exact.decoder import ExactDecoder
+from model.exact.decoder import ExactDecoder, check_tokens
 from model.exact.network import ExactNetwork
-from model.network import Mamba2Network, NetworkConfig
+from model.exact.sampling import Draws, inverse_of
+from model.exact.session import load_session as load_exact_session, session_bytes as exact_session_bytes
+from model.image import fingerprint
+from model.network import NetworkConfig
 from model.sampling import Sampler, StopStrings
 from model.session import load_session, session_bytes
 from model.tokenizer import ByteTokenizer, FileTokenizer, NumberTokenizer, TextStream, load_tokenizer
+
+from operations.image import CAUSES
+from operations.numerics import CANDIDATES
 
 from tools.errors import UsageError
 from tools.files import check_writable, save_json, write_atomically
@@ -41,7 +48,6 @@ from tools.files import check_writable, save_json, write_atomically
 # Types --------------------------------------------------------------------------------------------
 
 Blocks     = DeviceBlocks | BitExactBlocks | TorchBlocks
-AnyDecoder = Decoder | ExactDecoder
 Tokenizer  = ByteTokenizer | FileTokenizer | NumberTokenizer
 
 # Constants ----------------------------------------------------------------------------------------
@@ -89,45 +95,182 @@ class Screen:
         self.below.close()
         print(self.line)
 
-# Rates --------------------------------------------------------------------------------------------
+# Texts --------------------------------------------------------------------------------------------
 
-@dataclass
-class Meter:
-    """Counts what tokens cost, from its making on."""
-    decoder  : AnyDecoder
-    clock_hz : int = 0
+class Text:
+    """A text under way, wherever it is run.
 
-    def __post_init__(self) -> None:
-        self.start         = time.monotonic()
-        self.first         = len(self.decoder.tokens)
-        self.block_cycles  = getattr(self.decoder.blocks, "cycles",  0)
-        self.block_seconds = getattr(self.decoder.blocks, "seconds", 0)
+    Attributes
+    ----------
+    tokens : All tokens so far.
+    eager  : Whether a prompt is run when it is given; else with the first token that is asked for.
+    info   : of the device, where there is one.
+    """
+    eager = False
+    info: Info | None = None
 
-    def summary(self) -> dict[str, Any]:
-        """Tokens, and their rates, ready for JSON."""
-        blocks: Any = self.decoder.blocks
-        tokens  = len(self.decoder.tokens) - self.first
-        seconds = time.monotonic() - self.start
-        summary = {"tokens": tokens, "seconds": seconds, "tokens_per_second": tokens/seconds if seconds else 0.0}
-        if self.clock_hz and tokens:
-            cycles   = blocks.cycles - self.block_cycles
-            summary |= {
-                "cycles_per_token"         : cycles/tokens,
-                "block_tokens_per_second"  : tokens*self.clock_hz/cycles, # The blocks alone, by the device's clock.
-                "share_in_block"           : (blocks.seconds - self.block_seconds)/seconds,
-            }
-        return summary
+    @property
+    def tokens(self) -> list[int]:
+        raise NotImplementedError
 
+    def prefill(self, tokens: list[int]) -> None:
+        """Add a prompt."""
+        raise NotImplementedError
 
-def device_text(summary: dict[str, Any]) -> str:
-    """The figures of a Meter that only a device has, in a few words."""
-    if "cycles_per_token" not in summary:
+    def generate(self, tokens: int, stop_tokens: Collection[int], may_end: bool) -> Iterator[int]:
+        """Yield tokens; it may be closed at any."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Run what is not, where nothing was generated."""
+
+    def load(self, path: str) -> None:
+        """Go on from a session's file."""
+        raise NotImplementedError
+
+    def session(self) -> bytes:
+        """The content of a session's file."""
+        raise NotImplementedError
+
+    def rate(self) -> str:
+        """What tokens cost, in a few words."""
         return ""
-    return f"{summary['cycles_per_token']:.0f} cycles a token, {summary['share_in_block']:.0%} of the time in the blocks"
+
+    def summary(self, seconds: float) -> dict[str, Any]:
+        """What is known of them, ready for JSON. seconds: that all took."""
+        return {}
+
+    def report(self) -> list[str]:
+        """The same in lines."""
+        return []
+
+
+class TorchText(Text):
+    """In PyTorch, but for the blocks."""
+    eager = True
+
+    def __init__(self, decoder: Decoder, sampler: Sampler, info: Info | None = None):
+        self.decoder = decoder
+        self.sampler = sampler
+        self.info    = info
+
+    @property
+    def tokens(self) -> list[int]:
+        return self.decoder.tokens
+
+    def prefill(self, tokens: list[int]) -> None:
+        self.decoder.prefill(tokens)
+        self.before = self._blocks()
+
+    def generate(self, tokens: int, stop_tokens: Collection[int], may_end: bool) -> Iterator[int]:
+        self.before = self._blocks()
+        self.first  = len(self.tokens)
+        return generate_tokens(self.decoder, self.sampler, tokens, stop_tokens)
+
+    def load(self, path: str) -> None:
+        load_session(self.decoder, path)
+
+    def session(self) -> bytes:
+        return session_bytes(self.decoder)
+
+    def _blocks(self) -> tuple[int, float]:
+        """Cycles and seconds so far of blocks on a device."""
+        blocks: Any = self.decoder.blocks
+        return (blocks.cycles, blocks.seconds) if self.info else (0, 0.0)
+
+    def rate(self) -> str:
+        count = len(self.tokens) - self.first
+        return f"{(self._blocks()[0] - self.before[0])/count:.0f} cycles a token in the blocks" if self.info and count else ""
+
+    def summary(self, seconds: float) -> dict[str, Any]:
+        count = len(self.tokens) - self.first
+        if not self.info or not count:
+            return {}
+        cycles, busy = (now - then for now, then in zip(self._blocks(), self.before))
+        return {"cycles_per_token": cycles/count, "block_tokens_per_second": count*self.info.clock_hz/cycles,
+            "share_in_block": busy/seconds if seconds else 0.0}
+
+    def report(self) -> list[str]:
+        count  = len(self.tokens) - self.first
+        cycles = self._blocks()[0] - self.before[0]
+        if not self.info or not count:
+            return []
+        return [f"the blocks alone, at {self.info.clock_hz/1e6:g} MHz: {count*self.info.clock_hz/cycles:.1f} token/s"]
+
+
+class ExactText(Text):
+    """On the exact model, or on the device, which gives the same."""
+    def __init__(self, decoder: "ExactDecoder | DeviceDecoder", model: Any, info: Info | None = None):
+        self.decoder = decoder
+        self.model   = model
+        self.info    = info
+
+    @property
+    def tokens(self) -> list[int]:
+        return self.decoder.tokens
+
+    def prefill(self, tokens: list[int]) -> None:
+        self.decoder.prefill(tokens)
+
+    def generate(self, tokens: int, stop_tokens: Collection[int], may_end: bool) -> Iterator[int]:
+        return self.decoder.generate(tokens, stop_tokens, may_end)
+
+    def finish(self) -> None:
+        self.decoder.settle()
+
+    def load(self, path: str) -> None:
+        load_exact_session(self.decoder, path, fingerprint(self.model))
+
+    def session(self) -> bytes:
+        return exact_session_bytes(self.decoder, fingerprint(self.model))
+
+    @property
+    def figures(self) -> Figures | None:
+        return self.decoder.figures if isinstance(self.decoder, DeviceDecoder) else None
+
+    def rate(self) -> str:
+        figures = self.figures
+        return f"{figures.decode_cycles/figures.decode_passes:.0f} cycles a token" if figures and figures.decode_passes else ""
+
+    def summary(self, seconds: float) -> dict[str, Any]:
+        return {} if self.figures is None or self.info is None else device_summary(self.figures, self.info)
+
+    def report(self) -> list[str]:
+        if self.figures is None or self.info is None or not self.figures.decode_passes:
+            return []
+        summary = device_summary(self.figures, self.info)
+        cycles  = summary["cycles_per_token"]
+        lines   = [f"the device: {cycles:.0f} cycles a token, {self.info.clock_hz/cycles:.2f} token/s at {self.info.clock_hz/1e6:g} MHz; "
+            f"{summary['read_bytes']:.0f} bytes read a token, {summary['write_bytes']:.0f} written, {summary['dram_share']:.1%} of what DRAM moves "
+            "in these cycles"]
+        if summary["wait_cycles"]:
+            lines.append("waits a token: " + ", ".join(f"{name} {count:.0f}" for name, count in summary["wait_cycles"].items()))
+        return lines
+
+
+def device_summary(figures: Figures, info: Info) -> dict[str, Any]:
+    """Figures of a device, ready for JSON: of decoding, those a token are means of the tokens that were run."""
+    passes, peak = figures.decode_passes, info.data_width//8
+    mean = lambda value, count=passes: value/count if count else None
+    return {
+        "prefill_cycles"       : figures.prefill_cycles,
+        "decode_cycles"        : figures.decode_cycles,
+        "decode_passes"        : passes,
+        "cycles_per_token"     : mean(figures.decode_cycles),
+        "read_bytes"           : mean(figures.decode_read),
+        "write_bytes"          : mean(figures.decode_written),
+        "peak_bytes_per_cycle" : peak,
+        "dram_share"           : (figures.decode_read + figures.decode_written)/(figures.decode_cycles*peak) if figures.decode_cycles else None,
+        "wait_cycles"          : {cause: mean(figures.waits[cause], figures.waited_passes) for cause in CAUSES} if figures.waited_passes else None,
+    }
+
+
+NO_DEVICE = dict.fromkeys(("prefill_cycles", "decode_cycles", "decode_passes", "cycles_per_token", "read_bytes", "write_bytes",
+    "peak_bytes_per_cycle", "dram_share", "wait_cycles"))
 
 # Generation ---------------------------------------------------------------------------------------
 
-def generate_tokens(decoder: AnyDecoder, sampler: Sampler, tokens: int, stop_tokens: Collection[int] = ()) -> Iterator[int]:
+def generate_tokens(decoder: Decoder, sampler: Sampler, tokens: int, stop_tokens: Collection[int] = ()) -> Iterator[int]:
     """Yield up to `tokens` tokens, each taken by the decoder before. Ends at a token of `stop_tokens`."""
     for _ in range(tokens):
         token = sampler(torch.as_tensor(decoder.logits), decoder.tokens)
@@ -137,20 +280,57 @@ def generate_tokens(decoder: AnyDecoder, sampler: Sampler, tokens: int, stop_tok
         yield token
 
 
+def draws_of(args: Namespace, vocab_size: int) -> Draws:
+    """What the options say of sampling, for the device and the exact model.
+
+    Raises
+    ------
+    UsageError : they ask for what these have not.
+    """
+    for option, value, neutral in (("--top-p", args.top_p, 1), ("--repetition-penalty", args.repetition_penalty, 1)):
+        if value != neutral:
+            raise UsageError(f"{option} must be left out with --on {args.on}, is {value:g}: --on torch has it.")
+    top_k = CANDIDATES if args.top_k is None else args.top_k or vocab_size
+    if top_k > CANDIDATES and args.top_k is not None and (args.top_k or args.temperature):
+        raise UsageError(f"--top-k must be 1 to {CANDIDATES} with --on {args.on}, is {args.top_k}{'' if args.top_k else ', for all'}: --on torch takes "
+            "any.")
+    try:
+        return Draws(inverse_of(args.temperature) if args.temperature else 0, min(top_k, CANDIDATES), args.seed)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from error
+
+
 @contextmanager
-def open_decoder(args: Namespace, network: Mamba2Network | ExactNetwork) -> Iterator[tuple[AnyDecoder, Info | None]]:
-    """Context manager: (decoder, the device's Info or None), as the options say."""
-    if isinstance(network, ExactNetwork):
-        yield ExactDecoder(network), None
-        return
-    config = network.config
-    where  = "float32" if args.on == "torch" else args.blocks
-    if where != "device":
-        yield Decoder(network, HOST_BLOCKS[where](config, args)), None
-        return
-    model_geometry(requested_config(args), config.layer) # Before a simulation is built.
-    with open_device(args, args.log) as device:
-        yield Decoder(network, DeviceBlocks(device, config, args.seed)), device.info
+def open_text(args: Namespace, network: Any) -> Iterator[Text]:
+    """Context manager: a :class:`Text`, as the options say. network: of :func:`load_model`."""
+    if args.blocks is None and args.on == "torch":
+        yield TorchText(Decoder(network, TorchBlocks(network.config)), _sampler(args))
+    elif args.blocks is None and args.on == "exact":
+        seed = args.seed if args.rounding == "stochastic" else None
+        yield ExactText(ExactDecoder(ExactNetwork(network, seed=seed), draws_of(args, network.vocab_size)), network)
+    elif args.blocks is None:
+        draws = draws_of(args, network.vocab_size)
+        with open_model(args, network, 1 if args.load_session else 0) as there:
+            yield ExactText(DeviceDecoder(there, draws), network, there.device.info)
+    elif args.blocks != "device":
+        yield TorchText(Decoder(network, HOST_BLOCKS[args.blocks](network.config, args)), _sampler(args))
+    else:
+        model_geometry(requested_config(args), network.config.layer) # Before a simulation is built.
+        with open_device(args, args.log) as device:
+            yield TorchText(Decoder(network, DeviceBlocks(device, network.config, args.seed)), _sampler(args), device.info)
+
+
+def _sampler(args: Namespace) -> Sampler:
+    return Sampler(args.temperature, args.top_k or 0, args.top_p, args.seed, args.repetition_penalty)
+
+
+def load_model(args: Namespace) -> Any:
+    """The model that the options name: a :class:`model.network.Mamba2Network` for PyTorch, else a
+    :class:`model.quantized.QuantizedModel`."""
+    if args.blocks is not None or args.on == "torch":
+        return load_torch(args)[0]
+    draws_of(args, 2**24) if args.top_k != 0 else None # Before the work.
+    return load_quantized(args)
 
 
 def read_prompt(args: Namespace, tokenizer: Tokenizer) -> list[int]:
@@ -171,11 +351,10 @@ def write(args: Namespace) -> None:
     CommandError : an option, a file or the model is wrong; the device or the link failed.
     """
     torch.set_num_threads(1) # The simulation needs the processor more; and the bits do not depend on the machine's cores.
+    if args.on is None and args.blocks is None:
+        args.on = WHERE[0]
     if args.top_p == 0:
         raise UsageError("--top-p must be a number above 0, up to 1, is 0.")
-    for option, value in (("--load-session", args.load_session), ("--save-session", args.save_session)):
-        if args.on == "exact" and value is not None:
-            raise UsageError(f"{option} must be left out with --on exact, is {value}.")
     if args.save_session is not None:
         check_writable(args.save_session, args.json)
     if args.load_session is not None and not os.path.exists(args.load_session):
@@ -183,80 +362,97 @@ def write(args: Namespace) -> None:
     try:
         stop      = StopStrings(args.stop)
         directory = checkpoint_path(args.model)
-        network   = load_network(args, args.seed if args.rounding == "stochastic" else None)[0]
+        network   = load_model(args)
         tokenizer = load_tokenizer(directory, network.config.vocab_size, args.tokenizer)
         prompt    = read_prompt(args, tokenizer)
-        if prompt:
-            network.check_tokens(prompt)
-        if args.stop_token:
-            network.check_tokens(args.stop_token)
-        with open_decoder(args, network) as (decoder, info):
+        for tokens in (prompt, args.stop_token):
+            if tokens:
+                check_tokens(tokens, network.config.vocab_size)
+        with open_text(args, network) as text:
             if args.load_session is not None:
-                load_session(decoder, args.load_session)
-            summary = _write_text(args, decoder, tokenizer, prompt, stop, info)
+                text.load(args.load_session)
+            summary = _write_text(args, text, network.config, tokenizer, prompt, stop)
             if args.save_session is not None:
-                session = session_bytes(decoder)
+                session = text.session()
                 write_atomically(args.save_session, lambda file: file.write(session))
     except ValueError as error: # CheckpointError is one.
         raise UsageError(str(error)) from error
     save_json(args.json, summary)
 
 
-def _write_text(args: Namespace, decoder: AnyDecoder, tokenizer: Tokenizer, prompt: list[int], stop: StopStrings,
-                info: Info | None) -> dict[str, Any]:
+def _rates(tokens: int, seconds: float) -> dict[str, Any]:
+    return {"tokens": tokens, "seconds": seconds, "tokens_per_second": tokens/seconds if seconds else 0.0}
+
+
+def _write_text(args: Namespace, text: Text, config: NetworkConfig, tokenizer: Tokenizer, prompt: list[int], stop: StopStrings) -> dict[str, Any]:
     """Take the prompt, generate, show the text. Returns the summary."""
-    sampler = Sampler(args.temperature, args.top_k, args.top_p, args.seed, args.repetition_penalty)
-    stream  = TextStream(tokenizer)
-    screen  = Screen(args.tokens)
-    clock   = info.clock_hz if info else 0
-    text    = ""
+    stream = TextStream(tokenizer)
+    screen = Screen(args.tokens)
+    whole  = ""
 
     def show(piece: str) -> None:
-        nonlocal text
-        text += piece
+        nonlocal whole
+        whole += piece
         screen.write(piece)
 
     try:
-        stream(decoder.tokens) # A session's text was shown when it was written.
+        stream(text.tokens) # A session's text was shown when it was written.
         screen.write(stream(prompt))
         if args.prompt_tokens is None: # A text ends with a whole character.
             screen.write(stream.flush())
-        meter = Meter(decoder, clock)
+        start = time.monotonic()
         if prompt:
-            decoder.prefill(prompt)
-        prefill = meter.summary()
-        meter   = Meter(decoder, clock)
-        ends    = (*decoder.network.config.stop_tokens, *tokenizer.stop_tokens, *args.stop_token)
-        for token in generate_tokens(decoder, sampler, args.tokens, ends):
+            text.prefill(prompt)
+        begun = time.monotonic() if text.eager else None # When the prompt has been run.
+        first = len(text.tokens)
+        ends  = (*config.stop_tokens, *tokenizer.stop_tokens, *args.stop_token)
+        going = text.generate(args.tokens, ends, bool(args.stop))
+        for token in going:
+            begun = begun or time.monotonic()
             show(stop(stream([token])))
-            screen.rate(device_text(meter.summary()))
+            screen.rate(text.rate())
             if stop.found:
                 break
+        getattr(going, "close")() # The job that goes on may be waited for.
+        if not args.tokens:
+            text.finish()
+        end   = time.monotonic()
+        begun = begun or end
         if not stop.found:
             show(stop(stream.flush()))
         show(stop.flush())
-        decode = meter.summary()
     finally:
         screen.close()
-    for name, figures in (("prompt", prefill), ("text", decode)):
-        if figures["tokens"]:
-            print(f"{name}: {figures['tokens']} tokens, {figures['tokens_per_second']:.2f} token/s", file=sys.stderr,
-                end=f"; {device_text(figures)}\n" if info else "\n")
-    if info and decode["tokens"]:
-        print(f"the blocks alone, at {clock/1e6:g} MHz: {decode['block_tokens_per_second']:.1f} token/s", file=sys.stderr)
-    generated = decoder.tokens[len(decoder.tokens) - decode["tokens"]:]
+    generated = text.tokens[first:]
+    prefill   = _rates(len(prompt), begun - start)
+    decode    = _rates(len(generated), end - begun)
+    figures   = text.summary(end - begun)
+    for name, rates in (("prompt", prefill), ("text", decode)):
+        if rates["tokens"]:
+            cost = f"; {text.rate()}" if name == "text" and text.rate() else ""
+            print(f"{name}: {rates['tokens']} tokens, {rates['tokens_per_second']:.2f} token/s{cost}", file=sys.stderr)
+    for line in text.report():
+        print(line, file=sys.stderr)
+    info    = text.info
+    program = info.program if info and args.on == "device" else None
+    if args.blocks is not None:
+        decode, figures = decode | figures, {}
     return {
         "model"            : args.model,
-        "layers"           : decoder.network.config.n_layer,
+        "layers"           : config.n_layer,
         "on"               : args.on,
-        "blocks"           : None if args.on else args.blocks,
+        "blocks"           : args.blocks,
         "transport"        : args.transport if info else None,
         "clock_hz"         : info.clock_hz  if info else None,
         "lanes"            : info.lanes     if info else None,
+        "data_width"       : info.data_width if info else None,
+        "pass_tokens"      : program.pass_tokens if program else None,
         "prompt_tokens"    : prompt,
         "generated_tokens" : generated,
         "generated"        : generated, # Its name before.
-        "text"             : text,
+        "text"             : whole,
         "prefill"          : prefill,
         "decode"           : decode,
+        **NO_DEVICE,
+        **figures,
     }

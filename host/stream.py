@@ -67,7 +67,7 @@ def make_parser() -> Parser:
         sub = commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
         if add_arguments is not None:
             add_arguments(sub)
-        if command not in (discover, logits):
+        if command is not discover:
             add_device_arguments(sub)
         sub.add_argument("--json",    metavar="FILE", help="Write a summary to FILE.")
         sub.add_argument("--verbose", action="store_true", help="Tell each step, and where an error comes from.")

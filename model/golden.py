@@ -64,6 +64,7 @@ class GoldenDevice:
         self.data_width = data_width
         self.ssm        = ssm
         self.program    = program
+        self.token      = lambda: None # Called after each token that is written.
 
     # Memory.
 
@@ -146,7 +147,8 @@ class GoldenDevice:
         after   = self._region(op.session_out, session)
         before  = [] if flags & JobFlag.ZERO_STATE else [self._region(op.session_in, session)]
         overlap = lambda one, other: one[0] < other[1] and other[0] < one[1]
-        for written, others in ((after, [image, given, output, *(region for region in before if region != after)]), (output, [image, given, *before])):
+        for written, others in ((after, [image, given, *(region for region in before if region != after)]),
+                (output, [image, given, after, *before])):
             if any(overlap(written, other) for other in others):
                 raise JobError(Error.OVERLAP, written[0])
         tokens = self.words(op.prompt, op.prompt_tokens + op.stop_tokens)
@@ -159,7 +161,7 @@ class GoldenDevice:
     @staticmethod
     def _output_bytes(head, op, logits):
         if not logits:
-            return OUTPUT_HEAD_BYTES + ceil_multiple(4*op.tokens, ALIGNMENT)
+            return OUTPUT_HEAD_BYTES + 4*op.tokens
         whole, rest = divmod(op.prompt_tokens, head.pass_tokens)
         size = lambda tokens: ceil_multiple(4*head.logit_rows*tokens, ALIGNMENT)
         return whole*size(head.pass_tokens) + size(rest)
@@ -204,10 +206,7 @@ class GoldenDevice:
                 kinds += [ProgramKind.HEAD]
             account("prefill", run(tokens, kinds, target))
             target += ceil_multiple(4*head.logit_rows*len(tokens), ALIGNMENT)
-        while not logits and counts["reason"] == Reason.NONE:
-            if counts["count"] == op.tokens:
-                counts["reason"] = Reason.LENGTH
-                break
+        while op.tokens and counts["reason"] == Reason.NONE:
             token = self._sample(op, head, run.taken)
             if token in stop:
                 counts["reason"] = Reason.STOP
@@ -215,7 +214,10 @@ class GoldenDevice:
             self.store(op.output + OUTPUT_HEAD_BYTES + 4*counts["count"], [token])
             counts["count"] += 1
             report()
-            if counts["count"] < op.tokens:
+            self.token()
+            if counts["count"] == op.tokens:
+                counts["reason"] = Reason.LENGTH
+            else:
                 account("decode", run([token], [ProgramKind.LAYERS, ProgramKind.HEAD]))
         report()
         return run.taken, Traffic(*(totals[f"prefill_{what}"] + totals[f"decode_{what}"] for what in ("read", "written")))

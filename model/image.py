@@ -25,6 +25,7 @@ from operations.image import (HEADER_BYTES, IMAGE_HEAD, IMAGE_MAGIC, IMAGE_VERSI
     PROGRAM_ENTRY, PROGRAMS, ProgramKind, program_number)
 from operations.numerics import CANDIDATES, GROUP
 from operations.program import DESCRIPTOR_WORDS, Code, unpack
+from operations.protocol import DATA_OFFSET
 from operations.ssm import pack_state, unpack_state
 
 # Constants ----------------------------------------------------------------------------------------
@@ -143,7 +144,7 @@ class Image:
             others = "" if self.model.head.type == "q4_0" else ", or --type q4_0, which takes about half"
             raise ValueError(f"the model takes {needed} bytes of the device's memory (image {self.size}, {sessions} sessions of "
                 f"{self.session_bytes}), {needed - size} more than the {size} that are free: a memory of "
-                f"{1 << (needed - 1).bit_length() >> 20 or 1} MiB holds it{others}.")
+                f"{1 << (needed + DATA_OFFSET - 1).bit_length() >> 20} MiB holds it{others}.")
 
     # Layout.
 
@@ -205,6 +206,10 @@ class Image:
             (self.head, self.device.matrix_bytes[layers:layers + 1])
         return place, sum(sizes)*8//self.data_width
 
+    def tape_bytes(self, kind):
+        """That a kind of program reads."""
+        return self._tape_of(kind)[1]*self.data_width//8
+
     def to_bytes(self):
         """uint8 (size,). Only one matrix at a time is held beside it."""
         image = np.zeros(self.size, np.uint8)
@@ -229,7 +234,7 @@ class Image:
         total = Traffic()
         for kind in kinds or (ProgramKind.LAYERS, ProgramKind.HEAD):
             words = self.programs[kind, tokens]
-            total = total + Traffic(words.nbytes + self._tape_of(kind)[1]*self.data_width//8)
+            total = total + Traffic(words.nbytes + self.tape_bytes(kind))
             for descriptor, _, _, operands in map(unpack, words.tolist()):
                 total = total + descriptor_traffic(descriptor.code, operands, 0)
             if kind == ProgramKind.LOGITS:

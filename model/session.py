@@ -16,10 +16,8 @@ import hashlib
 import numpy as np
 import torch
 
-from safetensors.numpy import load, save
-
 from model.checkpoint_config import CheckpointError
-from model.stand_in import stand_in
+from model.session_file import DIGEST_BYTES, check_arrays, read_arrays, signed
 
 # Sessions -----------------------------------------------------------------------------------------
 
@@ -49,34 +47,10 @@ def session_bytes(decoder):
     return signed(arrays)
 
 
-def signed(arrays):
-    """The content of a file of arrays, the digest of a file without it included."""
-    digest = hashlib.sha256(save(arrays)).digest()
-    return save(arrays | {"sha256": np.frombuffer(digest, np.uint8)})
-
-
-def _read(path):
-    """{name: array} of a session's file, as it was written. Raises CheckpointError."""
-    try:
-        with open(path, "rb") as file:
-            content = file.read()
-    except OSError as error:
-        raise CheckpointError(f"{path}: must be a session, cannot be read ({error.strerror}).") from error
-    try:
-        arrays = load(content)
-        whole  = "sha256" in arrays
-    except Exception as error: # SafetensorError, or what NumPy makes of odd types and shapes.
-        raise CheckpointError(f"{path}: must be a session, is {stand_in(path) or 'damaged or of another kind'}.") from error
-    arrays.pop("sha256", None)
-    if not whole or signed(arrays) != content:
-        raise CheckpointError(f"{path}: must be a session as it was saved, is {'changed' if whole else 'without a digest'}.")
-    return arrays
-
-
 def _expected(decoder):
     """{name: (type, shape)} of a decoder's session; a size of None is any but 0."""
     arrays = {"tokens": (np.int64, (None,)), "logits": (np.float32, (decoder.network.config.vocab_size,)),
-        "network": (np.uint8, (hashlib.sha256().digest_size,))}
+        "network": (np.uint8, (DIGEST_BYTES,))}
     for layer, state in enumerate(decoder.network.initial_state()):
         arrays[f"conv.{layer}"] = (np.float32, tuple(state.conv.shape))
         arrays[f"ssm.{layer}"]  = (decoder.blocks.dtype, tuple(state.ssm.shape))
@@ -90,20 +64,8 @@ def load_session(decoder, path):
     ------
     CheckpointError : names the file, and what does not fit: a changed byte, the weights, the type, shape or values of an array.
     """
-    arrays   = _read(path)
-    expected = _expected(decoder)
-    if arrays.keys() != expected.keys():
-        name = min(arrays.keys() ^ expected.keys())
-        raise CheckpointError(f"{path}: must be a session of this model, {name} is {'too many' if name in arrays else 'missing'}.")
-    for name, (dtype, shape) in expected.items():
-        array = arrays[name]
-        if array.dtype != dtype or len(array.shape) != len(shape) or any(
-                size != wanted if wanted is not None else size == 0 for size, wanted in zip(array.shape, shape)):
-            raise CheckpointError(f"{path}: {name} must be {np.dtype(dtype)} of {shape}, is {array.dtype} of {array.shape}.")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise CheckpointError(f"{path}: {name} must be finite, is not.")
-    if not np.array_equal(arrays["network"], fingerprint(decoder.network)):
-        raise CheckpointError(f"{path}: must be a session of this model, is one of a model with other weights.")
+    arrays = read_arrays(path)
+    check_arrays(path, arrays, _expected(decoder), lambda: fingerprint(decoder.network))
     try:
         decoder.network.check_tokens(arrays["tokens"])
     except ValueError as error:

@@ -11,8 +11,8 @@ beginning on, a multiple of ALIGNMENT; so an image may lie anywhere. All of it i
 
 A session is a region of its own: ``state_bytes`` of head tiles, layer by layer, then ``window_bytes`` of the convolutions' windows.
 
-What GENERATE writes with tokens begins with the words of OUTPUT_HEAD; the tokens follow from byte OUTPUT_HEAD_BYTES on, a word each.
-With LOGITS there are, for each pass, the logits as the descriptor LOGITS has them (docs/program.md): of all passes of `pass_tokens`
+What GENERATE writes begins with the words of OUTPUT_HEAD, zeros when it begins; the tokens follow from byte OUTPUT_HEAD_BYTES on, a word
+each, written before `count` counts it. With LOGITS there are, for each pass, the logits as the descriptor LOGITS has them (docs/program.md): of all passes of `pass_tokens`
 tokens, and then of one with the rest, each of 4*logit_rows bytes a token, filled up to a multiple of ALIGNMENT.
 
 All words are 32 bits, little endian.
@@ -76,7 +76,7 @@ def program_number(kind: ProgramKind, tokens: int) -> int:
 
 class Reason(IntEnum):
     """Why there are no more tokens."""
-    NONE   = 0 # There may be more.
+    NONE   = 0 # There may be more, or none were asked for.
     LENGTH = 1 # There are as many as were asked for.
     STOP   = 2 # A stop token came; it is not among the tokens.
 

@@ -3,11 +3,13 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""The command generate of stream.py: a model writes text, its SSM blocks on the device."""
+"""The command generate of stream.py: a model writes text, on the device or on the host."""
 
 from argparse import ArgumentParser, Namespace
 
-from host.commands.logits import WHERE, add_model_arguments
+from host.commands.whole_model import WHERE, add_model_arguments
+
+from operations.numerics import CANDIDATES
 
 from tools import environment
 from tools.arguments import number, token_list, utf8
@@ -31,24 +33,24 @@ def add_generate_arguments(parser: ArgumentParser) -> None:
         help="How many to generate at most (default: %(default)s).")
     parser.add_argument("--temperature", type=number(float, "a finite number", 0), default=0.0, metavar="T",
         help="Above 0: tokens are drawn, the more freely the higher it is. 0: always the likeliest (default: %(default)s).")
-    parser.add_argument("--top-k",  type=number(int, "an integer", 0), default=0, metavar="K",
-        help="Draw from the K likeliest tokens only; 0: from all (default: %(default)s).")
+    parser.add_argument("--top-k",  type=number(int, "an integer", 0), metavar="K",
+        help=f"Draw from the K likeliest tokens only; 0: from all (default: {CANDIDATES}, the most of a device; for torch 0).")
     parser.add_argument("--top-p",  type=number(float, "a number", 0, 1), default=1.0, metavar="P",
-        help="Draw from the likeliest tokens only that together have probability P (default: %(default)s).")
+        help="Draw from the likeliest tokens only that together have probability P; for torch alone (default: %(default)s).")
     parser.add_argument("--seed",   type=number(int, "an integer", 0, 2**32 - 1), default=0,
         help="Of the draws, and of stochastic rounding (default: %(default)s).")
     parser.add_argument("--repetition-penalty", type=number(float, "a number", 0.01, 100), default=1.0, metavar="R",
-        help="Above 1: tokens that were there before become less likely (default: %(default)s).")
+        help="Above 1: tokens that were there before become less likely; for torch alone (default: %(default)s).")
     parser.add_argument("--stop",   action="append", type=utf8, default=[], metavar="TEXT",
         help="End before this text; may be given several times.")
     parser.add_argument("--stop-token", action="append", type=number(int, "an integer", 0), default=[], metavar="ID",
         help="End before this token, as before those that the checkpoint names; may be given several times.")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--on", choices=WHERE,
-        help="Run the whole model on the host: exact, to the bit as a device is to compute it, or PyTorch in float32.")
-    where.add_argument("--blocks", choices=BLOCKS, default=BLOCKS[0],
-        help="What runs the SSM blocks: the device, or on the host its bit-accurate model or PyTorch "
-             "(default: %(default)s).")
+        help="What runs the whole model: the device; on the host the model that is exact to the bit, which writes the same; or PyTorch in "
+             f"float32 (default: {WHERE[0]}).")
+    where.add_argument("--blocks", choices=BLOCKS,
+        help="Run the SSM blocks alone: on the device, or on the host in its bit-accurate model or PyTorch; the rest in PyTorch.")
     parser.add_argument("--load-session", metavar="FILE", help="Go on from a saved session; the prompt continues its text.")
     parser.add_argument("--save-session", metavar="FILE", help="Save the session at the end, with the state of all layers.")
 

@@ -32,8 +32,11 @@ def info(args: Namespace) -> None:
             loaded = None
             args.log(f"The manifest on the device: {error}")
         address, size = device.csr.memories["main_ram"]
+        program = device.info.program
         fields  = device.info._asdict() | device.info.engines[Engine.SSM]
         summary = fields | {
+            "program"   : program and {name: getattr(program, name) for name in ("pass_tokens", "vector_lanes", "elements", "activations",
+                "units")},
             "engines"   : [engine.name for engine in device.info.engines],
             "board"     : device.csr.constants.get("config_identifier"),
             "transport" : device.transport.name,
@@ -52,6 +55,11 @@ def info(args: Namespace) -> None:
     print(f"gateware   {summary['gateware']}, {summary['lanes']} lanes at {summary['clock_hz']/1e6:g} MHz")
     print(f"maxima     {', '.join(name.removeprefix('max_') + f' {fields[name]}' for name in MAXIMA)}")
     print(f"on chip    {summary['resident_tiles'] or 'no'} head tiles")
+    if program is None:
+        print("models     SSM blocks alone: no engines that run whole ones")
+    else:
+        print(f"models     whole, {program.pass_tokens} tokens a pass; {program.vector_lanes} vector lanes, {program.elements} elements of scratchpad, "
+              f"{program.activations} words of activations; {', '.join(program.units)}")
     print(f"DRAM       {size} bytes at 0x{address:08x}, ports of {summary['data_width']} bits; "
           f"data: {summary['data_size']} at 0x{summary['data_base']:08x}")
     print(f"link       {summary['transport']}, {summary['peer']}")

@@ -3,7 +3,7 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""``stream.py load``: files to named sections of the device's DRAM, checked there, resumed where it stopped."""
+"""``stream.py load``: files to named sections of the device's DRAM, or a whole model, checked there, resumed where it stopped."""
 
 import os
 
@@ -11,6 +11,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from host.commands.whole_model import add_model_arguments
 from host.connect import open_device
 from host.device import manifest
 from host.device.npz import NpzReader
@@ -19,11 +20,16 @@ from host.progress import Progress
 from model.stand_in import stand_in
 
 from tools import environment
+from tools.arguments import number
 from tools.errors import UsageError
 from tools.files import check_writable, save_json
 
 if TYPE_CHECKING: # For one kind of file only.
     import torch
+
+# Constants ----------------------------------------------------------------------------------------
+
+VERIFIED = "CRC-32 of each block, computed by the device's gateware"
 
 # Files --------------------------------------------------------------------------------------------
 
@@ -70,10 +76,23 @@ def _tensor_bytes(tensor: "torch.Tensor") -> bytes:
     import torch
     return tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
-# Load ---------------------------------------------------------------------------------------------
+# Files to the Device ------------------------------------------------------------------------------
 
 def load(args: Namespace) -> None:
-    """Load files to the device's DRAM: what is there and right is not sent again."""
+    """Load files, or a model, to the device's DRAM: what is there and right is not sent again."""
+    if bool(args.files) == (args.model is not None):
+        raise UsageError(f"files or --model must be given, {'both' if args.files else 'neither'} are.")
+    for option, given in (("--plan", args.plan), ("--memory", args.memory), ("--type", args.type), ("--head-type", args.head_type)):
+        if given and args.model is None:
+            raise UsageError(f"{option} must be left out without --model.")
+    if args.memory and not args.plan:
+        raise UsageError("--memory must be left out without --plan.")
+    if args.model is not None:
+        if args.manifest is not None:
+            raise UsageError("--manifest must be left out with --model.")
+        from host.commands.load_model import load_model # It needs the package gguf.
+        load_model(args)
+        return
     if args.manifest is not None:
         check_writable(args.manifest, args.json)
     sections = read_sections(args.files)
@@ -85,7 +104,7 @@ def load(args: Namespace) -> None:
             "bytes"     : counts.size,
             "sent"      : counts.moved,
             "sent_again": counts.again,
-            "verified"  : "CRC-32 of each block, computed by the device's gateware",
+            "verified"  : VERIFIED,
             "transport" : device.transport.name,
         }
     if args.manifest is not None:
@@ -96,6 +115,12 @@ def load(args: Namespace) -> None:
 
 
 def add_load_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("files", metavar="FILE", nargs="+",
+    parser.add_argument("files", metavar="FILE", nargs="*",
         help="Each tensor of a .safetensors or .npz file becomes a section of its name, any other file one of its own.")
     parser.add_argument("--manifest", metavar="MANIFEST.json", help="Write what lies where, with hashes, to this file.")
+    add_model_arguments(parser, None)
+    parser.add_argument("--plan", action="store_true",
+        help="With --model: only show what lies where in the memory, whether all fits, and what a token costs. Nothing is sent; a board is asked "
+             "what it is unless --lanes, --data-width, --pass-tokens and --memory say it.")
+    parser.add_argument("--memory", type=number(int, "an integer", 4, 4096), metavar="MIB",
+        help="With --plan: of the DRAM (default: the simulation's, or what the board has).")

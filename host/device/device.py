@@ -16,9 +16,9 @@ import hashlib
 import os
 import time
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -28,8 +28,9 @@ from host.device.jobs import Job
 from host.errors import AllocationError, DeviceError, DeviceTimeout, VersionMismatch
 from host.link.transport import Meter, Transport
 
-from operations.config import ALIGNMENT, GATEWARE_VERSION, SSMConfig, ceil_multiple
+from operations.config import ALIGNMENT, GATEWARE_VERSION, ProgramConfig, SSMConfig, ceil_multiple
 from operations.operations import Engine, Opcode
+from operations.program import Unit
 from operations.protocol import (ENGINE_INFO, ENGINE_WORDS, ENGINES_MAX, FIRMWARE_OFFSET, FIRMWARE_SIZE, INFO_HEAD, INFO_MAGIC,
     INFO_OFFSET, INFO_WORDS, JOB_BYTES, JOB_REQUEST_WORDS, JOB_RESULT, PROTOCOL_VERSION, REBOOT, RING_ENTRIES, STAMP_OFFSET,
     Error, Status)
@@ -45,6 +46,8 @@ COUNTERS  = ("cycles", "lane_busy", "wait_state", "wait_input", "wait_output", "
 GATEWARE  = (GATEWARE_VERSION >> 16, GATEWARE_VERSION >> 8 & 0xff) # Major and minor version that this host knows.
 PATIENCE  = 10.0 # Seconds the host waits for anything, besides the time the device needs by its own clock, which is
 BOOT_TIME = 1.0  # at most so many seconds from reset to the boot ROM, or from there to a ready firmware.
+
+Value     = TypeVar("Value")
 
 # Info ---------------------------------------------------------------------------------------------
 
@@ -92,6 +95,15 @@ class Info(NamedTuple):
         return SSMConfig(stochastic_rounding=stochastic, **words) # type: ignore[arg-type] # Numbers, all of them.
 
     @property
+    def program(self) -> ProgramConfig | None:
+        """What runs whole models, as a ProgramConfig; None: nothing does."""
+        words = self.engines.get(Engine.PROGRAM)
+        if words is None:
+            return None
+        units = tuple(unit.name for unit in Unit if words["units"] >> unit & 1)
+        return ProgramConfig(units=units, **{name: words[name] for name in ("pass_tokens", "vector_lanes", "scratch", "activations")})
+
+    @property
     def lanes(self) -> int:
         return self.config.lanes
 
@@ -114,6 +126,7 @@ class Info(NamedTuple):
         try:
             if Engine.SSM in self.engines:
                 self.config
+            self.program
         except ValueError as error:
             raise VersionMismatch(f"The firmware describes gateware this host does not know ({error}): use host, "
                 "firmware and gateware of one version.") from error
@@ -227,7 +240,7 @@ class Device:
         """CRC-32 of each block of the data region; see :func:`host.device.verified.checksums`."""
         return verified.checksums(self, address, size, block)
 
-    def upload(self, address: int, data: bytes, progress: Meter | None = None, resume: bool = True) -> verified.ByteCounts:
+    def upload(self, address: int, data: bytes | memoryview, progress: Meter | None = None, resume: bool = True) -> verified.ByteCounts:
         """Write to the data region, verified by the device's CRCs; see :func:`host.device.verified.upload`."""
         return verified.upload(self, address, data, progress, resume)
 
@@ -394,6 +407,32 @@ class Device:
             raise result
         return result
 
+    def follow(self, index: int, progress: Callable[[], Value], what: str, cycles: int) -> Iterator[Value]:
+        """While a submitted job is under way, yield what `progress()` returns whenever that is another value; ends when the job has.
+
+        Parameters
+        ----------
+        what   : that is waited for, in messages.
+        cycles : in which there must be progress, by the device's clock.
+
+        Raises
+        ------
+        DeviceTimeout : there was none.
+        """
+        limit = self.patience + cycles/self.info.clock_hz*self.timeout_scale
+        last  = progress()
+        start, pause = time.monotonic(), 0.0005
+        while not self._is_completed(index):
+            value = progress()
+            if value != last:
+                last, start, pause = value, time.monotonic(), 0.0005
+                yield value
+            elif time.monotonic() - start > limit:
+                raise DeviceTimeout(f"Waited {limit:.1f} s for {what}.")
+            else:
+                time.sleep(pause)
+                pause = min(2*pause, 0.02)
+
     def run(self, job: Job, timeout: float | None = None) -> Result:
         """Submit a job and wait for it."""
         return self.wait(self.submit(job), timeout)
@@ -446,6 +485,24 @@ class Device:
             pause = min(2*pause, 0.02)
 
 # Helpers ------------------------------------------------------------------------------------------
+
+def program_of(device: Device) -> ProgramConfig:
+    """What runs whole models on a device.
+
+    Raises
+    ------
+    VersionMismatch : nothing does, or a unit is missing.
+    """
+    program = device.info.program
+    if program is None:
+        raise VersionMismatch("The gateware must have the engines that run whole models, has none: build it with --pass-tokens 1 (or 2, 4, 8), "
+            "or give --on exact.")
+    missing = [unit.name for unit in Unit if unit.name not in program.units]
+    if missing:
+        raise VersionMismatch(f"The gateware must have all units that run whole models, lacks {', '.join(missing)}: build it with all of them, "
+            "or give --on exact.")
+    return program
+
 
 def _read_image(path: str | os.PathLike) -> bytes:
     try:

@@ -24,18 +24,20 @@ class Job:
     opcode   : :class:`operations.operations.Opcode`.
     flags    : :class:`operations.operations.JobFlag`.
     timeout  : cycles that it may take; 0: the firmware's own estimate.
+    expected : cycles after which the host gives up, where the firmware's estimate is not that of a whole job; 0: `timeout`, or its estimate.
     operands : those of the operation, by name (docs/operations.md).
 
     Raises
     ------
     ValueError : the opcode, or an operand, is unknown, or missing, or out of 32 bits. All else the firmware checks.
     """
-    def __init__(self, opcode: Opcode, flags: int = 0, timeout: int = 0, **operands: int):
+    def __init__(self, opcode: Opcode, flags: int = 0, timeout: int = 0, expected: int = 0, **operands: int):
         check_range("flags",   flags,   0, WORD_MAX)
         check_range("timeout", timeout, 0, WORD_MAX)
         self.opcode   = opcode
         self.flags    = flags
         self.timeout  = timeout
+        self.expected = expected
         self.operands = operands
         self._words   = operand_words(opcode, operands)
 
@@ -46,7 +48,7 @@ class Job:
 
     def cycles(self, config: SSMConfig) -> int:
         """Cycles after which it has surely ended, on a device of `config`."""
-        return self.timeout or job_timeout(config, self.opcode, self.operands)
+        return self.expected or self.timeout or job_timeout(config, self.opcode, self.operands)
 
 # SSM ----------------------------------------------------------------------------------------------
 

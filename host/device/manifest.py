@@ -72,7 +72,7 @@ class Manifest:
     protocol_version : int  = field(default=PROTOCOL_VERSION)
 
     @classmethod
-    def of(cls, geometry: Mapping[str, Any], data: Mapping[str, bytes]) -> "Manifest":
+    def of(cls, geometry: Mapping[str, Any], data: Mapping[str, bytes | memoryview]) -> "Manifest":
         """The manifest of {name: bytes}, placed one behind the other, each at a multiple of 16."""
         sections, offset = [], 0
         for name, content in data.items():
@@ -215,7 +215,7 @@ class Manifest:
 
 # Load ---------------------------------------------------------------------------------------------
 
-def load(device: Device, manifest: Manifest, data: Mapping[str, bytes], progress: Meter | None = None) -> ByteCounts:
+def load(device: Device, manifest: Manifest, data: Mapping[str, bytes | memoryview], progress: Meter | None = None) -> ByteCounts:
     """Bring what the manifest names to the device, and keep it from being allocated. May be interrupted and called again.
 
     Parameters

@@ -121,7 +121,7 @@ def _store(result: np.ndarray, checks: _Checks) -> None:
     result[first:first + len(crcs)] = crcs
 
 
-def block_checksums(data: bytes | bytearray, block: int = BLOCK_BYTES) -> np.ndarray:
+def block_checksums(data: bytes | bytearray | memoryview, block: int = BLOCK_BYTES) -> np.ndarray:
     """The same of bytes that the host has."""
     return np.array([zlib.crc32(data[n:n + block]) for n in range(0, len(data), block)], np.uint32)
 
@@ -162,7 +162,7 @@ def _troubles(device: "Device") -> tuple[int, int]:
 
 # Upload -------------------------------------------------------------------------------------------
 
-def upload(device: "Device", address: int, data: bytes, progress: Meter | None = None,
+def upload(device: "Device", address: int, data: bytes | memoryview, progress: Meter | None = None,
            resume: bool = True) -> ByteCounts:
     """Write `data` to the data region, verified by CRCs that the device computes, without reading it back.
 
@@ -182,7 +182,8 @@ def upload(device: "Device", address: int, data: bytes, progress: Meter | None =
     IntegrityError : some blocks are still wrong after ATTEMPTS.
     """
     progress = progress or (lambda size: None)
-    data     = bytes(data).ljust(ceil_multiple(len(data), ALIGNMENT), b"\0")
+    if len(data) % ALIGNMENT: # Else it is not copied: it may be a whole model.
+        data = bytes(data).ljust(ceil_multiple(len(data), ALIGNMENT), b"\0")
     _check(device, address, len(data), BLOCK_BYTES)
     result = ByteCounts(len(data))
     if not data:
@@ -197,7 +198,7 @@ def upload(device: "Device", address: int, data: bytes, progress: Meter | None =
             progress(there)
 
     def send(first: int, count: int) -> None:
-        part = data[first*BLOCK_BYTES:(first + count)*BLOCK_BYTES]
+        part = bytes(data[first*BLOCK_BYTES:(first + count)*BLOCK_BYTES])
         device.transport.load_bytes(address + first*BLOCK_BYTES, part, None if attempt else progress)
         if attempt:
             result.again += len(part)

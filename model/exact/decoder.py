@@ -3,13 +3,26 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""A text under way on the exact model, as :class:`model.decoder.Decoder` has it on a network of PyTorch."""
+"""A text under way on the exact model, token for token and bit for bit as a device carries it on."""
 
 import numpy as np
+
+from model.exact.head import best
+from model.exact.sampling import Draws, sample
 
 # Constants ----------------------------------------------------------------------------------------
 
 CHUNK = 64 # Tokens of a prompt that are run at once.
+
+# Tokens -------------------------------------------------------------------------------------------
+
+def check_tokens(tokens, vocab_size):
+    """Raise ValueError unless there are tokens, all of them in the vocabulary."""
+    if not len(tokens):
+        raise ValueError("tokens must be one or more, are none.")
+    for token in tokens:
+        if not 0 <= token < vocab_size:
+            raise ValueError(f"token must be a number from 0 to {vocab_size - 1}, is {token}.")
 
 # Decoder ------------------------------------------------------------------------------------------
 
@@ -24,36 +37,66 @@ class ChunkedPrefill:
             progress(len(chunk))
 
 
-class ExactDecoder(ChunkedPrefill):
-    """A text under way.
+class ExactDecoder:
+    """A text under way. Its state is that after all tokens but the last, which the next step runs.
 
     Parameters
     ----------
     network : :class:`model.exact.network.ExactNetwork`.
+    draws   : :class:`model.exact.sampling.Draws`.
 
     Attributes
     ----------
-    tokens : All tokens taken so far.
-    logits : Of the token after the last one, float32 (vocabulary,); None before the first one.
+    tokens : All tokens so far.
     """
-    blocks = None # The whole model is one.
-
-    def __init__(self, network):
+    def __init__(self, network, draws=Draws()):
         self.network = network
-        self.tokens  = []
-        self.logits  = None
-        self._states = None
+        self.config  = network.config
+        self.draws   = draws
+        self.restore([], None)
 
-    def take(self, tokens):
-        """Take T tokens, in one piece, and set `logits`.
+    def restore(self, tokens, states):
+        """To a text with the states after all its tokens but the last; None: before the first."""
+        self.tokens  = list(tokens)
+        self._states = states
+        self._done   = 0 if states is None else len(tokens) - 1
+
+    def prefill(self, tokens):
+        """Add a prompt; it is run with what follows."""
+        self.network.check_tokens(tokens)
+        self.tokens += map(int, tokens)
+
+    def settle(self):
+        """Run all tokens but the last."""
+        while self._done < len(self.tokens) - 1:
+            chunk = self.tokens[self._done:min(self._done + CHUNK, len(self.tokens) - 1)]
+            _, self._states = self.network(chunk, self._states, self._done, last_only=True)
+            self._done += len(chunk)
+
+    def states(self):
+        """After all tokens but the last: [:class:`model.exact.network.LayerState`]."""
+        self.settle()
+        return self._states or self.network.initial_state()
+
+    def generate(self, tokens, stop_tokens=(), may_end=False):
+        """Yield up to `tokens` tokens, none of `stop_tokens`. It may be closed at any token, which then is the last.
 
         Raises
         ------
-        ValueError : a token is not in the vocabulary, or the logits are not finite.
+        ValueError : the best logit is not finite, or there are no tokens.
         """
-        logits, states = self.network(list(tokens), self._states, len(self.tokens), last_only=True)
-        if not np.isfinite(logits).all():
-            raise ValueError(f"the logits of token {len(self.tokens) + len(tokens) - 1} must be finite, are not.")
-        self.tokens += map(int, tokens)
-        self.logits  = logits[0]
-        self._states = states
+        if not self.tokens:
+            raise ValueError("tokens must be one or more, are none.")
+        self.settle()
+        for _ in range(tokens):
+            logits, states = self.network(self.tokens[-1:], self._states, self._done)
+            numbers, found = best(logits[0])
+            if not np.isfinite(found[0]):
+                raise ValueError(f"the logits of token {self._done} must be finite, are not.")
+            draws = self.draws
+            token = sample(numbers, found, draws.inverse, draws.top_k, draws.seed, len(self.tokens))
+            if token in stop_tokens:
+                return
+            self._states, self._done = states, len(self.tokens)
+            self.tokens.append(token)
+            yield token

@@ -27,6 +27,7 @@ import numpy as np
 
 from model.bitexact import ssm_block
 from model.exact.conv import conv1d
+from model.exact.decoder import check_tokens
 from model.exact.elementwise import add_residual, decay, gate, time_step
 from model.exact.functions import silu
 from model.exact.linear import Linear
@@ -160,11 +161,7 @@ class ExactNetwork:
 
     def check_tokens(self, tokens):
         """Raise ValueError unless there are tokens, all of them in the vocabulary."""
-        if not len(tokens):
-            raise ValueError("tokens must be one or more, are none.")
-        for token in tokens:
-            if not 0 <= token < self.config.vocab_size:
-                raise ValueError(f"token must be a number from 0 to {self.config.vocab_size - 1}, is {token}.")
+        check_tokens(tokens, self.config.vocab_size)
 
     def embed(self, tokens):
         """The embedding's rows, float32 (T, d_model): q*d, exact."""

@@ -17,6 +17,8 @@ The draw is a number r of 48 bits, a hash of seed and place (the core's, see doc
 weight, with those before it, exceeds ``r*sum(w) >> 48``.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from model.bitexact import hash_rounds
@@ -33,6 +35,14 @@ HIGH      = [round(2**31*2**(-n/2**8))  for n in range(256)]
 LOW       = [round(2**31*2**(-n/2**16)) for n in range(256)]
 
 # Draws --------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Draws:
+    """How tokens are drawn: what :func:`sample` takes of a whole text."""
+    inverse : int = 0
+    top_k   : int = CANDIDATES
+    seed    : int = 0
+
 
 def inverse_of(temperature):
     """1/temperature, with 16 bits below the point. Raises ValueError unless it fits 32 bits, and is not 0."""

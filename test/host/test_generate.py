@@ -7,8 +7,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 import types
 
 import numpy as np
@@ -42,7 +44,8 @@ from model.sampling import Sampler
 from model.session import load_session, session_bytes, signed
 from model.tokenizer import load_tokenizer
 
-from operations.config import SSMConfig
+from operations.config import ProgramConfig, SSMConfig
+from operations.protocol import Error
 
 from tools.errors import UsageError
 
@@ -150,7 +153,7 @@ def test_command_with_a_model_that_does_not_fit(capsys, tmp_path):
     """Said before a simulation is built, with all that is to be built otherwise."""
     make_transformers(tmp_path, hidden_size=96, head_dim=96, num_heads=2, state_size=130)
     capsys.readouterr()
-    assert main(["generate", "--model", str(tmp_path), "--prompt-tokens", "1", "--lanes", "32"]) == 2
+    assert main(["generate", "--blocks", "device", "--model", str(tmp_path), "--prompt-tokens", "1", "--lanes", "32"]) == 2
     assert_one_line(capsys.readouterr().err, "the model's headdim must be an integer from 1 to 64, is 96; build the gateware "
         "with --max-headdim 96 and --max-d-state 160.")
 
@@ -322,8 +325,8 @@ def test_session_without_a_digest(saved, tmp_path):
 
 @pytest.mark.parametrize("link", ["etherbone", "uart"])
 def test_command(harness, link):
-    code, stdout, stderr = harness.run("generate", "--prompt", "In the", "--tokens", 6, "--json", harness.folder/"out.json",
-        link=link)
+    code, stdout, stderr = harness.run("generate", "--blocks", "device", "--prompt", "In the", "--tokens", 6, "--json",
+        harness.folder/"out.json", link=link)
     assert code == 0, stderr
     summary = json.loads((harness.folder/"out.json").read_text())
     assert (summary["transport"], summary["blocks"], summary["layers"]) == (link, "device", 3)
@@ -332,7 +335,7 @@ def test_command(harness, link):
     assert summary["decode"]["cycles_per_token"] == 3000 # Of the fake device, 1000 a job.
     assert summary["decode"]["block_tokens_per_second"] == pytest.approx(1e8/3000)
     assert 0 < summary["decode"]["share_in_block"] <= 1
-    assert "text: 6 tokens, " in stderr and "; 3000 cycles a token, " in stderr
+    assert "text: 6 tokens, " in stderr and "; 3000 cycles a token in the blocks" in stderr
     assert "the blocks alone, at 100 MHz: 33333.3 token/s" in stderr
 
 
@@ -546,6 +549,117 @@ def test_on_exact(tmp_path):
     assert logits.argmax(-1)[2:-1].tolist() == summary["generated_tokens"]
 
 
+class Whole:
+    """A harness whose device runs whole models, and commands in this process, which has loaded PyTorch already."""
+    def __init__(self, harness, capsys):
+        self.harness = harness
+        self.fake    = harness.fake
+        self.folder  = harness.folder
+        self.capsys  = capsys
+
+    def run(self, *arguments, on="device", link="etherbone"):
+        """(exit code, stdout, stderr) of generate."""
+        more = [*self.harness.links[link], *self.harness.files] if on == "device" else []
+        self.capsys.readouterr()
+        code = main(["generate", "--on", on, *map(str, (*arguments, *more))])
+        captured = self.capsys.readouterr()
+        return code, captured.out, captured.err
+
+
+@pytest.fixture
+def whole(tmp_path, capsys):
+    with FakeDevice(program=ProgramConfig(pass_tokens=4), ram_size=0x100_0000) as fake, EtherboneServer(fake) as etherbone, \
+            UARTBoneServer(fake) as uart:
+        yield Whole(StreamHarness(tmp_path, fake, etherbone, uart), capsys)
+
+
+@pytest.mark.parametrize("link", ["etherbone", "uart"])
+def test_on_device(whole, link):
+    """Drawn, in parts, by sessions that the exact model and the device take from each other; files and texts are the same."""
+    options  = ["--type", "q4_0", "--temperature", "0.8", "--seed", "3", "--top-k", "20"]
+    sessions = {}
+    for on in ("device", "exact"):
+        path = whole.folder/f"{on}.json"
+        code, stdout, stderr = whole.run(*options, "--prompt", "And it came", "--tokens", "12", "--json", path, "--save-session",
+            whole.folder/on, on=on, link=link)
+        assert code == 0, stderr
+        assert stdout == "And it came" + json.loads(path.read_text())["text"] + "\n"
+        sessions[on] = json.loads(path.read_text()), (whole.folder/on).read_bytes()
+    device, exact = (sessions[on][0] for on in ("device", "exact"))
+    assert device["generated_tokens"] == exact["generated_tokens"] and len(device["generated_tokens"]) == 12
+    assert sessions["device"][1] == sessions["exact"][1]
+    assert (device["on"], device["transport"], device["lanes"], device["pass_tokens"], device["clock_hz"]) == ("device", link, 16, 4, 10**8)
+    assert device["peak_bytes_per_cycle"] == 16 and device["decode_passes"] == 11 and device["prefill_cycles"] > 0
+    assert device["cycles_per_token"] == device["decode_cycles"]/11
+    assert device["dram_share"] == pytest.approx((device["read_bytes"] + device["write_bytes"])/(16*device["cycles_per_token"]))
+    assert 0.99 < device["dram_share"] <= 1 # Of the fake device.
+    assert set(device["wait_cycles"]) == {"move", "gemv", "vector", "ssm", "head", "tape"}
+    assert all(exact[name] is None for name in ("transport", "lanes", "pass_tokens", "clock_hz", "cycles_per_token", "dram_share", "read_bytes"))
+    # Each goes on from the other's, twice.
+    texts = {whole.run(*options, "--load-session", whole.folder/saved, "--tokens", "9", on=on, link=link)[1]
+        for on, saved in (("device", "exact"), ("exact", "device"))*2}
+    assert len(texts) == 1
+    assert whole.run(*options, "--prompt", "And it came", "--tokens", "21", on="exact")[1] == "And it came" + device["text"] + texts.pop()
+
+
+def test_no_tokens(whole):
+    """A prompt alone is run and saved."""
+    for on in ("device", "exact"):
+        assert whole.run("--prompt", "And it came", "--tokens", "0", "--save-session", whole.folder/on, on=on)[:2] == (0, "And it came\n")
+    assert (whole.folder/"device").read_bytes() == (whole.folder/"exact").read_bytes()
+
+
+def test_stop_on_device(whole):
+    """A text of the host's ends it, in the middle of a job; the session is that of the exact model."""
+    text = whole.run("--prompt", "And it", "--tokens", "40", on="exact")[1]
+    for on in ("device", "exact"):
+        code, stdout, stderr = whole.run("--prompt", "And it", "--tokens", "40", "--stop", text[20:24], "--save-session", whole.folder/on, on=on)
+        assert (code, stdout) == (0, text[:text.index(text[20:24], 6)] + "\n"), stderr
+    assert (whole.folder/"device").read_bytes() == (whole.folder/"exact").read_bytes()
+
+
+def test_sessions_of_others(whole):
+    """Of PyTorch, or of other weights."""
+    assert whole.run("--prompt", "And", "--tokens", "2", "--save-session", whole.folder/"torch", on="torch")[0] == 0
+    assert whole.run("--type", "q4_0", "--prompt", "And", "--tokens", "2", "--save-session", whole.folder/"q4_0", on="exact")[0] == 0
+    for name, message in (("torch", "must be a session of this model, logits is too many."),
+            ("q4_0", "must be a session of this model, is one of a model with other weights.")):
+        for on in ("device", "exact"):
+            code, stdout, stderr = whole.run("--load-session", whole.folder/name, on=on)
+            assert (code, stdout) == (2, "")
+            assert_one_line(stderr, f"{name}: {message}")
+
+
+def test_interrupted_on_device(whole):
+    """By Ctrl-C: exit code 130; the next command waits for the job, and is right."""
+    whole.fake.token_seconds = 0.1
+    path    = whole.folder/"out.json"
+    process = whole.harness.start("generate", "--prompt", "And it", "--tokens", "40", "--json", path, "--save-session", whole.folder/"session")
+    while not whole.fake.generated:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130 and not path.exists() and not (whole.folder/"session").exists()
+    whole.fake.token_seconds = 0
+    code, stdout, stderr = whole.run("--prompt", "And it", "--tokens", "10")
+    assert (code, stdout) == (0, whole.run("--prompt", "And it", "--tokens", "10", on="exact")[1]), stderr
+    assert whole.fake.boots == 1
+
+
+def test_failed_on_device(whole):
+    """One line, and nothing is saved."""
+    whole.fake.fail_generate = Error.BAD_LOGITS, 0x7fc00000
+    code, _, stderr = whole.run("--prompt", "And it", "--tokens", "10", "--save-session", whole.folder/"session")
+    assert code == 1 and "failed: BAD_LOGITS (error 24, detail 0x7fc00000)." in stderr and not (whole.folder/"session").exists()
+
+
+def test_device_without_engines(harness):
+    code, stdout, stderr = harness.run("generate", "--prompt", "And it")
+    assert (code, stdout) == (1, "")
+    assert_one_line(stderr, "The gateware must have the engines that run whole models, has none: build it with --pass-tokens 1")
+
+
 def test_on_torch_is_blocks_in_float32(tmp_path):
     outputs = [run_generate("--prompt", "And", "--tokens", "8", *options)[1] for options in
         (["--on", "torch"], ["--blocks", "float32"])]
@@ -554,8 +668,12 @@ def test_on_torch_is_blocks_in_float32(tmp_path):
 
 @pytest.mark.parametrize("options, message", [
     (["--on", "exact", "--blocks", "model"],    "argument --blocks: not allowed with argument --on"),
-    (["--on", "exact", "--save-session", "s"],  "--save-session must be left out with --on exact, is s."),
-    (["--on", "device"],                        "--on"),
+    (["--on", "exact", "--top-p", "0.5"],       "--top-p must be left out with --on exact, is 0.5: --on torch has it."),
+    (["--on", "device", "--repetition-penalty", "2"], "--repetition-penalty must be left out with --on device, is 2: --on torch has it."),
+    (["--top-k", "65"],                         "--top-k must be 1 to 64 with --on device, is 65: --on torch takes any."),
+    (["--top-k", "0", "--temperature", "1"],    "--top-k must be 1 to 64 with --on device, is 0, for all: --on torch takes any."),
+    (["--temperature", "1e9"],                  "--temperature must be from 0.0000153 to 131071, is 1e+09."),
+    (["--data-width", "512", "--vector-lanes", "2"], "--vector-lanes must be at least 4 with --data-width 512, is 2."),
     (["--on", "exact", "--prompt-tokens", "256"], "token must be a number from 0 to 255, is 256."),
 ])
 def test_on_refused(options, message):

@@ -12,11 +12,14 @@ import sys
 import numpy as np
 import pytest
 
-from stream_harness import STREAM
+from fake_device import EtherboneServer, FakeDevice, UARTBoneServer
+from stream_harness import STREAM, StreamHarness
 
 from model.checkpoint import load_checkpoint, to_network
 from model.exact.network import ExactNetwork
 from model.quantized import quantize_checkpoint
+
+from operations.config import ProgramConfig
 
 # Helpers ------------------------------------------------------------------------------------------
 
@@ -30,8 +33,8 @@ def run(*arguments):
 # Logits -------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("options, expected", [
-    ([],                                             lambda: ExactNetwork(quantize_checkpoint("tiny", "q8_0"))(TOKENS)[0]),
-    (["--type", "q4_0", "--head-type", "q8_0"],      lambda: ExactNetwork(quantize_checkpoint("tiny", "q4_0", "q8_0"))(TOKENS)[0]),
+    (["--on", "exact"],                              lambda: ExactNetwork(quantize_checkpoint("tiny", "q8_0"))(TOKENS)[0]),
+    (["--on", "exact", "--type", "q4_0", "--head-type", "q8_0"], lambda: ExactNetwork(quantize_checkpoint("tiny", "q4_0", "q8_0"))(TOKENS)[0]),
     (["--on", "torch"],                              lambda: load_checkpoint("tiny").prefill(TOKENS)[0].numpy()),
     (["--on", "torch", "--type", "q4_0"],            lambda: to_network(quantize_checkpoint("tiny", "q4_0")).prefill(TOKENS)[0].numpy()),
 ])
@@ -47,6 +50,19 @@ def test_logits(tmp_path, options, expected):
     else:
         assert logits.tobytes() == wanted.tobytes()
     assert json.loads(summary.read_text())["best"] == logits.argmax(-1).tolist()
+
+
+@pytest.mark.parametrize("tokens", [1, 4])
+@pytest.mark.parametrize("kind", ["q8_0", "q4_0"])
+def test_on_device(tmp_path, kind, tokens):
+    with FakeDevice(program=ProgramConfig(pass_tokens=tokens), ram_size=0x100_0000) as fake, EtherboneServer(fake) as etherbone, \
+            UARTBoneServer(fake) as uart:
+        harness = StreamHarness(tmp_path, fake, etherbone, uart)
+        code, stdout, stderr = harness.run("logits", "--tokens", ",".join(map(str, TOKENS)), "--output", tmp_path/"out.npy", "--type", kind,
+            "--json", tmp_path/"out.json")
+    assert (code, stderr) == (0, "") and "5 x 256 logits, device" in stdout
+    assert np.load(tmp_path/"out.npy").tobytes() == ExactNetwork(quantize_checkpoint("tiny", kind))(TOKENS)[0].tobytes()
+    assert json.loads((tmp_path/"out.json").read_text())["on"] == "device"
 
 
 @pytest.mark.parametrize("options, message", [

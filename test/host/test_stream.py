@@ -297,7 +297,7 @@ def test_version_mismatch(harness):
     (harness.folder/"firmware.bin").write_bytes(fake_firmware(version=7))
     code, _, stderr = harness.run_case()
     assert code == 1
-    assert_one_line(stderr, "The firmware speaks protocol version 7, this host version 4")
+    assert_one_line(stderr, "The firmware speaks protocol version 7, this host version 5")
 
 
 def test_link_failure(harness):

@@ -15,10 +15,9 @@ from model.exact.head import best
 from model.exact.network import ExactNetwork
 from model.exact.sampling import inverse_of, sample
 from model.golden import JobError
-from model.image import Image
 from model.quantized import quantize_checkpoint
 
-from operations.config import ProgramConfig, SSMConfig
+from operations.config import SSMConfig
 from operations.image import IMAGE_HEAD, Reason
 from operations.operations import JobFlag
 from operations.protocol import Error
@@ -107,7 +106,7 @@ def test_in_place_and_no_tokens():
     model   = random_model()
     session = GoldenSession(model, 2)
     result  = session.generate(PROMPT[:4], 0, flags=JobFlag.ZERO_STATE)
-    assert (result.tokens, result.reason, result.run) == ([], Reason.LENGTH, 4)
+    assert (result.tokens, result.reason, result.run) == ([], Reason.NONE, 4)
     session.generate(PROMPT[4:], 0, source=1, into=1, place=4)
     assert_states(session, 1, ExactNetwork(model)(PROMPT)[1])
 
@@ -164,6 +163,7 @@ def test_refused():
         (dict(flags=JobFlag.LOGITS),        Error.BAD_TOKENS, 1),
         (dict(session_out=session.slots[0] + 64), Error.OVERLAP, session.slots[0] + 64),
         (dict(session_out=0),               Error.OVERLAP, 0),
+        (dict(output=session.slots[1]),     Error.OVERLAP, session.slots[1]),
         (dict(output=session.output + 4),   Error.BAD_ALIGNMENT, session.output + 4),
         (dict(model=2**30),                 Error.BAD_ADDRESS, 2**30),
     ):

@@ -23,9 +23,11 @@ import numpy as np
 from host.device.device import COUNTERS
 
 from model.bitexact import ssm_block
+from model.golden import GoldenDevice, JobError
 
 from operations.config import SSMConfig
 from operations.operations import OPERATIONS, Engine, JobFlag, Opcode
+from operations.program import Unit
 from operations.protocol import (DATA_OFFSET, ENGINE_INFO, ENGINE_WORDS, INFO_HEAD, INFO_MAGIC, INFO_OFFSET, JOB_BYTES,
     JOB_HEAD, JOB_REQUEST_WORDS, JOB_RESULT, PROTOCOL_VERSION, REBOOT, RING_ENTRIES, RING_OFFSET, Error, Status)
 from operations.ssm import Geometry, pack_state, pack_y, unpack_state
@@ -68,9 +70,17 @@ class FakeDevice:
     ram_size : Bytes of main RAM.
     deaf     : Jobs, by number since the start of the firmware, after which it takes no more; None: never.
     fail     : {job: (Error, detail)} of jobs that fail whatever they ask for.
+    program  : ProgramConfig of the engines that run whole models; None: there are none.
+    data_width : Bits of the engines' ports.
     """
-    def __init__(self, config=SSMConfig(), ram_size=0x40_0000, deaf=None, fail=None):
+    def __init__(self, config=SSMConfig(), ram_size=0x40_0000, deaf=None, fail=None, program=None, data_width=DATA_WIDTH):
         self.config   = config
+        self.program  = program
+        self.data_width = data_width
+        self.fail_generate = None # (Error, detail) of jobs GENERATE.
+        self.generated = 0   # Tokens of the last job GENERATE.
+        self.hang     = None # Tokens of a job GENERATE after which it does not go on.
+        self.token_seconds = 0 # That a token of a job GENERATE takes.
         self.ram      = np.frombuffer(random.Random(1).randbytes(ram_size), np.uint32).copy() # Undefined, as DRAM is.
         self.csrs     = dict.fromkeys(CSRS, 0)
         self.on_chip  = {} # Place: state.
@@ -180,13 +190,16 @@ class FakeDevice:
             [Engine.SSM, 0x200, *(int(getattr(self.config, word)) for word in ENGINE_INFO[Engine.SSM][1:])],
             [Engine.CHECKSUM],
         ]
+        if self.program:
+            engines.append([Engine.PROGRAM, 0x200, self.program.pass_tokens, self.program.vector_lanes, self.program.elements,
+                self.program.activations, sum(1 << Unit[name] for name in self.program.units)])
         info = dict.fromkeys(INFO_HEAD, 0) | {
             "protocol_version" : version,               "firmware_version" : 0x00010203,
             "gateware_version" : 0x00000100,            "clock_hz"         : CLOCK_HZ,
             "data_base" : RAM_BASE + DATA_OFFSET,       "data_size"    : self.ram.nbytes - DATA_OFFSET,
             "ring_base" : RAM_BASE + RING_OFFSET,       "ring_entries" : RING_ENTRIES,
             "job_bytes" : JOB_BYTES,                    "boot_count"   : self.boots,
-            "data_width": DATA_WIDTH,                   "engine_count" : len(engines),
+            "data_width": self.data_width,                "engine_count" : len(engines),
         }
         words = list(info.values())
         for engine in engines:
@@ -232,6 +245,13 @@ class FakeDevice:
         if error == Error.NONE and job["opcode"] == Opcode.CHECKSUM:
             results |= {"cycles_low": 1000}
             self._checksum(job["region"], job["region_bytes"], job["block_bytes"], job["table"])
+        if error == Error.NONE and job["opcode"] == Opcode.GENERATE:
+            try:
+                if self.fail_generate:
+                    raise JobError(*self.fail_generate)
+                results |= self._generate(job)
+            except JobError as wrong:
+                error, detail = wrong.error, wrong.detail
         results |= {"result_sequence": job["sequence"], "error": error, "error_detail": detail,
             "status": Status.FAILED if error else Status.DONE}
         self.store(slot + 4*JOB_REQUEST_WORDS, struct.pack(f"<{len(results)}I", *results.values()))
@@ -242,6 +262,24 @@ class FakeDevice:
         data = self.load(region, size)
         crcs = [zlib.crc32(data[n:n + block]) for n in range(0, size, block)]
         self.store(table, struct.pack(f"<{len(crcs)}I", *crcs))
+
+    def _generate(self, job):
+        if self.program is None:
+            raise JobError(Error.BAD_OPCODE, job["opcode"])
+        golden = GoldenDevice(self.ram.view(np.uint8), RAM_BASE, (RAM_BASE + DATA_OFFSET, RAM_BASE + self.ram.nbytes), self.data_width,
+            self.config, self.program)
+        golden.token = self._token
+        self.generated = 0
+        tokens, traffic = golden.generate(job["flags"], {field.name: job[field.name] for field in OPERATIONS[Opcode.GENERATE].fields})
+        return {"cycles_low": traffic.total//16, "bytes_read_low": traffic.read, "bytes_written_low": traffic.written, "units": tokens}
+
+    def _token(self):
+        """After each token that a job GENERATE writes."""
+        self.generated += 1
+        time.sleep(self.token_seconds)
+        if self.generated == self.hang:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stop or self.hang is None or self.csrs["boot"] == REBOOT)
 
     def _ssm(self, job):
         geometry = Geometry(self.config, job["heads"], job["headdim"], job["d_state"], job["groups"])

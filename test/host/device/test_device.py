@@ -185,9 +185,9 @@ def test_running_firmware_of_another_version(connect, firmware, tmp_path):
     old = tmp_path/"old.bin"
     old.write_bytes(fake_firmware(version=7))
     with FakeDevice() as fake, connect(fake) as device:
-        with pytest.raises(VersionMismatch, match="firmware speaks protocol version 7, this host version 4"):
+        with pytest.raises(VersionMismatch, match="firmware speaks protocol version 7, this host version 5"):
             device.boot(str(old))
-        with pytest.raises(VersionMismatch, match="firmware speaks protocol version 7, this host version 4"):
+        with pytest.raises(VersionMismatch, match="firmware speaks protocol version 7, this host version 5"):
             device.boot()
         assert device.boot(firmware) is True # Naming the right one replaces it.
         device.run(Job(Opcode.NOP))
@@ -295,7 +295,7 @@ def test_job_the_firmware_refuses(booted):
 def test_job_the_host_refuses():
     with pytest.raises(ValueError, match="heads must be 1 to max_heads, is missing."):
         Job(Opcode.SSM)
-    with pytest.raises(ValueError, match="opcode must be one of 0, 1, 2, 3, is 77."):
+    with pytest.raises(ValueError, match="opcode must be one of 0, 1, 2, 3, 4, is 77."):
         Job(77)
     with pytest.raises(ValueError, match="timeout must be an integer from 0 to 4294967295, is -1."):
         Job(Opcode.NOP, timeout=-1)

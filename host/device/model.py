@@ -1,0 +1,446 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""A whole model on the device, token in, token out: its image, loaded and verified, and texts that jobs GENERATE carry on.
+
+In the data region, from its start::
+
+    image     constant part: the manifest's section "model"; behind it what passes write
+    session   two, of which a job reads one and writes the other; so what a job did can be taken back
+    prompts   PROMPTS regions, in turn: what the host writes the device only reads
+    output    of a job
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from host.device import manifest
+from host.device.device import Device, Result, program_of
+from host.device.jobs import Job
+from host.device.maxima import model_geometry
+from host.device.verified import ByteCounts
+from host.errors import DeviceError, DeviceTimeout, SessionInvalid
+from host.link.transport import Meter
+
+from model.exact.decoder import check_tokens
+from model.exact.sampling import Draws
+from model.image import SESSIONS, Image
+
+from operations.config import ALIGNMENT, ceil_multiple
+from operations.image import CAUSES, MAX_STOP_TOKENS, OUTPUT_HEAD, OUTPUT_HEAD_BYTES, OUTPUT_WIDE, ProgramKind, Reason
+from operations.operations import JobFlag, Opcode
+from operations.timeouts import program_timeout
+
+# Constants ----------------------------------------------------------------------------------------
+
+SECTION       = "model"
+PROMPT_PASSES = 16   # Of a job.
+JOB_TOKENS    = 64   # That a job generates at most,
+JOB_SECONDS   = 4.0  # and for so long, by the device's clock: for no longer does a next command wait when this one is interrupted.
+STOP_TOKENS   = 8    # That a job generates at most where the host may end the text: so many may have been in vain.
+PROMPTS       = 8
+LOGIT_BYTES   = 2**21 # Of a job's logits, at most, but for a single pass.
+NOT_BEGUN     = 0xffff_ffff # In the place of a reason: what an earlier job has written is not there any more.
+
+# Build --------------------------------------------------------------------------------------------
+
+def device_image(device: Device, model: Any) -> Image:
+    """The :class:`model.image.Image` of a quantised model for a device.
+
+    Raises
+    ------
+    UsageError, ValueError : it does not fit: by how much, and what would.
+    """
+    program = program_of(device)
+    model_geometry(device.info.config, model.config.layer)
+    return Image(model, device.info.data_width, device.info.config, program)
+
+# Sizes --------------------------------------------------------------------------------------------
+
+def prompt_tokens(image: Image) -> int:
+    """Of a prompt, in a job."""
+    return PROMPT_PASSES*image.program.pass_tokens
+
+
+def logit_tokens(image: Image) -> int:
+    """Of a prompt, in a job with LOGITS."""
+    pass_bytes = image.logit_bytes(image.program.pass_tokens)
+    return max(1, min(PROMPT_PASSES, LOGIT_BYTES//pass_bytes))*image.program.pass_tokens
+
+
+def prompt_bytes(image: Image) -> int:
+    """Of the region of a prompt."""
+    return ceil_multiple(4*(prompt_tokens(image) + MAX_STOP_TOKENS), ALIGNMENT)
+
+
+def output_bytes(image: Image) -> int:
+    """Of the region of a job's output."""
+    return max(image.output_bytes(0, JOB_TOKENS), image.output_bytes(logit_tokens(image), 0, True))
+
+
+def job_bytes(image: Image) -> int:
+    """That jobs take beside image and sessions."""
+    return PROMPTS*prompt_bytes(image) + output_bytes(image)
+
+# Figures ------------------------------------------------------------------------------------------
+
+@dataclass
+class Figures:
+    """What jobs took, by the device's counters. A decoding pass is one of a single token that was generated."""
+    prefill_tokens : int = 0
+    prefill_cycles : int = 0
+    decode_passes  : int = 0
+    decode_cycles  : int = 0
+    decode_read    : int = 0
+    decode_written : int = 0
+    waited_passes  : int = 0 # Decoding passes that `waits` are of.
+    waits          : dict[str, int] = field(default_factory=lambda: dict.fromkeys(CAUSES, 0))
+
+    def add(self, wide: dict[str, int], prompt_tokens: int, run: int, going_on: bool) -> None:
+        """A job's. going_on: its prompt is the token that the job before has generated last."""
+        passes = run - prompt_tokens
+        parts  = [("decode", passes)] + ([("prefill", 1)] if going_on else [])
+        if not going_on:
+            self.prefill_tokens += prompt_tokens
+            self.prefill_cycles += wide["prefill_cycles"]
+        for part, count in parts:
+            self.decode_passes  += count
+            self.decode_cycles  += wide[f"{part}_cycles"]
+            self.decode_read    += wide[f"{part}_read"]
+            self.decode_written += wide[f"{part}_written"]
+        self.waited_passes += passes
+        for cause in CAUSES:
+            self.waits[cause] += wide[f"decode_wait_{cause}"]
+
+# Model --------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class JobOutput:
+    """What a job GENERATE wrote, and the tokens that it ran."""
+    tokens : list[int]
+    reason : Reason
+    run    : int
+    wide   : dict[str, int]
+
+
+class ModelOnDevice:
+    """A model's image on a booted device. What was allocated on it is given back.
+
+    Parameters
+    ----------
+    image    : of :func:`device_image`.
+    sessions : that are to be kept beside those that jobs need.
+
+    Raises
+    ------
+    AllocationError, ValueError : it does not fit in the memory.
+    """
+    def __init__(self, device: Device, image: Image, sessions: int = 0):
+        self.device = device
+        self.image  = image
+        self.chunk  = prompt_tokens(image)
+        self.logit_chunk   = logit_tokens(image)
+        self._prompt_bytes = prompt_bytes(image)
+        self._output_bytes = output_bytes(image)
+        image.check_memory(device.info.data_size, SESSIONS + sessions, job_bytes(image))
+        self.counts = ByteCounts()
+
+    def load(self, progress: Meter | None = None) -> ByteCounts:
+        """Bring the image to the device, what is not there yet, verified; then make room for sessions. May be interrupted, and called
+        again."""
+        device, image = self.device, self.image
+        data     = image.to_bytes()
+        constant = memoryview(data)[:image.constant_bytes]
+        model    = image.model
+        content  = manifest.Manifest.of({"lanes": device.info.lanes, "data_width": image.data_width, "pass_tokens": image.program.pass_tokens,
+            "layers": model.n_layer, "vocabulary": model.vocab_size, "type": model.layers[0].in_proj.type, "head_type": model.head.type},
+            {SECTION: constant})
+        counts   = manifest.load(device, content, {SECTION: constant}, progress)
+        counts  += device.upload(device.info.data_base + image.constant_bytes, memoryview(data)[image.constant_bytes:], progress)
+        device.reserve(image.size)
+        self.slots    = [device.allocate(image.session_bytes, f"session {n}") for n in range(2)]
+        self.loaded: int | None = None # Where the host writes a session.
+        self._prompts = [device.allocate(self._prompt_bytes, "a prompt") for _ in range(PROMPTS)]
+        self._output  = device.allocate(self._output_bytes, "a job's output")
+        self._jobs    = 0
+        self._running = False
+        self.counts   = counts
+        return counts
+
+    # Jobs.
+
+    def settle(self) -> None:
+        """Wait for a job that was given up; its results are not asked for."""
+        if self._running:
+            self.device.drain()
+            self._running = False
+
+    def cycles(self, tokens: int, *kinds: ProgramKind) -> int:
+        """After how many a pass has surely ended."""
+        return sum(program_timeout(len(self.image.programs[kind, tokens]), self.image.tape_bytes(kind), tokens, self.image.session_bytes)
+            for kind in kinds)
+
+    def generate(self, prompt: Sequence[int], tokens: int, session_in: int | None, session_out: int, draws: Draws, place: int = 0,
+                 stop_tokens: Sequence[int] = (), logits: bool = False) -> Iterator[int | JobOutput]:
+        """Run a job: yields tokens as they come, and at last its :class:`JobOutput`.
+
+        session_in: its address; None: it begins with zeros. What other arguments are, operations/operations.py says.
+
+        Raises
+        ------
+        DeviceError, DeviceTimeout : the job failed, or did not go on. What session_out holds then is nothing.
+        """
+        device, image = self.device, self.image
+        self.settle()
+        address = self._prompts[self._jobs % PROMPTS]
+        self._jobs += 1
+        device.write(address, np.array([*prompt, *stop_tokens], "<u4").tobytes())
+        if not logits and self._head()[1] == Reason.NONE: # Else an earlier job has ended here: what comes then is this one's.
+            device.write(self._output, np.array([0, NOT_BEGUN], "<u4").tobytes())
+        flags  = (JobFlag.ZERO_STATE if session_in is None else 0) | (JobFlag.LOGITS if logits else 0)
+        passes = image.passes(len(prompt))
+        last   = ProgramKind.LOGITS if logits else ProgramKind.HEAD
+        first  = sum(self.cycles(count, ProgramKind.LAYERS, *([ProgramKind.LOGITS] if logits else [])) for count in passes) + \
+            self.cycles(1, last)
+        each   = self.cycles(1, ProgramKind.LAYERS, ProgramKind.HEAD)
+        index  = device.submit(Job(Opcode.GENERATE, flags, expected=first + tokens*each, model=device.info.data_base,
+            session_in  = session_out if session_in is None else session_in, session_out = session_out, prompt=address, prompt_tokens=len(prompt),
+            place=place % 2**32, tokens=tokens, output=self._output, inverse=draws.inverse, top_k=draws.top_k, seed=draws.seed,
+            stop_tokens = len(stop_tokens)))
+        self._running = True
+        shown  = 0
+        what   = f"job {index} to run the prompt's tokens {place} to {place + len(prompt) - 1}"
+        end    = place + len(prompt)
+        watch  = self._head if tokens else lambda: (0, NOT_BEGUN)
+        follow = device.follow(index, watch, what, first)
+        while True:
+            try:
+                count, reason = next(follow)
+            except StopIteration:
+                break
+            except DeviceTimeout as error:
+                if shown:
+                    raise DeviceTimeout(f"{str(error).partition(' for ')[0]} for job {index} to generate token {end + shown}.") from None
+                raise
+            if reason == Reason.NONE and shown < count <= tokens:
+                for token in self._tokens(shown, count):
+                    shown += 1
+                    yield token
+        result = device.wait(index)
+        self._running = False
+        if logits:
+            self._check_run(result, len(prompt))
+            yield JobOutput([], Reason.LENGTH, result.units, {})
+            return
+        output = self._read_output(result, len(prompt), tokens)
+        yield from output.tokens[shown:]
+        yield output
+
+    def _head(self) -> tuple[int, int]:
+        """(count, reason) of a job's output."""
+        count, reason = map(int, self.device.transport.read_words(self._output, 2))
+        return count, reason
+
+    def _tokens(self, first: int, end: int) -> list[int]:
+        return [int(word) for word in self.device.transport.read_words(self._output + OUTPUT_HEAD_BYTES + 4*first, end - first)]
+
+    def _read_output(self, result: Result, prompt_tokens: int, tokens: int) -> JobOutput:
+        words = [int(word) for word in self.device.transport.read_words(self._output, len(OUTPUT_HEAD))]
+        count, reason = words[:2]
+        wide  = {name: words[2 + 2*n] | words[3 + 2*n] << 32 for n, name in enumerate(OUTPUT_WIDE)}
+        if count > tokens or reason not in ((Reason.LENGTH, Reason.STOP) if tokens else (Reason.NONE,)):
+            raise DeviceError(f"Job {result.index} ended, and its output says {count} tokens, reason {reason}: another host may be using the "
+                "device; reset it.", result.index, None, 0)
+        self._check_run(result, prompt_tokens + (max(count - 1, 0) if reason == Reason.LENGTH else count))
+        values = self._tokens(0, count) if count else []
+        for token in values:
+            if token >= self.image.model.vocab_size:
+                raise DeviceError(f"Job {result.index} ended, and its output has token {token}, which is none: reset the device.",
+                    result.index, None, 0)
+        return JobOutput(values, Reason(reason), result.units, wide)
+
+    @staticmethod
+    def _check_run(result: Result, expected: int) -> None:
+        if result.units != expected:
+            raise DeviceError(f"Job {result.index} must have run {expected} tokens by its output, counts {result.units}: another host may be "
+                "using the device; reset it.", result.index, None, 0)
+
+    def read_logits(self, prompt_tokens: int) -> np.ndarray:
+        """What a job with LOGITS has written, verified: float32 (prompt_tokens, vocabulary)."""
+        size = self.image.output_bytes(prompt_tokens, 0, True)
+        return self.image.unpack_logits(self.device.download(self._output, size), prompt_tokens)
+
+    # Sessions.
+
+    def read_session(self, address: int) -> list[Any]:
+        """The states of a session: [:class:`model.exact.network.LayerState`]."""
+        return self.image.unpack_session(self.device.download(address, self.image.session_bytes))
+
+    def write_session(self, states: Sequence[Any]) -> int:
+        """Bring states to a session of their own, which no job writes. Returns its address."""
+        self.settle()
+        if self.loaded is None:
+            self.loaded = self.device.allocate(self.image.session_bytes, "the loaded session")
+        self.device.upload(self.loaded, self.image.pack_session(states))
+        return self.loaded
+
+# Text ---------------------------------------------------------------------------------------------
+
+class DeviceDecoder:
+    """A text under way on the device, as :class:`model.exact.decoder.ExactDecoder` is one on the host; the bits are the same.
+
+    The state on the device lags: it is that of the tokens before `_done`, those after it are run by the next job. A job that failed, or
+    whose end was not waited for, leaves the text invalid.
+
+    Parameters
+    ----------
+    model : :class:`ModelOnDevice`, loaded.
+    draws : :class:`model.exact.sampling.Draws`.
+
+    Attributes
+    ----------
+    tokens  : All tokens so far.
+    figures : :class:`Figures` of all jobs.
+    """
+    def __init__(self, model: ModelOnDevice, draws: Draws = Draws()):
+        self.model   = model
+        self.draws   = draws
+        self.config  = model.image.model.config
+        self.figures = Figures()
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to the start of a text."""
+        self.restore([], None)
+
+    def restore(self, tokens: Sequence[int], states: Sequence[Any] | None) -> None:
+        """To a text with the states after all its tokens but the last; None: with zeros, after none."""
+        self.model.settle()
+        self.tokens  = list(tokens)
+        self._done   = 0 if states is None else len(tokens) - 1
+        self._slot   = self.model.slots[0] if not self._done else self.model.write_session(states or ())
+        self._before: tuple[int, int] = (self._slot, self._done) # Slot and tokens, before the last job.
+        self._valid  = True
+
+    def prefill(self, tokens: Sequence[int]) -> None:
+        """Add a prompt; it is run with what follows."""
+        check_tokens(tokens, self.config.vocab_size)
+        self._check()
+        self._rewind()
+        self.tokens += map(int, tokens)
+
+    def generate(self, tokens: int, stop_tokens: Collection[int] = (), may_end: bool = False) -> Iterator[int]:
+        """Yield up to `tokens` tokens, none of `stop_tokens`. It may be closed at any token, which then is the last.
+
+        may_end: it may well be closed, so that jobs are short.
+        """
+        self._check()
+        self._rewind()
+        if not self.tokens:
+            raise ValueError("tokens must be one or more, are none.")
+        stop     = list(dict.fromkeys(stop_tokens))[:MAX_STOP_TOKENS] # The others the host looks for.
+        left     = tokens
+        going_on = False
+        may_end  = may_end or len(stop) < len(set(stop_tokens))
+        if left:
+            self._run_prompt(self._done + (len(self.tokens) - self._done - 1)//self.model.chunk*self.model.chunk)
+        while left:
+            count  = min(left, self._job_tokens(may_end))
+            output: JobOutput | None = None
+            closed = False
+            for item in self._job(self.tokens[self._done:], count, stop, going_on):
+                if isinstance(item, JobOutput):
+                    output = item
+                elif not closed and item in stop_tokens:
+                    closed = True # The rest of the job is in vain.
+                elif not closed:
+                    self.tokens.append(item)
+                    left -= 1
+                    try:
+                        yield item
+                    except GeneratorExit:
+                        closed = True
+            if closed:
+                return
+            assert output is not None
+            if output.reason == Reason.STOP:
+                return
+            going_on = True
+
+    def settle(self) -> None:
+        """Have the state be that after all tokens but the last."""
+        self._check()
+        self._rewind()
+        self._run_prompt(len(self.tokens) - 1)
+
+    def states(self) -> list[Any]:
+        """After all tokens but the last: [:class:`model.exact.network.LayerState`]."""
+        self.settle()
+        if self._done:
+            return self.model.read_session(self._slot)
+        return self.model.image.unpack_session(bytes(self.model.image.session_bytes))
+
+    def logits(self, tokens: Sequence[int]) -> np.ndarray:
+        """Take tokens. Returns their logits, float32 (T, vocabulary)."""
+        check_tokens(tokens, self.config.vocab_size)
+        self.settle_all()
+        self.tokens += map(int, tokens)
+        parts = []
+        while self._done < len(self.tokens):
+            chunk = self.tokens[self._done:self._done + self.model.logit_chunk]
+            for _ in self._job(chunk, 0, (), False, logits=True):
+                pass
+            parts.append(self.model.read_logits(len(chunk)))
+        return np.concatenate(parts)
+
+    def settle_all(self) -> None:
+        """Have the state be that after all tokens."""
+        self._check()
+        self._rewind(len(self.tokens))
+        self._run_prompt(len(self.tokens))
+
+    # Jobs.
+
+    def _check(self) -> None:
+        if not self._valid:
+            raise SessionInvalid("The session must be one whose last job ended, is one of a job that failed or was interrupted: load a session, "
+                "or begin a new text.")
+
+    def _rewind(self, most: int | None = None) -> None:
+        """Where the state is that of more tokens than all but the last, or `most`: take the last job back."""
+        if self._done > (max(len(self.tokens) - 1, 0) if most is None else most):
+            self._slot, self._done = self._before
+
+    def _run_prompt(self, end: int) -> None:
+        """Run tokens up to the one with this number, and no more."""
+        while self._done < end:
+            for _ in self._job(self.tokens[self._done:min(end, self._done + self.model.chunk)], 0, (), False):
+                pass
+
+    def _job_tokens(self, may_end: bool) -> int:
+        """How many a job is to generate."""
+        figures, clock = self.figures, self.model.device.info.clock_hz
+        image  = self.model.image
+        cycles = figures.decode_cycles/figures.decode_passes if figures.decode_passes else 4*image.traffic(1).total*8/image.data_width
+        return max(1, min(STOP_TOKENS if may_end else JOB_TOKENS, int(JOB_SECONDS*clock/cycles) if cycles else JOB_TOKENS))
+
+    def _job(self, prompt: Sequence[int], tokens: int, stop_tokens: Sequence[int], going_on: bool, logits: bool = False) \
+            -> Iterator[int | JobOutput]:
+        """As ModelOnDevice.generate, from the state on."""
+        slots = self.model.slots
+        out   = slots[1] if self._slot == slots[0] else slots[0]
+        self._valid = False
+        for item in self.model.generate(prompt, tokens, self._slot if self._done else None, out, self.draws, self._done, stop_tokens, logits):
+            if isinstance(item, JobOutput):
+                self._before = (self._slot, self._done)
+                self._slot   = out
+                self._done  += item.run
+                self._valid  = True
+                if not logits:
+                    self.figures.add(item.wide, len(prompt), item.run, going_on)
+            yield item
