@@ -18,11 +18,14 @@ from host.link.uartbone import DEFAULT_BAUDRATE, GATEWARE_TIMEOUT, UARTBone
 
 from operations.config import DATA_WIDTHS, LANES, PASS_TOKENS, VECTOR_LANES, ProgramConfig, SSMConfig, SystemConfig
 
+from operations.protocol import DATA_OFFSET
+
 from tools import environment
 from tools.arguments import baudrate, number, udp_port
 from tools.errors import CommandError, UsageError
 
-if TYPE_CHECKING: # Which needs LiteX.
+if TYPE_CHECKING: # The last one needs LiteX.
+    import numpy as np
     from tools.simulation.runner import Simulation
 
 # Constants ----------------------------------------------------------------------------------------
@@ -94,11 +97,11 @@ def simulated_system(args: Namespace, whole_model: bool = False) -> SystemConfig
     program = None
     if args.pass_tokens is not None or args.vector_lanes is not None or whole_model:
         program = ProgramConfig(args.pass_tokens or 1, args.vector_lanes or ProgramConfig.vector_lanes)
-        least   = (args.data_width or 128)//128
-        if program.vector_lanes < least:
-            raise UsageError(f"--vector-lanes must be at least {least} with --data-width {args.data_width}, is {program.vector_lanes}.")
-    return SystemConfig.of(args.lanes or SSMConfig.lanes, args.data_width, program, resident_tiles=args.resident_tiles or 0,
-        stochastic_rounding=args.rounding == "stochastic")
+    try:
+        return SystemConfig.of(args.lanes or SSMConfig.lanes, args.data_width, program, resident_tiles=args.resident_tiles or 0,
+            stochastic_rounding=args.rounding == "stochastic")
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def requested_config(args: Namespace) -> SSMConfig:
@@ -110,16 +113,17 @@ def requested_config(args: Namespace) -> SSMConfig:
 # Device -------------------------------------------------------------------------------------------
 
 @contextmanager
-def open_device(args: Namespace, log: Log = lambda message: None, whole_model: bool = False) -> Iterator[Device]:
+def open_device(args: Namespace, log: Log = lambda message: None, whole_model: bool = False, data: "np.ndarray | None" = None) -> Iterator[Device]:
     """Context manager: a booted :class:`~host.device.device.Device`, as the options of :func:`add_device_arguments` say.
 
     Parameters
     ----------
     log         : Called with a line for each step.
     whole_model : It is to run one: a simulation is built with the engines for it, a board must have them.
+    data        : uint8, what the data region of a simulation holds at the start.
     """
     if args.transport == "sim":
-        context = _simulated_device(simulated_system(args, whole_model), args, log)
+        context = _simulated_device(simulated_system(args, whole_model), args, log, data)
     else:
         context = _board_device(args, log)
     with context as device:
@@ -141,11 +145,11 @@ def open_device(args: Namespace, log: Log = lambda message: None, whole_model: b
 
 
 @contextmanager
-def _simulated_device(config: SystemConfig, args: Namespace, log: Log) -> Iterator[Device]:
+def _simulated_device(config: SystemConfig, args: Namespace, log: Log, data: "np.ndarray | None") -> Iterator[Device]:
     environment.require("gateware", "litex", "migen")
     from tools.simulation.runner import Simulation
     log(f"Starting a simulation with {config.ssm.lanes} lanes (the first time, it is built).")
-    simulation = Simulation(config, verbose=args.verbose)
+    simulation = Simulation(config, verbose=args.verbose, dram=[] if data is None else [(DATA_OFFSET, data)])
     try:
         try:
             simulation.__enter__()

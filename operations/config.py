@@ -225,6 +225,9 @@ class SystemConfig:
 
     def __post_init__(self) -> None:
         check_choice("cpu_variant", self.cpu_variant, CPU_VARIANTS)
+        width = self.memory.data_width or min(DATA_WIDTHS)
+        if self.program is not None and self.program.vector_lanes < width//128:
+            raise ValueError(f"vector_lanes must be at least {width//128} with data_width = {width}, is {self.program.vector_lanes}.")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "SystemConfig":

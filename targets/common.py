@@ -10,7 +10,7 @@ import sys
 
 from contextlib import contextmanager
 
-from operations.config import LANES, SSMConfig, SystemConfig
+from operations.config import LANES, PASS_TOKENS, VECTOR_LANES, ProgramConfig, SSMConfig, SystemConfig
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -48,6 +48,26 @@ def add_config_arguments(parser, lanes=SSMConfig.lanes, lanes_default=None):
         help="Head tiles kept on chip, 2 to 256, for layers whose state stays there (default: %(default)s, none).")
     group.add_argument("--stochastic-rounding", action="store_true",
         help="Round the state stochastically, by the seed of each job (default: to nearest even).")
+    program = ProgramConfig()
+    group   = parser.add_argument_group("whole models", "The engines that run a whole model, beside the SSM core.")
+    group.add_argument("--pass-tokens",  type=int, choices=PASS_TOKENS,
+        help="Build them, for so many tokens of a prompt at once (default: none are built).")
+    group.add_argument("--vector-lanes", type=int, choices=VECTOR_LANES,
+        help=f"Elements that their vector unit takes in a cycle (default: {program.vector_lanes}).")
+    group.add_argument("--scratch",      type=int, metavar="ELEMENTS",
+        help="Of their scratchpad, a multiple of 1024 (default: 32768 for one token at once, 65536 for 2 and 4, 131072 for 8).")
+    group.add_argument("--activations",  type=int, metavar="WORDS",
+        help=f"Of sixteen columns, of the activations' memory (default: {program.activations}).")
+
+
+def program_from_arguments(args):
+    """The ProgramConfig that the options choose; None: none is to be built. Raises ValueError unless it is allowed."""
+    options = {name: getattr(args, name) for name in ("vector_lanes", "scratch", "activations") if getattr(args, name) is not None}
+    if args.pass_tokens is None:
+        for name, value in options.items():
+            raise ValueError(f"--{name.replace('_', '-')} must be left out without --pass-tokens, is {value}.")
+        return None
+    return ProgramConfig(args.pass_tokens, **options)
 
 
 def add_protect_argument(parser):
@@ -61,6 +81,7 @@ def config_from_arguments(parser, args, **defaults):
     """The SystemConfig that the options choose; ends the program when it is not allowed."""
     try:
         return SystemConfig.of(args.lanes, max_headdim=args.max_headdim, max_d_state=args.max_d_state,
-            resident_tiles=args.resident_tiles, stochastic_rounding=args.stochastic_rounding, **defaults)
+            resident_tiles=args.resident_tiles, stochastic_rounding=args.stochastic_rounding, program=program_from_arguments(args),
+            **defaults)
     except ValueError as error:
         parser.error(str(error))

@@ -5,6 +5,8 @@
 
 """What commands that run a whole model share: the options that name one, and how it comes to a device."""
 
+import sys
+
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +30,7 @@ if TYPE_CHECKING: # Which need the package gguf.
 WHERE = ("device", "exact", "torch") # What runs a whole model.
 TYPES = ("q8_0", "q4_0")
 
+LINK_BYTES    = 2**22 # That go to a simulation by its link.
 SIMULATED_MIB = {128: 256, 256: 512, 512: 512} # DRAM of a simulation, by the bits of its ports.
 
 # Options ------------------------------------------------------------------------------------------
@@ -80,11 +83,16 @@ def open_model(args: Namespace, model: Any, sessions: int = 0) -> Iterator["Mode
     """Context manager: a quantised model, loaded on the device that the options name. sessions: as of ModelOnDevice."""
     from host.device.model import ModelOnDevice, device_image, job_bytes
     from model.image import SESSIONS
+    data = None
     if args.transport == "sim": # What does not fit is said before a simulation is built.
         system = simulated_system(args, True)
         image  = build_image(model, system)
         image.check_memory(simulated_memory(system), SESSIONS + sessions, job_bytes(image))
-    with open_device(args, args.log, whole_model=True) as device:
+        if image.size > LINK_BYTES:
+            data = image.to_bytes()
+            print(f"The simulated DRAM is filled with the model's {image.size} bytes at the start: by the link they would take long.",
+                file=sys.stderr)
+    with open_device(args, args.log, whole_model=True, data=data) as device:
         there = ModelOnDevice(device, device_image(device, model), sessions)
         with Progress() as progress:
             counts = there.load(progress.meter("load", there.image.size))
