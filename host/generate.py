@@ -11,7 +11,7 @@ import sys
 import time
 
 from argparse import Namespace
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,15 +20,12 @@ import torch
 from tqdm import tqdm
 
 from host.commands.logits import load_torch
-from host.commands.whole_model import WHERE, load_quantized, open_model
-from host.connect import open_device, requested_config
-from host.device.blocks import DeviceBlocks
+from host.commands.whole_model import load_quantized, open_model
 from host.device.device import Info
-from host.device.maxima import model_geometry
 from host.device.model import DeviceDecoder, Figures
 
 from model.checkpoint_config import checkpoint_path
-from model.decoder import BitExactBlocks, Decoder, TorchBlocks
+from model.decoder import Decoder, TorchBlocks
 from model.exact.decoder import ExactDecoder, check_tokens
 from model.exact.network import ExactNetwork
 from model.exact.sampling import Draws, inverse_of
@@ -47,16 +44,7 @@ from tools.files import check_writable, save_json, write_atomically
 
 # Types --------------------------------------------------------------------------------------------
 
-Blocks     = DeviceBlocks | BitExactBlocks | TorchBlocks
-Tokenizer  = ByteTokenizer | FileTokenizer | NumberTokenizer
-
-# Constants ----------------------------------------------------------------------------------------
-
-HOST_BLOCKS: dict[str, Callable[[NetworkConfig, Namespace], Blocks]] = { # What runs the SSM blocks, beside the device.
-    "model"   : lambda config, args: BitExactBlocks(config, args.seed if args.rounding == "stochastic" else None),
-    "float16" : lambda config, args: TorchBlocks(config, torch.float16),
-    "float32" : lambda config, args: TorchBlocks(config, torch.float32),
-}
+Tokenizer = ByteTokenizer | FileTokenizer | NumberTokenizer
 
 # Text ---------------------------------------------------------------------------------------------
 
@@ -136,8 +124,8 @@ class Text:
         """What tokens cost, in a few words."""
         return ""
 
-    def summary(self, seconds: float) -> dict[str, Any]:
-        """What is known of them, ready for JSON. seconds: that all took."""
+    def summary(self) -> dict[str, Any]:
+        """What is known of them, ready for JSON."""
         return {}
 
     def report(self) -> list[str]:
@@ -146,13 +134,12 @@ class Text:
 
 
 class TorchText(Text):
-    """In PyTorch, but for the blocks."""
+    """In PyTorch."""
     eager = True
 
-    def __init__(self, decoder: Decoder, sampler: Sampler, info: Info | None = None):
+    def __init__(self, decoder: Decoder, sampler: Sampler):
         self.decoder = decoder
         self.sampler = sampler
-        self.info    = info
 
     @property
     def tokens(self) -> list[int]:
@@ -160,11 +147,8 @@ class TorchText(Text):
 
     def prefill(self, tokens: list[int]) -> None:
         self.decoder.prefill(tokens)
-        self.before = self._blocks()
 
     def generate(self, tokens: int, stop_tokens: Collection[int], may_end: bool) -> Iterator[int]:
-        self.before = self._blocks()
-        self.first  = len(self.tokens)
         return generate_tokens(self.decoder, self.sampler, tokens, stop_tokens)
 
     def load(self, path: str) -> None:
@@ -172,30 +156,6 @@ class TorchText(Text):
 
     def session(self) -> bytes:
         return session_bytes(self.decoder)
-
-    def _blocks(self) -> tuple[int, float]:
-        """Cycles and seconds so far of blocks on a device."""
-        blocks: Any = self.decoder.blocks
-        return (blocks.cycles, blocks.seconds) if self.info else (0, 0.0)
-
-    def rate(self) -> str:
-        count = len(self.tokens) - self.first
-        return f"{(self._blocks()[0] - self.before[0])/count:.0f} cycles a token in the blocks" if self.info and count else ""
-
-    def summary(self, seconds: float) -> dict[str, Any]:
-        count = len(self.tokens) - self.first
-        if not self.info or not count:
-            return {}
-        cycles, busy = (now - then for now, then in zip(self._blocks(), self.before))
-        return {"cycles_per_token": cycles/count, "block_tokens_per_second": count*self.info.clock_hz/cycles,
-            "share_in_block": busy/seconds if seconds else 0.0}
-
-    def report(self) -> list[str]:
-        count  = len(self.tokens) - self.first
-        cycles = self._blocks()[0] - self.before[0]
-        if not self.info or not count:
-            return []
-        return [f"the blocks alone, at {self.info.clock_hz/1e6:g} MHz: {count*self.info.clock_hz/cycles:.1f} token/s"]
 
 
 class ExactText(Text):
@@ -232,7 +192,7 @@ class ExactText(Text):
         figures = self.figures
         return f"{figures.decode_cycles/figures.decode_passes:.0f} cycles a token" if figures and figures.decode_passes else ""
 
-    def summary(self, seconds: float) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         return {} if self.figures is None or self.info is None else device_summary(self.figures, self.info)
 
     def report(self) -> list[str]:
@@ -303,21 +263,15 @@ def draws_of(args: Namespace, vocab_size: int) -> Draws:
 @contextmanager
 def open_text(args: Namespace, network: Any) -> Iterator[Text]:
     """Context manager: a :class:`Text`, as the options say. network: of :func:`load_model`."""
-    if args.blocks is None and args.on == "torch":
+    if args.on == "torch":
         yield TorchText(Decoder(network, TorchBlocks(network.config)), _sampler(args))
-    elif args.blocks is None and args.on == "exact":
+    elif args.on == "exact":
         seed = args.seed if args.rounding == "stochastic" else None
         yield ExactText(ExactDecoder(ExactNetwork(network, seed=seed), draws_of(args, network.vocab_size)), network)
-    elif args.blocks is None:
+    else:
         draws = draws_of(args, network.vocab_size)
         with open_model(args, network, 1 if args.load_session else 0) as there:
             yield ExactText(DeviceDecoder(there, draws), network, there.device.info)
-    elif args.blocks != "device":
-        yield TorchText(Decoder(network, HOST_BLOCKS[args.blocks](network.config, args)), _sampler(args))
-    else:
-        model_geometry(requested_config(args), network.config.layer) # Before a simulation is built.
-        with open_device(args, args.log) as device:
-            yield TorchText(Decoder(network, DeviceBlocks(device, network.config, args.seed)), _sampler(args), device.info)
 
 
 def _sampler(args: Namespace) -> Sampler:
@@ -327,7 +281,7 @@ def _sampler(args: Namespace) -> Sampler:
 def load_model(args: Namespace) -> Any:
     """The model that the options name: a :class:`model.network.Mamba2Network` for PyTorch, else a
     :class:`model.quantized.QuantizedModel`."""
-    if args.blocks is not None or args.on == "torch":
+    if args.on == "torch":
         return load_torch(args)[0]
     draws_of(args, 2**24) if args.top_k != 0 else None # Before the work.
     return load_quantized(args)
@@ -351,8 +305,6 @@ def write(args: Namespace) -> None:
     CommandError : an option, a file or the model is wrong; the device or the link failed.
     """
     torch.set_num_threads(1) # The simulation needs the processor more; and the bits do not depend on the machine's cores.
-    if args.on is None and args.blocks is None:
-        args.on = WHERE[0]
     if args.top_p == 0:
         raise UsageError("--top-p must be a number above 0, up to 1, is 0.")
     if args.save_session is not None:
@@ -426,7 +378,7 @@ def _write_text(args: Namespace, text: Text, config: NetworkConfig, tokenizer: T
     generated = text.tokens[first:]
     prefill   = _rates(len(prompt), begun - start)
     decode    = _rates(len(generated), end - begun)
-    figures   = text.summary(end - begun)
+    figures   = text.summary()
     for name, rates in (("prompt", prefill), ("text", decode)):
         if rates["tokens"]:
             cost = f"; {text.rate()}" if name == "text" and text.rate() else ""
@@ -434,14 +386,11 @@ def _write_text(args: Namespace, text: Text, config: NetworkConfig, tokenizer: T
     for line in text.report():
         print(line, file=sys.stderr)
     info    = text.info
-    program = info.program if info and args.on == "device" else None
-    if args.blocks is not None:
-        decode, figures = decode | figures, {}
+    program = info.program if info else None
     return {
         "model"            : args.model,
         "layers"           : config.n_layer,
         "on"               : args.on,
-        "blocks"           : args.blocks,
         "transport"        : args.transport if info else None,
         "clock_hz"         : info.clock_hz  if info else None,
         "lanes"            : info.lanes     if info else None,

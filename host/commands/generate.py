@@ -14,10 +14,6 @@ from operations.numerics import CANDIDATES
 from tools import environment
 from tools.arguments import number, token_list, utf8
 
-# Constants ----------------------------------------------------------------------------------------
-
-BLOCKS = ("device", "model", "float16", "float32") # What runs the SSM blocks.
-
 # Command Line -------------------------------------------------------------------------------------
 
 def add_generate_arguments(parser: ArgumentParser) -> None:
@@ -45,12 +41,9 @@ def add_generate_arguments(parser: ArgumentParser) -> None:
         help="End before this text; may be given several times.")
     parser.add_argument("--stop-token", action="append", type=number(int, "an integer", 0), default=[], metavar="ID",
         help="End before this token, as before those that the checkpoint names; may be given several times.")
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--on", choices=WHERE,
+    parser.add_argument("--on", choices=WHERE, default=WHERE[0],
         help="What runs the whole model: the device; on the host the model that is exact to the bit, which writes the same; or PyTorch in "
-             f"float32 (default: {WHERE[0]}).")
-    where.add_argument("--blocks", choices=BLOCKS,
-        help="Run the SSM blocks alone: on the device, or on the host in its bit-accurate model or PyTorch; the rest in PyTorch.")
+             "float32 (default: %(default)s).")
     parser.add_argument("--load-session", metavar="FILE", help="Go on from a saved session; the prompt continues its text.")
     parser.add_argument("--save-session", metavar="FILE", help="Save the session at the end, with the state of all layers.")
 

@@ -288,7 +288,7 @@ def test_tokenizer(tmp_path, kind, whole):
 def test_vocabularies_that_are_refused(tiny, tmp_path, values, message, capsys):
     """By generate, in one line; logits need none."""
     path = rewrite(tiny, tmp_path/"a.gguf", values)
-    assert stream(["generate", "--model", str(path), "--blocks", "float32", "--prompt", "a", "--tokens", "2"]) == 2
+    assert stream(["generate", "--model", str(path), "--on", "torch", "--prompt", "a", "--tokens", "2"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and str(path) in error
     with pytest.raises(CheckpointError, match=message):
@@ -309,8 +309,8 @@ def test_a_padded_vocabulary_without_a_tokenizer(checkpoint, tmp_path, capsys):
 def test_generate(tiny, tmp_path, capsys):
     """The text of the file is that of the quantised network, and the device's specification takes it too."""
     texts = []
-    for blocks in ("float32", "model"):
-        assert stream(["generate", "--model", str(tiny), "--blocks", blocks, "--prompt", "In the beginning", "--tokens", "12",
+    for on in ("torch", "exact"):
+        assert stream(["generate", "--model", str(tiny), "--on", on, "--prompt", "In the beginning", "--tokens", "12",
             "--json", str(tmp_path/"a.json")]) == 0
         texts.append(json.loads((tmp_path/"a.json").read_text())["text"])
     assert texts[0] == texts[1] and len(texts[0]) == 12
@@ -321,7 +321,7 @@ def test_the_commands_as_they_are_typed(checkpoint, tmp_path):
     bad = rewrite(checkpoint/"model.gguf", tmp_path/"bad.gguf", {"general.architecture": text("llama")})
     (tmp_path/"cut.gguf").write_bytes((checkpoint/"model.gguf").read_bytes()[:-40])
     for command, path, message in (
-            (["host/stream.py", "generate", "--prompt-tokens", "1", "--blocks", "float32"], bad, "must be mamba2, is 'llama'"),
+            (["host/stream.py", "generate", "--prompt-tokens", "1", "--on", "torch"], bad, "must be mamba2, is 'llama'"),
             (["-m", "model.logits", "--tokens", "1", "--output", str(tmp_path/"a.npy")], tmp_path/"cut.gguf", "is truncated: blk.2"),
             (["-m", "model.quantize", "--type", "q8_0", "--output", str(tmp_path/"a.gguf")], tmp_path/"cut.gguf", "is truncated")):
         done = subprocess.run([sys.executable, *command, "--model", str(path)], cwd=ROOT, capture_output=True, text=True)

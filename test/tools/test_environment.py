@@ -54,7 +54,7 @@ def test_module_without_packages(module):
 
 @pytest.mark.parametrize("package, extra, arguments", [
     ("torch",       "model",    ["generate", "--prompt", "In", "--tokens", "1"]),
-    ("tokenizers",  "model",    ["generate", "--blocks", "model", "--prompt", "In", "--tokens", "1"]),
+    ("tokenizers",  "model",    ["generate", "--on", "exact", "--prompt", "In", "--tokens", "1"]),
     ("torch",       "model",    ["logits", "--tokens", "1", "--output", os.devnull]),
     ("gguf",        "model",    ["logits", "--tokens", "1", "--output", os.devnull]),
     ("safetensors", "model",    ["load", ROOT/"model"/"tiny"/"model.safetensors"]),

@@ -95,15 +95,15 @@ def stream(*arguments, **options):
 
 
 def test_nothing_is_done_for_an_output_that_cannot_be(tmp_path):
-    done = stream("generate", "--blocks", "model", "--prompt", "a", "--tokens", 1, "--save-session", "")
+    done = stream("generate", "--on", "exact", "--prompt", "a", "--tokens", 1, "--save-session", "")
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "stream.py: error: '': must be the name of a file, is empty.\n")
     path = tmp_path/"both"
-    done = stream("generate", "--blocks", "model", "--prompt", "a", "--tokens", 1, "--save-session", path, "--json", path)
+    done = stream("generate", "--on", "exact", "--prompt", "a", "--tokens", 1, "--save-session", path, "--json", path)
     assert done.returncode == 2 and done.stdout == "" and not path.exists()
 
 
 def test_closed_stdout():
-    done = subprocess.run(["sh", "-c", f"{sys.executable} {ROOT}/host/stream.py generate --blocks model --prompt a --tokens 1 >&-"],
+    done = subprocess.run(["sh", "-c", f"{sys.executable} {ROOT}/host/stream.py generate --on exact --prompt a --tokens 1 >&-"],
         capture_output=True, text=True)
     assert done.returncode == 0 and "Error" not in done.stderr
 
@@ -118,7 +118,7 @@ def test_double_dash_is_a_value():
     assert parser.parse_args(["--prompt=--"]).prompt == "--"
     with pytest.raises(SystemExit):
         parser.parse_args(["--number=--"])
-    done = stream("generate", "--blocks", "model", "--prompt=--", "--tokens", 0)
+    done = stream("generate", "--on", "exact", "--prompt=--", "--tokens", 0)
     assert (done.returncode, done.stdout) == (0, "--\n")
 
 
