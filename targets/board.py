@@ -26,7 +26,8 @@ from soc.dram import controller_settings
 from soc.etherbone import add_etherbone
 from soc.flash import add_flash_boot
 
-from targets.common import BIOS_ROM_SIZE, add_config_arguments, add_protect_argument, builder_environment, config_from_arguments
+from targets.common import (BIOS_ROM_SIZE, add_config_arguments, add_protect_argument, builder_environment, config_from_arguments,
+    sram_size)
 
 from tools import processes
 from tools.arguments import Parser, baudrate, udp_port
@@ -57,7 +58,7 @@ class BoardSoC(SoCCore):
             cpu_type             = "vexriscv",
             cpu_variant          = config.cpu_variant,
             integrated_rom_size  = BIOS_ROM_SIZE,
-            integrated_sram_size = 0x2000,
+            integrated_sram_size = sram_size(config),
             with_uart            = False)
 
     def add_dram(self, module):

@@ -16,6 +16,11 @@ from operations.config import LANES, PASS_TOKENS, VECTOR_LANES, ProgramConfig, S
 
 BIOS_ROM_SIZE = 0x20000
 
+
+def sram_size(config):
+    """Bytes of the CPU's SRAM: with the firmware's sampling tables in it, a token is drawn without reading DRAM."""
+    return 0x2000 if config.program is None else 0x4000
+
 # Builder ------------------------------------------------------------------------------------------
 
 @contextmanager

@@ -36,7 +36,7 @@ from soc.dram import controller_settings
 from soc.etherbone import add_etherbone
 from soc.flash import add_flash_boot
 
-from targets.common import BIOS_ROM_SIZE, builder_environment
+from targets.common import BIOS_ROM_SIZE, builder_environment, sram_size
 from targets.simulation.gated_clock import GatedClock
 from targets.simulation.phy import EthernetPHY
 
@@ -91,7 +91,7 @@ class SimSoC(SoCCore):
             cpu_type             = "vexriscv",
             cpu_variant          = config.cpu_variant,
             integrated_rom_size  = BIOS_ROM_SIZE,
-            integrated_sram_size = 0x2000,
+            integrated_sram_size = sram_size(config),
             with_uart            = False)
         self.add_uart(name="uart", uart_name="sim", uart_pads=platform.request("console"))
 
