@@ -244,6 +244,8 @@ class ModelOnDevice:
     def _head(self) -> tuple[int, int]:
         """(count, reason) of a job's output."""
         count, reason = map(int, self.device.transport.read_words(self._output, 2))
+        if reason == Reason.NONE and count: # The firmware clears the count first, so what is read now is none that an earlier job has left.
+            count = int(self.device.transport.read_words(self._output, 1)[0])
         return count, reason
 
     def _tokens(self, first: int, end: int) -> list[int]:
