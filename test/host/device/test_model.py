@@ -7,6 +7,8 @@
 
 import time
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -289,3 +291,12 @@ def test_what_does_not_fit(tmp_path):
     with Connection(tmp_path, ram_size=0x22_0000) as device:
         with pytest.raises(ValueError, match=r"the model takes \d+ bytes of the device's memory \(image \d+, 2 sessions of \d+\), \d+ more than"):
             ModelOnDevice(device, device_image(device, model))
+
+
+def test_count_of_an_earlier_job():
+    """It is read just before the firmware clears it, and the reason just after."""
+    words = iter([[10, 0], [0]])
+    there = ModelOnDevice.__new__(ModelOnDevice)
+    there._output = 64
+    there.device  = SimpleNamespace(transport=SimpleNamespace(read_words=lambda address, count: np.array(next(words), np.uint32)))
+    assert there._head() == (0, 0)
