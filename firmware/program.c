@@ -114,10 +114,13 @@ uint32_t program_look(int *completed, uint32_t *detail)
 {
 	*detail = program_errors_read();
 #ifdef CSR_SSM_BASE
-	*detail |= ssm_errors_read() << 16;
+	*detail |= ssm_errors_read() << 8;
 #endif
 	*completed = !program_busy();
-	return *detail ? ERROR_GATEWARE : ERROR_NONE;
+	if (!*detail)
+		return ERROR_NONE;
+	*detail |= program_index_read() << 16;
+	return ERROR_GATEWARE;
 }
 
 static void COLD program_describe(struct engine_info *info)

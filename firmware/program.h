@@ -48,7 +48,8 @@ static inline void program_name_token(uint32_t place, uint32_t token)
 void program_begin(uint32_t image, const struct image_program *program, int zero_state);
 
 /*
- * How it fares: ERROR_GATEWARE, its detail the errors of the program, and those of the SSM core from bit 16 on; or its
+ * How it fares: ERROR_GATEWARE, its detail the errors of the program, those of the SSM core from bit 8
+ * on, and from bit 16 on the number of the descriptor that is issued next, or was the last one; or its
  * completion.
  */
 uint32_t program_look(int *completed, uint32_t *detail);

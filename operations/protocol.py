@@ -159,7 +159,8 @@ class Error(IntEnum):
     OVERLAP           = 12 # A region that is written overlaps another one (state_out = state_in is allowed).
     RING_OVERRUN      = 13 # More jobs rung for than the ring holds.
     TIMEOUT           = 14 # The accelerator did not finish in time; if it still ran, it was reset.
-    GATEWARE          = 15 # The accelerator raised an error; error_detail holds its error bits.
+    GATEWARE          = 15 # The accelerator raised an error; error_detail holds its error bits; of a program also those of the SSM core,
+                           # from bit 8 on, and from bit 16 on the number of the descriptor.
     SELFTEST_MISMATCH = 16 # error_detail holds the index of the failing vector.
     ABORTED           = 17 # Begun behind a job that failed, and reset with it; error_detail holds that job's sequence.
     BAD_TILE          = 18 # With RESIDENT: there are not as many tiles on chip.

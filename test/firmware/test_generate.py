@@ -484,7 +484,7 @@ def test_bad_candidate(device):
 
 # Errors and Time-outs -----------------------------------------------------------------------------
 
-@pytest.mark.parametrize("errors, ssm_errors", [(1, 0), (0x8005, 0), (0, 2), (3, 4)])
+@pytest.mark.parametrize("errors, ssm_errors", [(1, 0), (0x85, 0), (0, 2), (3, 4)])
 @pytest.mark.parametrize("at", range(5))
 @pytest.mark.parametrize("deaf", [0, 1])
 def test_errors(device, errors, ssm_errors, at, deaf):
@@ -495,12 +495,13 @@ def test_errors(device, errors, ssm_errors, at, deaf):
     def failing(program):
         if len(device.programs) == at + 1:
             device.set(program_errors=errors, ssm_errors=ssm_errors)
+            device.csr("program_index", 77)
         handler(program)
 
     device.set(deaf=deaf)
     device.on("program", failing)
     result = run(device, tokens=2) # LAYERS, LAYERS, HEAD, LAYERS, HEAD.
-    assert_fails(result, Error.GATEWARE, errors | ssm_errors << 16, (0, 3, 5, 5, 6)[at])
+    assert_fails(result, Error.GATEWARE, errors | ssm_errors << 8 | 77 << 16, (0, 3, 5, 5, 6)[at])
     told = output(device)
     assert told["prefill_read"] == 320*BEAT*min(at, 3) and told["decode_read"] == 320*BEAT*max(at - 3, 0)
     assert result["bytes_read_low"] == 320*BEAT*at
