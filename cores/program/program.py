@@ -125,9 +125,9 @@ class Program(Engine):
         self.engines    = {}
 
         # Descriptors. -----------------------------------------------------------------------------
-        beats = DESCRIPTOR_WORDS*32//width # Of a descriptor.
-        fetch = self.add_burst("fetch", shift, PROGRAM_BITS + log2_int(beats), self._address.storage,
-            Cat(Constant(0, log2_int(beats)), self._descriptors.storage))
+        beats = Signal(PROGRAM_BITS + log2_int(DESCRIPTOR_WORDS*32//width))
+        fetch = self.add_burst("fetch", shift, len(beats), self._address.storage, beats)
+        self.comb += beats.eq(self._descriptors.storage << log2_int(DESCRIPTOR_WORDS*32//width))
         self.fetched = fetched = ResetInserter()(stream.Converter(width, 32*DESCRIPTOR_WORDS))
         self.parts.append(fetched)
         reader = self.add_reader("fetch_reader", DMAReader(ports.descriptors, region, UNDER_WAY), fetch.source)

@@ -39,6 +39,7 @@ from tools.verilated import VerilatedModule, pack_words, unpack_words
 
 COUNT = 200_000
 BITS  = st.integers(0, 0xffff)
+SOME_LANES  = pytest.mark.parametrize("lanes", [4, 16, pytest.param(8, marks=pytest.mark.slow), pytest.param(32, marks=pytest.mark.slow)])
 TEN_MILLION = pytest.mark.parametrize("seed", range(50)) # Times COUNT.
 
 ALL16 = np.arange(1 << 16, dtype=np.uint16)
@@ -232,7 +233,7 @@ def test_stochastic_update_ten_million(seed):
 
 # Counter Hash -------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("lanes", [4, 8, 16, 32])
+@SOME_LANES
 def test_counter_hash(lanes):
     """Any sequence of keys, rows and columns gives the model's bits, whatever the lanes."""
     rows, columns, count = 64, 128//lanes, 20_000
@@ -360,7 +361,7 @@ def check_dot(a, b, mask=None):
     assert signed(out["source"][finite], width) == exact.dot_integers(a[finite], b[finite])
 
 
-@pytest.mark.parametrize("lanes", [4, 8, 16, 32])
+@SOME_LANES
 def test_dot(lanes):
     rng = np.random.default_rng(60 + lanes)
     for _ in range(4):
@@ -374,7 +375,7 @@ def test_dot_of_any_operands(vectors):
     check_dot(operands[:, :4].copy(), operands[:, 4:].copy())
 
 
-@pytest.mark.parametrize("lanes", [4, 8, 16, 32])
+@SOME_LANES
 def test_dot_at_its_widest(lanes):
     largest = np.full((2, lanes), 0x7bff, np.uint16)
     check_dot(largest, np.array([[0x7bff]*lanes, [0xfbff]*lanes], np.uint16))

@@ -26,15 +26,15 @@ CONFIGS = {
     "lanes4"      : SSMConfig(lanes=4),
     "lanes8"      : SSMConfig(lanes=8, dsp_shift=True),
     "lanes16"     : SSMConfig(lanes=16),
-    "lanes32"     : SSMConfig(lanes=32),
-    "lanes64"     : SSMConfig(lanes=64),
-    "one_word"    : SSMConfig(lanes=8,  max_headdim=1,   max_d_state=8),
+    "lanes32"     : pytest.param(SSMConfig(lanes=32), marks=pytest.mark.slow),
+    "lanes64"     : pytest.param(SSMConfig(lanes=64), marks=pytest.mark.slow),
+    "one_word"    : pytest.param(SSMConfig(lanes=8,  max_headdim=1,   max_d_state=8), marks=pytest.mark.slow),
     "uneven"      : SSMConfig(lanes=8,  max_headdim=20,  max_d_state=24),
-    "long_rows"   : SSMConfig(lanes=4,  max_headdim=20,  max_d_state=512),
+    "long_rows"   : pytest.param(SSMConfig(lanes=4,  max_headdim=20,  max_d_state=512), marks=pytest.mark.slow),
     "dsp18"       : SSMConfig(lanes=8,  max_headdim=20,  max_d_state=24, dsp_bits=18),
-    "no_dsp_shift": SSMConfig(lanes=8,  max_headdim=20,  max_d_state=24),
+    "no_dsp_shift": pytest.param(SSMConfig(lanes=8,  max_headdim=20,  max_d_state=24), marks=pytest.mark.slow),
     "stochastic"  : SSMConfig(lanes=8,  max_headdim=20,  max_d_state=56, stochastic_rounding=True),
-    "stochastic32": SSMConfig(lanes=32, stochastic_rounding=True),
+    "stochastic32": pytest.param(SSMConfig(lanes=32, stochastic_rounding=True), marks=pytest.mark.slow),
     "unpipelined" : SSMConfig(lanes=4,  max_headdim=9,   max_d_state=24, pipelined=False),
     "many_rows"   : pytest.param(SSMConfig(lanes=4, max_headdim=256, max_d_state=8), marks=pytest.mark.slow),
     "small"       : pytest.param(SSMConfig(lanes=4, max_headdim=3, max_d_state=8), marks=pytest.mark.slow),
@@ -43,7 +43,13 @@ CONFIGS = {
 }
 EVERY_CONFIG = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 WIDER        = pytest.mark.parametrize("width", DATA_WIDTHS[1:])
-EVERY_LANES  = pytest.mark.parametrize("lanes", LANES)
+EVERY_LANES  = pytest.mark.parametrize("lanes", [4, 16, *(pytest.param(lanes, marks=pytest.mark.slow) for lanes in LANES if lanes not in (4, 16))])
+
+
+def built(name):
+    """The configuration of this name, slow or not."""
+    return getattr(CONFIGS[name], "values", [CONFIGS[name]])[0]
+
 
 @cache
 def player(config, width=128):
@@ -99,8 +105,8 @@ def test_equals_model(config, pattern):
 # Records that end within a beat, or with it; words of a beat, or several beats a word.
 WIDE = {
     "lanes4"   : SSMConfig(lanes=4,  max_headdim=20, max_d_state=40),
-    "lanes16"  : SSMConfig(lanes=16, max_headdim=20, max_d_state=48),
-    "lanes32"  : SSMConfig(lanes=32, max_headdim=9,  max_d_state=64),
+    "lanes16"  : pytest.param(SSMConfig(lanes=16, max_headdim=20, max_d_state=48), marks=pytest.mark.slow),
+    "lanes32"  : pytest.param(SSMConfig(lanes=32, max_headdim=9,  max_d_state=64), marks=pytest.mark.slow),
     "resident" : SSMConfig(lanes=8,  max_headdim=20, max_d_state=24, resident_tiles=3),
 }
 
@@ -152,13 +158,13 @@ def test_all_values(lanes):
     plain  = lambda rng, *shape: rng.integers(0, 0x7c00, shape, np.uint16).view(np.float16)
     for draw in (values, plain):
         tiles = [random_tile(rng, 40, 24, 1, values=draw) for _ in range(10)]
-        player(CONFIGS[f"lanes{lanes}"]).check(40, 24, tiles)
+        player(built(f"lanes{lanes}")).check(40, 24, tiles)
 
 
 @EVERY_LANES
 def test_padding_lanes(lanes):
     """Lanes beyond d_state are stored as +0 and add nothing, whatever was in them."""
-    core = player(CONFIGS[f"lanes{lanes}"])
+    core = player(built(f"lanes{lanes}"))
     rng  = np.random.default_rng(5)
     for d_state in (1, lanes - 1, lanes + 1, min(2*lanes + 3, 128)):
         # A full-width tile leaves NaNs in the lanes' places and in the inputs' slots.
@@ -167,11 +173,12 @@ def test_padding_lanes(lanes):
         core.check(3, d_state, [random_tile(rng, 3, d_state, 3) for _ in range(3)])
 
 
+@pytest.mark.slow
 def test_lanes_do_not_change_results():
     """The same tiles through all cores."""
     rng     = np.random.default_rng(6)
     tiles   = random_tiles(rng, 17, 100, 5)
-    results = [player(CONFIGS[f"lanes{lanes}"]).play(17, 100, tiles) for lanes in LANES]
+    results = [player(built(f"lanes{lanes}")).play(17, 100, tiles) for lanes in LANES]
     for ys, states, _ in results[1:]:
         assert all(a.tobytes() == b.tobytes() for a, b in zip(ys, results[0][0]))
         assert all(a is b or a.tobytes() == b.tobytes() for a, b in zip(states, results[0][1]))
@@ -182,7 +189,7 @@ def test_many_tokens():
     rng = np.random.default_rng(7)
     for first_token in (0, 299, 300):
         tile = random_tile(rng, 5, 16, 300, first_token=first_token)
-        player(CONFIGS["lanes8"]).check(5, 16, [tile, tile], duty=200)
+        player(built("lanes8")).check(5, 16, [tile, tile], duty=200)
 
 
 @pytest.mark.slow
@@ -201,21 +208,21 @@ def test_equals_model_at_length(config, seed):
 def test_throughput(lanes):
     """Mamba-2's tiles, chunks of eight tokens: the lanes take a vector nearly every cycle."""
     bound = 64*128//lanes
-    assert bound <= steady_cycles(player(CONFIGS[f"lanes{lanes}"]), 64, 128, 12, 8) <= 1.03*bound
+    assert bound <= steady_cycles(player(built(f"lanes{lanes}")), 64, 128, 12, 8) <= 1.03*bound
 
 
 @pytest.mark.parametrize("lanes", [4, 8, 16])
 def test_throughput_of_one_token(lanes):
     """A token a tile: the tiles are swapped at a beat a cycle while the lanes work, so DRAM's bound is reached too."""
     bound = max(64*128//lanes, 64*128//8)
-    assert steady_cycles(player(CONFIGS[f"lanes{lanes}"]), 64, 128, 12, 1) <= 1.03*bound
+    assert steady_cycles(player(built(f"lanes{lanes}")), 64, 128, 12, 1) <= 1.03*bound
 
 
 @EVERY_LANES
 def test_shortest_token(lanes):
     """12 cycles from a token to the next one of the same tile, or as long as its B and C take at a word a cycle:
     there are two slots, and a slot is in use for 20 cycles and its vectors before it is filled again."""
-    config = CONFIGS[f"lanes{lanes}"]
+    config = built(f"lanes{lanes}")
     words  = 2*config.d_state_multiple//4
     used   = 20 + config.d_state_multiple//lanes
     rng    = np.random.default_rng(8)

@@ -40,7 +40,7 @@ def compiled_bench(bus):
     return SSMHarness(CONFIGS[bus], *PORTS.get(bus, (bus, 128)))
 
 
-@pytest.fixture(params=CONFIGS)
+@pytest.fixture(params=[pytest.param(bus, marks=() if bus in ("paged", "wishbone") else pytest.mark.slow) for bus in CONFIGS])
 def bench(request):
     bench = compiled_bench(request.param)
     bench.start(np.random.default_rng(1))
