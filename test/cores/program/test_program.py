@@ -25,8 +25,8 @@ SSM = SSMConfig(lanes=8, max_d_state=64)
 
 
 @functools.cache
-def harness(tokens=1, lanes=4, width=128, bus="native", **options):
-    return ProgramHarness(ProgramConfig(tokens, lanes, scratch=16384, activations=32), SSMConfig(**(SSM.__dict__ | options)), bus, width)
+def harness(tokens=1, vector_lanes=4, width=128, bus="native", **options):
+    return ProgramHarness(ProgramConfig(tokens, vector_lanes, scratch=16384, activations=32), SSMConfig(**(SSM.__dict__ | options)), bus, width)
 
 
 class Layout:
@@ -105,11 +105,11 @@ def test_sizes(sizes):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["q8_0", "q4_0"])
-@pytest.mark.parametrize("tokens, lanes, width, bus, options", [
+@pytest.mark.parametrize("tokens, vector_lanes, width, bus, options", [
     (2, 4, 256, "native", {"lanes": 16}), (8, 8, 512, "native", {"lanes": 64}), (1, 1, 128, "native", {}), (4, 4, 512, "wishbone", {}),
     (2, 4, 128, "wishbone", {"lanes": 4}), (2, 4, 128, "native", {"stochastic_rounding": True})])
-def test_builds(tokens, lanes, width, bus, options, kind):
-    unit = harness(tokens, lanes, width, bus, **options)
+def test_builds(tokens, vector_lanes, width, bus, options, kind):
+    unit = harness(tokens, vector_lanes, width, bus, **options)
     seed = 5 if options.get("stochastic_rounding") else None
     for duty in (256, 60):
         check(random_model(kind=kind, ngroups=2, d_state=64), unit, [list(range(tokens)), [5], [6, 1][:tokens]], duty, seed)
