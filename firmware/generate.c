@@ -40,17 +40,6 @@ static uint32_t     stops[MAX_STOP_TOKENS] SLOW;
 
 /* Checks ------------------------------------------------------------------------------------------ */
 
-static uint32_t COLD region(struct range *range, uint32_t address, uint64_t bytes, uint32_t *detail)
-{
-	uint32_t error = request_inside(address, bytes, DATA_BASE, DATA_SIZE, detail);
-
-	if (error)
-		return error;
-	range->first = address;
-	range->end   = address + bytes;
-	return ERROR_NONE;
-}
-
 static uint64_t prompt_bytes(const struct job_generate *job)
 {
 	return 4ull*(job->prompt_tokens + job->stop_tokens);
@@ -116,15 +105,15 @@ static uint32_t COLD check_regions(struct task *task)
 	struct range model, prompt, in = {0, 0}, out, output;
 	uint32_t error;
 
-	if ((error = region(&model, job->model, image.image_bytes, detail)))
+	if ((error = request_range(&model, job->model, image.image_bytes, detail)))
 		return error;
-	if (!(task->job.flags & JOB_ZERO_STATE) && (error = region(&in, job->session_in, session, detail)))
+	if (!(task->job.flags & JOB_ZERO_STATE) && (error = request_range(&in, job->session_in, session, detail)))
 		return error;
-	if ((error = region(&out, job->session_out, session, detail)))
+	if ((error = request_range(&out, job->session_out, session, detail)))
 		return error;
-	if ((error = region(&prompt, job->prompt, prompt_bytes(job), detail)))
+	if ((error = request_range(&prompt, job->prompt, prompt_bytes(job), detail)))
 		return error;
-	if ((error = region(&output, job->output, output_bytes(task), detail)))
+	if ((error = request_range(&output, job->output, output_bytes(task), detail)))
 		return error;
 	*detail = job->session_out;
 	if (range_overlap(&out, &model) || range_overlap(&out, &prompt))

@@ -31,4 +31,16 @@ static inline uint32_t request_inside(uint32_t address, uint64_t bytes, uint32_t
 	return ERROR_NONE;
 }
 
+/* The range of a request's bytes in the data region, if they lie there: an ERROR code. */
+static inline uint32_t request_range(struct range *range, uint32_t address, uint64_t bytes, uint32_t *detail)
+{
+	uint32_t error = request_inside(address, bytes, DATA_BASE, DATA_SIZE, detail);
+
+	if (error)
+		return error;
+	range->first = address;
+	range->end   = address + bytes;
+	return ERROR_NONE;
+}
+
 #endif

@@ -13,17 +13,6 @@ static int in_range(uint32_t value, uint32_t low, uint32_t high)
 	return low <= value && value <= high;
 }
 
-static uint32_t check_range(struct range *range, uint32_t address, uint64_t bytes, uint32_t *detail)
-{
-	uint32_t error = request_inside(address, bytes, DATA_BASE, DATA_SIZE, detail);
-
-	if (error)
-		return error;
-	range->first = address;
-	range->end   = address + bytes;
-	return ERROR_NONE;
-}
-
 static uint32_t check_ranges(struct block *block, uint32_t *detail)
 {
 	struct range *x         = &block->x_range;
@@ -39,15 +28,15 @@ static uint32_t check_ranges(struct block *block, uint32_t *detail)
 	*y         = (struct range){0, 0};
 	*state_in  = (struct range){0, 0};
 	*state_out = (struct range){0, 0};
-	if ((error = check_range(x, block->x, heads*block->x_bytes, detail)))
+	if ((error = request_range(x, block->x, heads*block->x_bytes, detail)))
 		return error;
-	if ((error = check_range(bc, block->bc, groups*block->bc_bytes, detail)))
+	if ((error = request_range(bc, block->bc, groups*block->bc_bytes, detail)))
 		return error;
-	if (block_writes_y(block) && (error = check_range(y, block->y, heads*block->y_bytes, detail)))
+	if (block_writes_y(block) && (error = request_range(y, block->y, heads*block->y_bytes, detail)))
 		return error;
-	if (block_reads_state(block) && (error = check_range(state_in, block->state_in, state, detail)))
+	if (block_reads_state(block) && (error = request_range(state_in, block->state_in, state, detail)))
 		return error;
-	if (block_writes_state(block) && (error = check_range(state_out, block->state_out, state, detail)))
+	if (block_writes_state(block) && (error = request_range(state_out, block->state_out, state, detail)))
 		return error;
 
 	*detail = block->y;

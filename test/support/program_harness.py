@@ -15,6 +15,7 @@ from litex.soc.interconnect import csr_bus, wishbone
 
 from litedram.common import LiteDRAMNativePort
 
+from csr_driver import CSRDriver
 from memory_model import MemoryModel
 
 from cores.memory.region import Region
@@ -56,7 +57,7 @@ class Wrapper(LiteXModule):
 
 # Harness ------------------------------------------------------------------------------------------
 
-class ProgramHarness:
+class ProgramHarness(CSRDriver):
     """The compiled peripherals, a driver, and the golden machine beside them."""
     def __init__(self, config, ssm, bus="native", width=128, size=2**20):
         self.config, self.ssm, self.width, self.size = config, ssm, width, size
@@ -94,23 +95,6 @@ class ProgramHarness:
         whole = np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
         assert (whole[:GUARD] == 0xa5).all() and not self.compiled.peek("outside") and not self.compiled.peek("protocol_error")
         return whole[GUARD:]
-
-    def write(self, name, value):
-        address, _ = self.registers[name]
-        self.compiled.poke(adr=address, dat_w=value, we=1)
-        self.compiled.step()
-        self.compiled.poke(we=0)
-        self.compiled.step(2)
-
-    def read(self, name):
-        address, words = self.registers[name]
-        value = 0
-        for word in range(words):
-            self.compiled.poke(adr=address + word, re=1)
-            self.compiled.step()
-            value = value << 32 | self.compiled.peek("dat_r")
-        self.compiled.poke(re=0)
-        return value
 
     def counters(self):
         self.write("program_counters_latch", 1)

@@ -16,6 +16,7 @@ from litex.soc.interconnect import csr_bus, wishbone
 from litedram.common import LiteDRAMNativePort
 
 
+from csr_driver import CSRDriver
 from memory_model import MemoryModel
 
 from cores.memory.region import Region
@@ -64,7 +65,7 @@ class Wrapper(LiteXModule):
 
 # SSM Harness --------------------------------------------------------------------------------------
 
-class SSMHarness:
+class SSMHarness(CSRDriver):
     """The compiled peripheral and its driver."""
     def __init__(self, config, bus, width=128):
         self.config = config
@@ -105,25 +106,6 @@ class SSMHarness:
         self.load(MEMORY_ORIGIN, self.image.tobytes())
 
     # Registers. -----------------------------------------------------------------------------------
-
-    def write(self, name, value):
-        """A write, and the two cycles until it shows: a CPU's next access is never nearer."""
-        address, words = self.registers[name]
-        assert words == 1
-        self.compiled.poke(adr=address, dat_w=value, we=1)
-        self.compiled.step()
-        self.compiled.poke(we=0)
-        self.compiled.step(2)
-
-    def read(self, name):
-        address, words = self.registers[name]
-        value = 0
-        for word in range(words):
-            self.compiled.poke(adr=address + word, re=1)
-            self.compiled.step()
-            value = value << 32 | self.compiled.peek("dat_r")
-        self.compiled.poke(re=0)
-        return value
 
     def counters(self):
         self.write("counters_latch", 1)
