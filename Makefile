@@ -8,7 +8,7 @@ PYTHON = .venv/bin/python
 .PHONY: help setup demo test test-slow bench bench-accuracy bench-boards clean
 
 help:
-	@echo "make demo       One Mamba-2 130M layer through the simulated SoC, compared with PyTorch; then a tiny model writes text."
+	@echo "make demo       A whole model through the simulated SoC: its logits and text, compared with the exact model; then a 130M layer."
 	@echo "make test       The tests, without those that take minutes each."
 	@echo "make test-slow  Those."
 	@echo "make bench      The simulated SoC against its bounds, as JSON and a page in build/bench/."
@@ -24,7 +24,7 @@ setup:
 
 demo: setup
 	$(PYTHON) examples/demo.py
-	$(PYTHON) host/stream.py generate --model tiny --prompt "In the beginning" --tokens 100 --temperature 0.6 --seed 1
+	$(PYTHON) examples/layer.py --pass-tokens 1
 
 test: setup
 	$(PYTHON) -m pytest -q -m "not slow"

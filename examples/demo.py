@@ -5,10 +5,10 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""One Mamba-2 130M layer: its SSM block on the device, token by token and in a chunk, compared with PyTorch and the model.
+"""A whole Mamba-2 model on the device, token in, token out, compared with the exact model.
 
-Weights and hidden states are random with the distributions of Mamba-2's initialisation, seeds fixed; the state comes
-from 256 tokens before the first one.
+The tiny model of this repository, or another one, is quantised and loaded; then the device computes the logits of the prompt, and writes text by
+itself. Logits and tokens must equal those of the exact model, which runs on the host, bit for bit.
 """
 
 try:
@@ -16,127 +16,108 @@ try:
 except ImportError: # Not even this project's.
     raise SystemExit("demo.py: error: this Python lacks the project's packages: run make setup, then . .venv/bin/activate.") from None
 
-environment.check("litex", "torch")
+environment.check("torch", "gguf")
 
 import argparse
 import sys
 
 import numpy as np
-import torch
 
-from host.connect import add_device_arguments, open_device
-from host.device.block import run_block
-from host.device.case import check_case
-from host.progress import Progress
+from host.commands.load_model import plan_summary, planned_build, show_loaded, show_plan
+from host.commands.whole_model import add_model_arguments, build_image, load_quantized, open_model
+from host.connect import add_device_arguments
+from host.device.model import DeviceDecoder
+from host.generate import ExactText, Screen
 from host.stream import log_to_stderr
 
-from model.bitexact import ssm_block
-from model.case import realistic_case
-from model.reference import mamba2_130m_layer
-from model.ssm import error_statistics, ssm_recurrence
+from model.checkpoint_config import checkpoint_path
+from model.exact.decoder import ExactDecoder
+from model.exact.network import ExactNetwork
+from model.exact.sampling import Draws, inverse_of
+from model.tokenizer import TextStream, load_tokenizer
 
+from operations.numerics import CANDIDATES
+
+from tools.arguments import Parser, number
+from tools.command import run_command
 from tools.errors import CommandError
 
 # Constants ----------------------------------------------------------------------------------------
 
-SEED      = 2024
-PREFILL   = 4 # Tokens in the chunk, for each that is decoded.
-PER_TOKEN = ("x", "dt", "dA", "B", "C")
+TEMPERATURE = 0.6
+SEED        = 1
 
-# The simulation-only Verilog prototype this project carries on from, on a data set of its own.
-PROTOTYPE_MICROSECONDS = 149
-PROTOTYPE_ERRORS       = (0.007812, 0.00022)
+# Parts --------------------------------------------------------------------------------------------
 
-# Report -------------------------------------------------------------------------------------------
-
-def print_errors(case, y, h):
-    """Table of absolute errors of y and of the state, over the decoded tokens."""
-    wide = {dtype: ssm_recurrence(**case, dtype=dtype) for dtype in (torch.float64, torch.float16)}
-    rows = [
-        ("device against torch.float64",        (y, h),              wide[torch.float64]),
-        ("device against torch.float16",        (y, h),              wide[torch.float16]),
-        ("torch.float16 against torch.float64", wide[torch.float16], wide[torch.float64]),
-    ]
-    print(f"{'Absolute error':<38}{'y max':>11}{'y mean':>11}{'state max':>11}{'state mean':>11}")
-    for name, actual, expected in rows:
-        errors = [value for one, other in zip(actual, expected)
-            for value in error_statistics(torch.as_tensor(one), torch.as_tensor(other))]
-        print(f"  {name:<36}" + "".join(f"{error:>11.2e}" for error in errors))
-    print(f"  {'prototype against torch.float16 *':<36}" + "".join(f"{error:>11.2e}" for error in PROTOTYPE_ERRORS))
-    print("  * on another data set, as published")
+def compare_logits(decoder, exact, prompt):
+    """Of all tokens of the prompt."""
+    logits   = decoder.logits(prompt)
+    expected = exact(prompt)[0]
+    differ   = np.count_nonzero(logits.view(np.uint32) != expected.view(np.uint32))
+    print(f"Logits of the prompt, {len(prompt)} tokens: {differ} of {logits.size} logits differ from the exact model")
+    if differ:
+        raise CommandError("The device and the exact model differ.")
 
 
-def print_times(decode, prefill):
-    """Cycles and time of each decoded token, and a token of the chunk."""
-    clock = decode["clock_hz"]
-    rows  = [(f"decode, token {n}", cycles) for n, cycles in enumerate(decode["per_token_cycles"])]
-    rows += [(f"prefill, {prefill['tokens']} tokens in a job, each", round(prefill["cycles_per_token"]))]
-    print(f"{'Time a token':<38}{'cycles':>11}{'us':>11}   at {clock/1e6:g} MHz, from doorbell to completion")
-    for name, cycles in rows:
-        print(f"  {name:<36}{cycles:>11}{1e6*cycles/clock:>11.1f}")
-    print(f"  {'Verilog prototype, without memory or bus':<40}{'':>7}{PROTOTYPE_MICROSECONDS:>11.1f}")
-
-
-def compare(mode, case, result):
-    """Compare with the bit-accurate model; the number of values that differ in a bit."""
-    wrong = 0
-    for name, actual, expected in zip(("y", "state"), (result.y, result.h), ssm_block(**case)):
-        differ = np.count_nonzero(actual.view(np.uint16) != expected.view(np.uint16))
-        print(f"  {mode + ', ' + name:<36}{actual.size:>11} values, {differ} differ")
-        wrong += differ
-    return wrong
+def write_text(text, exact, tokenizer, prompt, tokens):
+    """On the device, shown as it comes; then what it cost."""
+    stream = TextStream(tokenizer)
+    screen = Screen(tokens)
+    stop   = (*exact.config.stop_tokens, *tokenizer.stop_tokens)
+    text.prefill(prompt)
+    try:
+        screen.write(stream(prompt))
+        for token in text.generate(tokens, stop, False):
+            screen.write(stream([token]))
+            screen.rate(text.rate())
+        screen.write(stream.flush())
+    finally:
+        screen.close()
+    print()
+    expected = ExactDecoder(exact, text.decoder.draws)
+    expected.prefill(prompt)
+    written  = text.tokens[len(prompt):]
+    differ   = sum(a != b for a, b in zip(written, expected.generate(tokens, stop), strict=True))
+    print(f"Text, {len(written)} tokens: {differ} differ from the exact model's")
+    for line in text.report():
+        print(line)
+    if differ:
+        raise CommandError("The device and the exact model differ.")
 
 # Demo ---------------------------------------------------------------------------------------------
 
 def demo(args):
-    torch.set_num_threads(1) # The simulation needs the processor more.
-    config = mamba2_130m_layer
-    print(f"Mamba-2 130M layer: {config.heads} heads x {config.headdim} x {config.d_state}. {args.tokens} tokens are "
-        f"decoded, each a job, its state read from and written to DRAM; then {PREFILL*args.tokens} run as one job.",
-        flush=True)
-    chunk = realistic_case(config, PREFILL*args.tokens, SEED, with_h0=True)
-    cases = {
-        "decode" : {name: array[:args.tokens] if name in PER_TOKEN else array for name, array in chunk.items()},
-        "prefill": chunk,
-    }
-    with open_device(args, log_to_stderr) as device, Progress() as progress:
-        results = {mode: run_block(device, check_case(case, device.info.config), mode, progress)
-            for mode, case in cases.items()}
-
-    summary  = results["decode"].summary
-    link     = summary["transport"] + (", simulated SoC" if args.transport == "sim" else "")
-    streamed, verified = (sum(result.summary[key] for result in results.values())
-        for key in ("bytes_streamed", "bytes_verified"))
-    print(f"Transport: {link}; {summary['lanes']} lanes; "
-        f"firmware {summary['firmware']}, gateware {summary['gateware']}")
-    print(f"Streamed:  {streamed} bytes, {verified} of them written, read back and equal")
-    print()
-    print_times(*(results[mode].summary for mode in cases))
-    print()
-    print_errors(cases["decode"], results["decode"].y, results["decode"].h)
-    print()
-    print("Against the bit-accurate model, bit for bit")
-    if sum(compare(mode, cases[mode], results[mode]) for mode in cases):
-        raise CommandError("The device and the bit-accurate model differ.")
+    model     = load_quantized(args)
+    tokenizer = load_tokenizer(checkpoint_path(args.model), model.vocab_size)
+    prompt    = tokenizer.encode(args.prompt)
+    system, size, clock_hz = planned_build(args)
+    print(f"The model {args.model}, quantised, and where it lies in the device's memory", flush=True)
+    show_plan(plan_summary(build_image(model, system), size, clock_hz))
+    with open_model(args, model) as there:
+        info  = there.device.info
+        draws = Draws(inverse_of(TEMPERATURE), CANDIDATES, SEED)
+        exact = ExactNetwork(model, seed=SEED if info.config.stochastic_rounding else None)
+        show_loaded(there.counts)
+        print(f"transport        {there.device.transport.name}" + (", simulated SoC: all cycles below are simulated ones" if args.transport == "sim" else ""))
+        print()
+        compare_logits(DeviceDecoder(there, draws), exact, prompt)
+        print()
+        write_text(ExactText(DeviceDecoder(there, draws), model, info), exact, tokenizer, prompt, args.tokens)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens",  type=int, default=4,
-        help="Tokens to decode; four times as many are then run as one job (default: %(default)s).")
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_model_arguments(parser)
+    parser.add_argument("--prompt",  default="In the beginning", metavar="TEXT", help="What the text begins with (default: %(default)s).")
+    parser.add_argument("--tokens",  type=number(int, "an integer", 1), default=64, metavar="N",
+        help="How many to generate at most (default: %(default)s).")
     parser.add_argument("--verbose", action="store_true", help="Tell each step.")
     add_device_arguments(parser)
-    args = parser.parse_args()
-    try:
-        demo(args)
-    except KeyboardInterrupt:
-        print("demo.py: interrupted", file=sys.stderr)
-        return 130
-    except CommandError as error:
-        print(f"demo.py: error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    args        = parser.parse_args()
+    args.log    = log_to_stderr
+    args.memory = None # That of the build.
+    demo(args)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("demo.py", main, (CommandError, ValueError)))

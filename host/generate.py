@@ -204,7 +204,11 @@ class ExactText(Text):
             f"{summary['read_bytes']:.0f} bytes read a token, {summary['write_bytes']:.0f} written, {summary['dram_share']:.1%} of what DRAM moves "
             "in these cycles"]
         if summary["wait_cycles"]:
-            lines.append("waits a token: " + ", ".join(f"{name} {count:.0f}" for name, count in summary["wait_cycles"].items()))
+            waits = dict(summary["wait_cycles"])
+            tape  = waits.pop("tape")
+            units = sorted(waits.items(), key=lambda wait: -wait[1])
+            lines.append("of these cycles, the next operation waited " + ", ".join(f"{count:.0f} ({count/cycles:.0%}) for {name}" for name, count in units)
+                + f"; the GEMV engine waited {tape:.0f} for weights")
         return lines
 
 

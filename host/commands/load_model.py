@@ -12,6 +12,7 @@ from host.commands.load import VERIFIED
 from host.commands.whole_model import build_image, load_quantized, model_types, open_model, simulated_memory
 from host.connect import open_device, requested_config, simulated_system
 from host.device.model import job_bytes
+from host.device.verified import ByteCounts
 
 from model.image import SESSIONS, Image
 
@@ -82,7 +83,7 @@ def plan_summary(image: Image, size: int, clock_hz: int) -> dict[str, Any]:
 
 def show_plan(summary: dict[str, Any]) -> None:
     print(f"{summary['layers']} layers {summary['type']}, head {summary['head_type']}, for {summary['lanes']} lanes, ports of {summary['data_width']} bits, "
-          f"{summary['pass_tokens']} tokens a pass")
+          f"{summary['pass_tokens']} token{'' if summary['pass_tokens'] == 1 else 's'} a pass")
     print(f"{'':<17}{'offset':>12}{'bytes':>14}")
     for row in summary["map"]:
         print(f"{row['name']:<17}{'0x%08x' % row['offset']:>12}{row['bytes']:>14}")
@@ -93,6 +94,10 @@ def show_plan(summary: dict[str, Any]) -> None:
           f"{summary['prompt_write_bytes']:.0f}")
     print(f"at most          {summary['tokens_per_second']:.2f} token/s, of a prompt {summary['prompt_tokens_per_second']:.2f}: "
           f"{summary['peak_bytes_per_cycle']} bytes a cycle at {summary['clock_hz']/1e6:g} MHz")
+
+
+def show_loaded(counts: ByteCounts) -> None:
+    print(f"loaded           {counts.size} bytes, all right on the device (CRC-32, computed there); {counts.moved} sent, {counts.again} of them again")
 
 # Command ------------------------------------------------------------------------------------------
 
@@ -118,4 +123,4 @@ def load_model(args: Namespace) -> None:
         raise UsageError(str(error)) from error
     save_json(args.json, summary)
     show_plan(summary)
-    print(f"loaded           {counts.size} bytes, all right on the device (CRC-32, computed there); {counts.moved} sent, {counts.again} of them again")
+    show_loaded(counts)
