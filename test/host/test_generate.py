@@ -564,7 +564,7 @@ def test_device_without_engines(harness):
     (["--top-k", "65"],                         "--top-k must be 1 to 64 with --on device, is 65: --on torch takes any."),
     (["--top-k", "0", "--temperature", "1"],    "--top-k must be 1 to 64 with --on device, is 0, for all: --on torch takes any."),
     (["--temperature", "1e9"],                  "--temperature must be from 0.0000153 to 131071, is 1e+09."),
-    (["--data-width", "512", "--vector-lanes", "2"], "--vector-lanes must be at least 4 with --data-width 512, is 2."),
+    (["--data-width", "512", "--vector-lanes", "2"], "vector_lanes must be at least 4 with data_width = 512, is 2."),
     (["--on", "exact", "--prompt-tokens", "256"], "token must be a number from 0 to 255, is 256."),
 ])
 def test_on_refused(options, message):

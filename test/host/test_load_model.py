@@ -90,7 +90,7 @@ def test_bound_of_130m():
     (["a", "--plan"],                               "--plan must be left out without --model."),
     (["--model", "tiny", "--manifest", "m"],        "--manifest must be left out with --model."),
     (["--model", "/none", "--plan"],                "--model must be the folder of a checkpoint"),
-    (["--model", "tiny", "--data-width", 512, "--vector-lanes", 1, "--plan"], "--vector-lanes must be at least 4 with --data-width 512, is 1."),
+    (["--model", "tiny", "--data-width", 512, "--vector-lanes", 1, "--plan"], "vector_lanes must be at least 4 with data_width = 512, is 1."),
 ])
 def test_refused(capsys, arguments, message):
     code, stdout, stderr = run(capsys, "load", *arguments)
