@@ -90,7 +90,7 @@ def check(model, unit, passes, duty=256, seed=None):
 
 @pytest.mark.parametrize("kind", ["q8_0", "q4_0"])
 def test_model(kind):
-    check(random_model(kind=kind), harness(), [[3], [1], [69]])
+    check(random_model(kind=kind), harness(4), [[3], [1], [69]])
 
 
 SIZES = [dict(ngroups=2), dict(d_conv=1), dict(d_conv=2, tied=False), dict(headdim=64), dict(d_state=24), dict(d_model=96, headdim=24, vocab_size=131),
