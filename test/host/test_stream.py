@@ -331,7 +331,7 @@ class FakeSimulation:
     """What stream.py uses of a Simulation."""
     broken = False
 
-    def __init__(self, config, verbose=False):
+    def __init__(self, config, verbose=False, dram=()):
         self.harness.config = config
         self.transport_kind = "etherbone"
         self.csr_csv        = self.harness.folder/"csr.csv"

@@ -125,7 +125,7 @@ def test_programs(waits, pace):
 
 
 @pytest.mark.parametrize("wrong", [
-    [13] + [0]*15, [255] + [0]*15, pack(Code.END)[:15] + [1], [pack(Code.ROUND, residual=0, target=0, elements=8)[0] | 1 << 31] +
+    [len(Code)] + [0]*15, [255] + [0]*15, pack(Code.END)[:15] + [1], [pack(Code.ROUND, residual=0, target=0, elements=8)[0] | 1 << 31] +
     pack(Code.ROUND, residual=0, target=0, elements=8)[1:], pack(Code.END)[:2] + [0x100] + [0]*13])
 def test_refused(wrong):
     """Those before it are carried out, nothing after it."""
