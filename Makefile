@@ -27,7 +27,7 @@ demo: setup
 	$(PYTHON) examples/layer.py --pass-tokens 1
 
 test: setup
-	$(PYTHON) -m pytest -q -m "not slow"
+	$(PYTHON) -m pytest -q -m "not slow" -n 2 --dist loadfile
 
 test-slow: setup
 	$(PYTHON) -m pytest -q -m slow
