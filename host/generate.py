@@ -90,20 +90,22 @@ class Text:
 
     Attributes
     ----------
+    decoder : What runs it.
     tokens : All tokens so far.
     eager  : Whether a prompt is run when it is given; else with the first token that is asked for.
     info   : of the device, where there is one.
     """
     eager = False
     info: Info | None = None
+    decoder: Any
 
     @property
     def tokens(self) -> list[int]:
-        raise NotImplementedError
+        return self.decoder.tokens
 
     def prefill(self, tokens: list[int]) -> None:
         """Add a prompt."""
-        raise NotImplementedError
+        self.decoder.prefill(tokens)
 
     def generate(self, tokens: int, stop_tokens: Collection[int], may_end: bool) -> Iterator[int]:
         """Yield tokens; it may be closed at any."""
@@ -141,13 +143,6 @@ class TorchText(Text):
         self.decoder = decoder
         self.sampler = sampler
 
-    @property
-    def tokens(self) -> list[int]:
-        return self.decoder.tokens
-
-    def prefill(self, tokens: list[int]) -> None:
-        self.decoder.prefill(tokens)
-
     def generate(self, tokens: int, stop_tokens: Collection[int], may_end: bool) -> Iterator[int]:
         return generate_tokens(self.decoder, self.sampler, tokens, stop_tokens)
 
@@ -164,13 +159,6 @@ class ExactText(Text):
         self.decoder = decoder
         self.model   = model
         self.info    = info
-
-    @property
-    def tokens(self) -> list[int]:
-        return self.decoder.tokens
-
-    def prefill(self, tokens: list[int]) -> None:
-        self.decoder.prefill(tokens)
 
     def generate(self, tokens: int, stop_tokens: Collection[int], may_end: bool) -> Iterator[int]:
         return self.decoder.generate(tokens, stop_tokens, may_end)

@@ -163,6 +163,7 @@ FIRMWARE_CONSTANTS = {f"SSM_{field.name.upper()}": field for field in fields(SSM
 
 PASS_TOKENS  = (1, 2, 4, 8)
 VECTOR_LANES = (1, 2, 4, 8)
+UNITS        = ("MOVE", "GEMV", "VECTOR", "SSM", "HEAD") # As operations.program.Unit has them.
 
 @dataclass(frozen=True)
 class ProgramConfig:
@@ -184,7 +185,7 @@ class ProgramConfig:
     vector_lanes : int        = 4
     scratch      : int | None = None
     activations  : int        = 256
-    units        : tuple[str, ...] = ("MOVE", "GEMV", "VECTOR", "SSM", "HEAD")
+    units        : tuple[str, ...] = UNITS
 
     def __post_init__(self) -> None:
         check_choice("pass_tokens",  self.pass_tokens,  PASS_TOKENS)
@@ -194,9 +195,8 @@ class ProgramConfig:
             if self.scratch % 1024:
                 raise ValueError(f"scratch must be a multiple of 1024, is {self.scratch}.")
         check_choice("activations", self.activations, [2**n for n in range(4, 12)])
-        known = ("MOVE", "GEMV", "VECTOR", "SSM", "HEAD")
-        if not self.units or len(set(self.units)) != len(self.units) or not set(self.units) <= set(known):
-            raise ValueError(f"units must be some of {', '.join(known)}, are {self.units!r}.")
+        if not self.units or len(set(self.units)) != len(self.units) or not set(self.units) <= set(UNITS):
+            raise ValueError(f"units must be some of {', '.join(UNITS)}, are {self.units!r}.")
 
     @property
     def elements(self) -> int:

@@ -122,7 +122,6 @@ class Program(Engine):
         self.writers    = []
         self.start      = start = Signal()
         words           = config.elements//config.vector_lanes
-        self.engines    = {}
 
         # Descriptors. -----------------------------------------------------------------------------
         beats = Signal(PROGRAM_BITS + log2_int(DESCRIPTOR_WORDS*32//width))
@@ -225,7 +224,6 @@ class Program(Engine):
     def connect_engine(self, unit, engine):
         """From its queue; it has carried out a descriptor when it is idle again."""
         busy = Signal(name=f"{unit.name.lower()}_busy")
-        self.engines[unit] = engine
         self.comb += [
             self.dispatcher.sources[unit].connect(engine.sink),
             self.dispatcher.retired[unit].eq(busy & engine.idle),

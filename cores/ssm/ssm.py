@@ -193,12 +193,10 @@ class SSM(Engine):
     def choose_job(self):
         """What runs next: what the registers hold, or while it is active the unit's descriptor."""
         config = self.config
-        names  = [("headdim", 10), ("d_state", 10)]
-        names += [(f"{name}_stride", 32) for name in ("x", "bc", "y")] + [(f"{name}_step", 32) for name in STEPS]
-        names += [(name, 32) for name in ADDRESSES]
+        names  = ["headdim", "d_state", *(f"{name}_stride" for name in ("x", "bc", "y")), *(f"{name}_step" for name in STEPS), *ADDRESSES]
         flags  = ["zero_state", "no_store", "interrupt"] + (["resident", "tile"] if config.resident_tiles else [])
         parts  = {"tokens": self._tile_tokens, "first_token": self._tile_tokens, "heads": self._tile_heads, "group_heads": self._tile_heads}
-        values = {name: getattr(self, f"_tile_{name}" if name in ADDRESSES else f"_{name}").storage for name, _ in names}
+        values = {name: getattr(self, f"_tile_{name}" if name in ADDRESSES else f"_{name}").storage for name in names}
         values |= {name: getattr(register.fields, name) for name, register in parts.items()}
         values |= {name: getattr(self._tile_push.fields, name) for name in flags}
         values |= {"seed": self._tile_seed.storage} if config.stochastic_rounding else {}

@@ -20,6 +20,7 @@ from operations.config import SystemConfig
 from operations.protocol import DATA_OFFSET
 
 from tools import environment
+from tools.simulation.dram import DRAMBanks
 
 if TYPE_CHECKING: # Which need the package gguf.
     from host.device.model import ModelOnDevice
@@ -31,7 +32,6 @@ WHERE = ("device", "exact", "torch") # What runs a whole model.
 TYPES = ("q8_0", "q4_0")
 
 LINK_BYTES    = 2**22 # That go to a simulation by its link.
-SIMULATED_MIB = {128: 256, 256: 512, 512: 512} # DRAM of a simulation, by the bits of its ports.
 
 # Options ------------------------------------------------------------------------------------------
 
@@ -75,7 +75,7 @@ def build_image(model: Any, system: SystemConfig) -> "Image":
 
 def simulated_memory(system: SystemConfig) -> int:
     """Bytes of the data region of a simulation."""
-    return (SIMULATED_MIB[system.memory.data_width or 128] << 20) - DATA_OFFSET
+    return DRAMBanks.of(system.memory.data_width).size - DATA_OFFSET
 
 
 @contextmanager

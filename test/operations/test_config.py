@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from operations import ssm as layout
-from operations.config import ALIGNMENT, LANES, SSMConfig
+from operations.config import ALIGNMENT, LANES, UNITS, SSMConfig
+from operations.program import Unit
 from operations.ssm import Geometry
 
 # Helpers ------------------------------------------------------------------------------------------
@@ -141,3 +142,7 @@ def test_y_records(geometry):
     records[:, :, :geometry.headdim] = y
     assert records.nbytes == 3*geometry.heads*geometry.y_record_bytes
     assert np.array_equal(layout.unpack_y(geometry, records.tobytes()), y)
+
+
+def test_units():
+    assert list(UNITS) == [unit.name for unit in Unit]
