@@ -273,6 +273,12 @@ class FakeDevice:
         tokens, traffic = golden.generate(job["flags"], {field.name: job[field.name] for field in OPERATIONS[Opcode.GENERATE].fields})
         return {"cycles_low": traffic.total//16, "bytes_read_low": traffic.read, "bytes_written_low": traffic.written, "units": tokens}
 
+    def go_on(self):
+        """Where a job GENERATE hangs."""
+        with self._changed:
+            self.hang = None
+            self._changed.notify_all()
+
     def _token(self):
         """After each token that a job GENERATE writes."""
         self.generated += 1

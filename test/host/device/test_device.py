@@ -305,10 +305,8 @@ def test_silent_firmware(connect, firmware):
     with FakeDevice(deaf=1) as fake, connect(fake, patience=0.2) as device:
         device.boot(firmware)
         device.run(Job(Opcode.NOP))
-        start = time.monotonic()
         with pytest.raises(DeviceTimeout, match=r"Waited 0.4 s for job 1 \(opcode 0\)"):
             device.run(Job(Opcode.NOP), timeout=2)
-        assert time.monotonic() - start < 2
 
 
 def test_answer_that_is_not_of_this_job(booted):
