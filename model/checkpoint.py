@@ -229,6 +229,8 @@ def to_network(model):
             "mixer.norm.weight"     : layer.ssm_norm,
             "mixer.out_proj.weight" : dequantized(layer.out_proj),
         }
+        if model.config.layer.bias:
+            weights |= {"mixer.in_proj.bias": layer.in_bias, "mixer.out_proj.bias": layer.out_bias}
         state |= {f"layers.{number}.{name}": weight for name, weight in weights.items()}
     with torch.device("meta"):
         network = Mamba2Network(model.config)

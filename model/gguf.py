@@ -315,8 +315,11 @@ def write_gguf(path, model, values=None):
 
     Raises
     ------
-    UsageError : `path` cannot be written.
+    UsageError      : `path` cannot be written.
+    CheckpointError : the model has what such a file has no place for.
     """
+    if model.config.layer.bias:
+        raise CheckpointError(f"{path}: in_proj and out_proj must be without biases in a GGUF file of mamba2, have them.")
     write_atomically(path, lambda file: _write(file, model, values or {}))
 
 

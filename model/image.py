@@ -101,8 +101,6 @@ class Image:
     ValueError : the model does not fit the build: by how much, and what would.
     """
     def __init__(self, model, data_width=128, ssm=SSMConfig(), program=ProgramConfig()):
-        if model.config.layer.bias:
-            raise ValueError("bias must be False, is True: in_proj and out_proj have none on the device.")
         if model.vocab_size > MAX_VOCABULARY:
             raise ValueError(f"vocabulary must be 1 to {MAX_VOCABULARY}, is {model.vocab_size}.")
         self.model      = model
@@ -315,7 +313,7 @@ def fingerprint(model):
         digest.update(np.ascontiguousarray(value.integers))
         digest.update(np.ascontiguousarray(value.scales))
     for n, weights in enumerate(model.layers):
-        for name in ("norm", "conv_weight", "conv_bias", "dt_bias", "A", "D", "ssm_norm"):
+        for name in ("norm", "conv_weight", "conv_bias", "dt_bias", "A", "D", "ssm_norm", *(("in_bias", "out_bias") if layer.bias else ())):
             digest.update(np.ascontiguousarray(binary16(f"layer {n}.{name}", getattr(weights, name))))
         matrix(weights.in_proj)
         matrix(weights.out_proj)

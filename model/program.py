@@ -128,16 +128,14 @@ class DeviceModel:
         self.sections = {name: (places.take(size), size) for name, size in sizes.items()}
         self.rows     = ceil_multiple(places.size, max(block_rows(True, self.width), SCRATCH_MULTIPLE))
 
-    def _in_proj(self, matrix):
-        """(integers, scales) of in_proj, its rows in the order of the sections."""
-        layer   = self.layer
-        starts  = dict(zip(("z", "x", "B", "C", "dt"), np.cumsum([0, layer.d_inner, *layer.xbc_sizes]).tolist()))
-        integers = np.zeros((self.rows, layer.d_model), np.int8)
-        scales   = np.zeros((self.rows, layer.d_model//GROUP), np.float16)
+    def _ordered(self, rows):
+        """Rows of in_proj, or what belongs to each of them, in the order of the sections; zeros between."""
+        layer  = self.layer
+        starts = dict(zip(("z", "x", "B", "C", "dt"), np.cumsum([0, layer.d_inner, *layer.xbc_sizes]).tolist()))
+        result = np.zeros((self.rows, *rows.shape[1:]), rows.dtype)
         for name, (first, size) in self.sections.items():
-            integers[first:first + size] = matrix.integers[starts[name]:starts[name] + size]
-            scales[first:first + size]   = matrix.scales[starts[name]:starts[name] + size]
-        return integers, scales
+            result[first:first + size] = rows[starts[name]:starts[name] + size]
+        return result
 
     def _block(self, matrix):
         return block_rows(matrix.type == "q4_0", self.width)
@@ -147,7 +145,8 @@ class DeviceModel:
         arrays, of which it keeps none; see also :attr:`matrix_bytes`."""
         model = self.model
         for layer in model.layers:
-            yield pack_matrix(*self._in_proj(layer.in_proj), layer.in_proj.type == "q4_0", self.width)
+            matrix = layer.in_proj
+            yield pack_matrix(self._ordered(matrix.integers), self._ordered(matrix.scales), matrix.type == "q4_0", self.width)
             yield pack_matrix(layer.out_proj.integers, layer.out_proj.scales, layer.out_proj.type == "q4_0", self.width)
         for matrix in (model.head,) if model.tied else (model.head, model.embedding):
             yield pack_matrix(matrix.integers, matrix.scales, matrix.type == "q4_0", self.width)
@@ -188,6 +187,9 @@ class DeviceModel:
                 "A"        : parameters.add(pad(binary16(f"layer {n}.A", weights.A))),
                 "ssm_norm" : parameters.add(binary16(f"layer {n}.ssm_norm", weights.ssm_norm)),
             })
+            for name, bias in (("in_bias", weights.in_bias), ("out_bias", weights.out_bias)) if layer.bias else ():
+                bias = pad(binary16(f"layer {n}.{name.replace('_', '_proj ')}", bias if name == "out_bias" else self._ordered(bias)))
+                found[-1][name] = parameters.add(np.concatenate([np.ones_like(bias), bias]))
         self.last_norm  = parameters.add(binary16("the last norm", self.model.norm))
         self.places     = found
         self.parameters = parameters.to_bytes()
@@ -227,7 +229,7 @@ class DeviceModel:
         self.at["window"]  = places.take((layer.d_conv - 1)*self.rows) # Rows go on from it.
         self.at["rows"]    = places.take(tokens*self.rows)
         vectors = {"norm": layer.d_model, "conv": (layer.d_conv + 1)*layer.d_xbc, "dt_bias": 2*self.strides["dt"], "A": self.strides["dt"],
-            "ssm_norm": layer.d_inner}
+            "ssm_norm": layer.d_inner} | ({"in_bias": 2*self.rows, "out_bias": 2*layer.d_model} if layer.bias else {})
         self.at.update((name, places.take(size)) for name, size in vectors.items())
         self.scratch     = places.size
         self.activations = max(layer.d_model, layer.d_inner)//COLUMNS
@@ -324,11 +326,12 @@ class DeviceModel:
         words += self._norm(tokens)
         words += pack(Code.MATRIX, {Unit.VECTOR: 0, Unit.MOVE: 0}, self._narrow(weights.in_proj), target=row, target_stride=self.rows,
             groups=layer.d_model//GROUP, tokens=tokens, rows=self.rows)
+        words += self._bias(n, "in_bias", row, self.rows, self.rows, tokens)
         # The convolution's terms are rows of the window and of tokens, one below the other.
         words += pack(Code.SUM, {Unit.GEMV: 0}, ["BIAS"], **vector("xbc"), a=at["window"] + B, a_stride=self.rows, a_term_stride=self.rows,
             b=at["conv"], b_term_stride=layer.d_xbc, terms=layer.d_conv + 1, elements=layer.d_xbc, tokens=tokens, function=Function.SILU)
         if layer.d_conv > 1:
-            words += pack(Code.STORE, {Unit.GEMV: 0}, memory=(Register.WINDOW_OUT, n*self.window_bytes),
+            words += pack(Code.STORE, {Unit.GEMV: 0, Unit.VECTOR: 1}, memory=(Register.WINDOW_OUT, n*self.window_bytes),
                 scratch=at["window"] + tokens*self.rows + B, **window)
         low, high = (int(np.float16(limit).view(np.uint16)) for limit in layer.dt_limit)
         words += pack(Code.SUM, {}, ["BIAS"], **vector("dt"), **section(dt, "a"), b=at["dt_bias"], b_term_stride=strides["dt"], terms=2,
@@ -364,7 +367,16 @@ class DeviceModel:
         words += pack(Code.QUANTISE, {Unit.VECTOR: 0}, **vector("y", "source"), groups=layer.d_inner//GROUP, tokens=tokens)
         words += pack(Code.MATRIX, {}, self._narrow(weights.out_proj), **vector("hidden"), groups=layer.d_inner//GROUP, tokens=tokens,
             rows=ceil_multiple(layer.d_model, self._block(weights.out_proj)))
+        words += self._bias(n, "out_bias", at["hidden"], layer.d_model, strides["hidden"], tokens)
         return words + pack(Code.ADD, {Unit.GEMV: 0}, **self._stream, **vector("hidden", "source"), elements=layer.d_model, tokens=tokens)
+
+    def _bias(self, n, name, place, elements, stride, tokens):
+        """To what a matrix has given, in its place; nothing where it has none."""
+        if not self.layer.bias:
+            return []
+        words = self._load(name, (Register.PARAMETERS, self.places[n][name]), 2*elements)
+        return words + pack(Code.SUM, {Unit.GEMV: 0, Unit.MOVE: 0}, ["BIAS"], target=place, target_stride=stride, a=place, a_stride=stride,
+            b=self.at[name], b_term_stride=elements, terms=2, elements=elements, tokens=tokens)
 
     def _scalars(self, name, offset, heads):
         """dt or dA into the records, one to each head's."""

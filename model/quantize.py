@@ -51,11 +51,11 @@ def quantize_file(path, kind, output, head_kind=None, tokenizer=None):
         stop   = tuple(dict.fromkeys(token for token in (*loaded.stop_tokens, *model.stop_tokens) if token < model.vocab_size))
         model  = replace(model, config=replace(model.config, stop_tokens=stop))
         values = vocabulary_values(loaded, model.vocab_size, stop)
+    write_gguf(output, model, values)
     if values.get(MODEL) is None or values[MODEL].value == "none":
         print(f"{output}: without a vocabulary that llama.cpp knows.", file=sys.stderr)
     if tuple(model.dt_limit) != (0.0, math.inf):
         print(f"{output}: dt is limited to {model.dt_limit}, which llama.cpp does not do.", file=sys.stderr)
-    write_gguf(output, model, values)
     return model
 
 

@@ -121,6 +121,8 @@ class QuantizedLayer:
     D           : (nheads,).
     ssm_norm    : (d_inner,), of the gated norm, over each group's d_inner/ngroups by itself.
     out_proj    : (d_model, d_inner), a matrix.
+    in_bias     : of in_proj, its rows; None: it has none.
+    out_bias    : of out_proj, likewise.
     """
     norm        : np.ndarray
     in_proj     : object
@@ -131,6 +133,8 @@ class QuantizedLayer:
     D           : np.ndarray
     ssm_norm    : np.ndarray
     out_proj    : object
+    in_bias     : np.ndarray | None = None
+    out_bias    : np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -208,8 +212,6 @@ def from_network(network):
     ValueError : the network has what such a model cannot have, or an A that is not below 0, or not finite.
     """
     layer = network.config.layer
-    if layer.bias:
-        raise ValueError("in_proj and out_proj must be without biases to be quantised, have them.")
     weights = {name: tensor.detach().numpy() for name, tensor in network.state_dict().items()}
     layers  = []
     for number in range(network.config.n_layer):
@@ -228,6 +230,8 @@ def from_network(network):
             D           = get("mixer.D"),
             ssm_norm    = get("mixer.norm.weight"),
             out_proj    = get("mixer.out_proj.weight"),
+            in_bias     = get("mixer.in_proj.bias")  if layer.bias else None,
+            out_bias    = get("mixer.out_proj.bias") if layer.bias else None,
         ))
     embedding = weights["embedding.weight"]
     head      = embedding if network.config.tie_embeddings else weights["lm_head.weight"]

@@ -28,7 +28,7 @@ import numpy as np
 from model.bitexact import ssm_block
 from model.exact.conv import conv1d
 from model.exact.decoder import check_tokens
-from model.exact.elementwise import add_residual, decay, gate, time_step
+from model.exact.elementwise import add, add_residual, decay, gate, time_step
 from model.exact.functions import silu
 from model.exact.linear import Linear
 from model.exact.norm import rms_norm
@@ -84,6 +84,8 @@ class ExactLayer:
         self.ssm_norm = binary16(f"{name}.ssm_norm",    layer.ssm_norm)
         self.in_proj  = Linear(layer.in_proj.integers,  layer.in_proj.scales)
         self.out_proj = Linear(layer.out_proj.integers, layer.out_proj.scales)
+        self.in_bias  = binary16(f"{name}.in_proj bias",  layer.in_bias)  if config.bias else None
+        self.out_bias = binary16(f"{name}.out_proj bias", layer.out_bias) if config.bias else None
 
     def initial_state(self):
         config = self.config
@@ -98,6 +100,8 @@ class ExactLayer:
         """
         config = self.config
         rows   = self.in_proj(rms_norm(rounded(residual), self.norm, config.norm_eps), bits=self.bits)
+        if config.bias:
+            rows = add(rows, self.in_bias)
         z, xbc, dt = np.split(rows, [config.d_inner, config.d_inner + config.d_xbc], -1)
         xbc, window = conv1d(xbc, self.weight, self.bias, window)
         x, B, C = np.split(silu(xbc), np.cumsum(config.xbc_sizes)[:2], -1)
@@ -112,6 +116,8 @@ class ExactLayer:
         config = self.config
         g      = gate(y.reshape(len(y), -1), z)
         out    = self.out_proj(rms_norm(g, self.ssm_norm, config.norm_eps, config.ngroups), bits=self.bits)
+        if config.bias:
+            out = add(out, self.out_bias)
         return add_residual(residual, out)
 
     def __call__(self, residual, state, seed=None):
@@ -146,8 +152,6 @@ class ExactNetwork:
         for name in ("d_model", "d_inner"):
             if getattr(layer, name) % GROUP:
                 raise ValueError(f"{name} must be a multiple of {GROUP}, is {getattr(layer, name)}.")
-        if layer.bias:
-            raise ValueError("bias must be False, is True: in_proj and out_proj have none on the device.")
         self.config    = config
         self.bits      = bits
         self.seed      = seed

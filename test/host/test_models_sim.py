@@ -28,13 +28,13 @@ from tools.simulation.runner import Simulation
 MODELS = (
     dict(d_model=64,  headdim=16, d_state=16, vocab_size=70),
     dict(d_model=96,  headdim=24, d_state=24, vocab_size=131, tied=False),
-    dict(d_model=64,  headdim=64, d_state=16, vocab_size=61,  d_conv=2, kind="q4_0"),
+    dict(d_model=64,  headdim=64, d_state=16, vocab_size=61,  d_conv=2, kind="q4_0", bias=True),
     dict(d_model=32,  headdim=8,  d_state=40, vocab_size=7,   d_conv=3, n_layer=3),
     dict(d_model=128, headdim=32, d_state=16, vocab_size=257, ngroups=2, kind="q4_0"),
     dict(d_model=64,  headdim=16, d_state=128, vocab_size=64, ngroups=4, tied=False, kind="q4_0"),
     dict(d_model=160, headdim=40, d_state=8,  vocab_size=99,  dt_limit=(0.01, 0.05)),
     dict(d_model=64,  headdim=16, d_state=16, vocab_size=65,  expand=1, n_layer=4, kind="q4_0"),
-    dict(d_model=96,  headdim=64, d_state=72, vocab_size=300, expand=2, ngroups=3),
+    dict(d_model=96,  headdim=64, d_state=72, vocab_size=300, expand=2, ngroups=3, bias=True),
     dict(d_model=224, headdim=56, d_state=32, vocab_size=513, d_conv=2, n_layer=1, tied=False, kind="q4_0"),
 )
 

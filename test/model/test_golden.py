@@ -82,7 +82,8 @@ def test_logits(tokens, kind, width):
 
 
 @pytest.mark.parametrize("sizes", [dict(ngroups=2), dict(d_conv=1), dict(d_conv=2), dict(headdim=64), dict(d_state=24), dict(d_model=96, headdim=24),
-    dict(dt_limit=(0.01, 0.05)), dict(expand=1, headdim=8), dict(tied=False), dict(vocab_size=5)])
+    dict(dt_limit=(0.01, 0.05)), dict(expand=1, headdim=8), dict(tied=False), dict(vocab_size=5),
+    dict(bias=True), dict(bias=True, headdim=64, d_conv=1)])
 @pytest.mark.parametrize("lanes", [4, 32])
 def test_sizes(sizes, lanes):
     model   = random_model(**sizes)

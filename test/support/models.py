@@ -25,6 +25,8 @@ def random_model(seed=1, kind="q8_0", vocab_size=70, n_layer=2, tied=True, **siz
         return rng.uniform(low, high, count).astype(np.float32)
     layers = tuple(QuantizedLayer(vector(layer.d_model), matrix(2*layer.d_inner + layer.d_xbc - layer.d_inner + layer.heads, layer.d_model),
         rng.standard_normal((layer.d_xbc, layer.d_conv)).astype(np.float32)/2, vector(layer.d_xbc, -0.2, 0.2), vector(layer.heads, -4, 0),
-        -vector(layer.heads), vector(layer.heads), vector(layer.d_inner), matrix(layer.d_model, layer.d_inner)) for _ in range(n_layer))
+        -vector(layer.heads), vector(layer.heads), vector(layer.d_inner), matrix(layer.d_model, layer.d_inner),
+        *((vector(layer.d_inner + layer.d_xbc + layer.heads, -0.3, 0.3), vector(layer.d_model, -0.3, 0.3)) if layer.bias else ()))
+        for _ in range(n_layer))
     embedding = quantize_matrix(rng.standard_normal((vocab_size, layer.d_model)).astype(np.float32), kind)
     return QuantizedModel(config, embedding, layers, vector(layer.d_model), embedding if tied else matrix(vocab_size, layer.d_model))

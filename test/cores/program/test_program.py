@@ -93,7 +93,7 @@ def test_model(kind):
     check(random_model(kind=kind), harness(4), [[3], [1], [69]])
 
 
-SIZES = [dict(ngroups=2), dict(d_conv=1), dict(d_conv=2, tied=False), dict(headdim=64), dict(d_state=24), dict(d_model=96, headdim=24, vocab_size=131),
+SIZES = [dict(ngroups=2), dict(d_conv=1), dict(d_conv=2, tied=False, bias=True), dict(headdim=64), dict(d_state=24), dict(d_model=96, headdim=24, vocab_size=131),
     dict(dt_limit=(0.01, 0.05), kind="q4_0"), dict(expand=1, headdim=8, n_layer=3), dict(d_conv=3, vocab_size=7, kind="q4_0")]
 
 
