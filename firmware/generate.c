@@ -296,6 +296,10 @@ static uint32_t HOT run_tokens(struct generation *generation)
 			output->reason = REASON_LENGTH;
 			return ERROR_NONE;
 		}
+		if (task->slot->cancel == ~task->job.sequence) {
+			output->reason = REASON_CANCELLED;
+			return ERROR_NONE;
+		}
 		if ((error = run_layers(generation, place++, 1)))
 			return error;
 		if ((error = run(generation, PROGRAM_HEAD, 1)))

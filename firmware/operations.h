@@ -18,6 +18,7 @@ struct operation;
 struct task {
 	struct job              job;       /* Its request: a copy, which the host can't change. */
 	const struct operation *operation;
+	volatile struct job    *slot;      /* Of the ring, where the host may cancel it. */
 	uint32_t                detail;    /* Of its error. */
 	uint32_t                units;     /* Completed. */
 	union {                            /* What its operation makes of the request. */

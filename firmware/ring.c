@@ -71,6 +71,7 @@ static void fetch(struct entry *entry, uint32_t index, uint64_t rung_time)
 	result->status    = STATUS_RUNNING;
 	entry->rung_time  = rung_time;
 	entry->task.units = 0;
+	entry->task.slot  = result;
 	entry->error      = request_check(&entry->task);
 	entry->state      = entry->error ? ENDED : FETCHED;
 }

@@ -64,7 +64,7 @@ class GoldenDevice:
         self.data_width = data_width
         self.ssm        = ssm
         self.program    = program
-        self.token      = lambda: None # Called after each token that is written.
+        self.token      = lambda: None # Called after each token that is written. Returns whether the job is to end.
 
     # Memory.
 
@@ -214,9 +214,11 @@ class GoldenDevice:
             self.store(op.output + OUTPUT_HEAD_BYTES + 4*counts["count"], [token])
             counts["count"] += 1
             report()
-            self.token()
+            cancelled = self.token()
             if counts["count"] == op.tokens:
                 counts["reason"] = Reason.LENGTH
+            elif cancelled:
+                counts["reason"] = Reason.CANCELLED
             else:
                 account("decode", run([token], [ProgramKind.LAYERS, ProgramKind.HEAD]))
         report()

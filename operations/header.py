@@ -75,7 +75,7 @@ def c_header() -> str:
     lines += ["", "struct job {", *_members(protocol.JOB_HEAD), "\tunion {",
         f"\t\tuint32_t operands[{protocol.JOB_OPERANDS}];"]
     lines += [f"\t\tstruct job_{operation.name.lower()} {operation.name.lower()};" for operation in OPERATIONS if operation.fields]
-    lines += ["\t};", *_members(protocol.JOB_RESULT), "};"]
+    lines += ["\t};", *_members(protocol.JOB_RESULT + protocol.JOB_CONTROL), "};"]
     lines += ["", "struct image_program {", *_members(image.PROGRAM_ENTRY), "};"]
     lines += ["", "struct image {", *_members(image.IMAGE_HEAD), "\tstruct image_program programs[PROGRAMS];", "};"]
     lines += ["", "struct output {", *_members(image.OUTPUT_HEAD), "};"]

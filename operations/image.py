@@ -76,9 +76,10 @@ def program_number(kind: ProgramKind, tokens: int) -> int:
 
 class Reason(IntEnum):
     """Why there are no more tokens."""
-    NONE   = 0 # There may be more, or none were asked for.
-    LENGTH = 1 # There are as many as were asked for.
-    STOP   = 2 # A stop token came; it is not among the tokens.
+    NONE      = 0 # There may be more, or none were asked for.
+    LENGTH    = 1 # There are as many as were asked for.
+    STOP      = 2 # A stop token came; it is not among the tokens.
+    CANCELLED = 3 # The host wanted no more: all is as if fewer had been asked for.
 
 
 _WIDE = ("prefill_cycles", "prefill_read", "prefill_written", "decode_cycles", "decode_read", "decode_written")

@@ -35,7 +35,7 @@ from enum import IntEnum
 from operations.operations import JobFlag as JobFlag, Opcode as Opcode # What a job asks for, told to who imports this file.
 from operations.operations import OPERATIONS, Engine
 
-PROTOCOL_VERSION = 5
+PROTOCOL_VERSION = 6
 
 # DRAM Map (offsets from the start of main RAM) ----------------------------------------------------
 
@@ -129,10 +129,12 @@ JOB_RESULT = ( # Written by the firmware.
     "busy_cycles_low",   # Cycles in which the engine computed: in which the lanes took a vector.
     "busy_cycles_high",
     "units",             # Completed, of what the operation counts: head tiles, blocks.
-    "reserved0",
+)
+JOB_CONTROL = ( # Written by the host at any time.
+    "cancel",            # The job's sequence, each bit inverted: it is to end early, if its operation can.
 )
 JOB_REQUEST_WORDS = len(JOB_HEAD) + JOB_OPERANDS # Written by the host.
-assert 4*(JOB_REQUEST_WORDS + len(JOB_RESULT)) == JOB_BYTES
+assert 4*(JOB_REQUEST_WORDS + len(JOB_RESULT) + len(JOB_CONTROL)) == JOB_BYTES
 assert max(len(operation.fields) for operation in OPERATIONS) <= JOB_OPERANDS
 
 

@@ -32,7 +32,7 @@ from operations.config import ALIGNMENT, GATEWARE_VERSION, ProgramConfig, SSMCon
 from operations.operations import Engine, Opcode
 from operations.program import Unit
 from operations.protocol import (ENGINE_INFO, ENGINE_WORDS, ENGINES_MAX, FIRMWARE_OFFSET, FIRMWARE_SIZE, INFO_HEAD, INFO_MAGIC,
-    INFO_OFFSET, INFO_WORDS, JOB_BYTES, JOB_REQUEST_WORDS, JOB_RESULT, PROTOCOL_VERSION, REBOOT, RING_ENTRIES, STAMP_OFFSET,
+    INFO_OFFSET, INFO_WORDS, JOB_BYTES, JOB_CONTROL, JOB_HEAD, JOB_REQUEST_WORDS, JOB_RESULT, PROTOCOL_VERSION, REBOOT, RING_ENTRIES, STAMP_OFFSET,
     Error, Status)
 from operations.ssm import unpack_capabilities
 
@@ -322,6 +322,7 @@ class Device:
         info.check()
         self.info = info
         try: # The block may be left over from before a reset, and jobs from an interrupted host.
+            self._cancel_all()
             self._wait_for("the firmware to finish the jobs of an earlier host", self._is_quiet, BOOT_TIME)
             self._start_ring()
             self.wait(self.submit(Job(Opcode.NOP)))
@@ -333,6 +334,13 @@ class Device:
     def _is_quiet(self) -> bool:
         """Whether the firmware has no jobs. A doorbell behind `completed` is a late copy of an earlier one, and asks for none."""
         return 0 <= (self.read_csr("mailbox_completed") - self.read_csr("mailbox_doorbell")) % 2**32 < 2**31
+
+    def _cancel_all(self) -> None:
+        """Have the jobs of an earlier host end soon."""
+        completed, doorbell = self.read_csr("mailbox_completed"), self.read_csr("mailbox_doorbell")
+        pending = (doorbell - completed) % 2**32
+        for index in range(completed, completed + pending) if pending <= RING_ENTRIES else ():
+            self._cancel(index, int(self.transport.read_words(self._slot(index) + 4*JOB_HEAD.index("sequence"), 1)[0]))
 
     def _start_ring(self) -> None:
         """Begin with the job after the last one completed: the firmware counts so, whatever the doorbell reads."""
@@ -437,11 +445,18 @@ class Device:
         """Submit a job and wait for it."""
         return self.wait(self.submit(job), timeout)
 
-    def drain(self) -> None:
-        """Wait for all submitted jobs and forget their results, so that the memory they use is free again."""
+    def cancel(self, index: int) -> None:
+        """Have a submitted job end soon, if its operation can; it is still to be waited for."""
+        self._cancel(index, index)
+
+    def drain(self, timeout: float | None = None) -> None:
+        """Wait for all submitted jobs and forget their results, so that the memory they use is free again. timeout: of each, as for wait()."""
         while self._collected != self._rung:
-            self._collect()
+            self._collect(timeout)
         self._results.clear()
+
+    def _cancel(self, index: int, sequence: int) -> None:
+        self.transport.write_words(self._slot(index) + JOB_BYTES - 4*len(JOB_CONTROL), np.array([~sequence % 2**32], np.uint32))
 
     def _slot(self, index: int) -> int:
         return self.info.ring_base + index % RING_ENTRIES*JOB_BYTES

@@ -14,6 +14,7 @@ In the data region, from its start::
 """
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +25,7 @@ from host.device.device import Device, Result, program_of
 from host.device.jobs import Job
 from host.device.maxima import model_geometry
 from host.device.verified import ByteCounts
-from host.errors import DeviceError, DeviceTimeout, SessionInvalid
+from host.errors import DeviceError, DeviceTimeout, LinkError, SessionInvalid
 from host.link.transport import Meter
 
 from model.exact.decoder import check_tokens
@@ -40,9 +41,8 @@ from operations.timeouts import program_timeout
 
 SECTION       = "model"
 PROMPT_PASSES = 16   # Of a job.
-JOB_TOKENS    = 64   # That a job generates at most,
-JOB_SECONDS   = 4.0  # and for so long, by the device's clock: for no longer does a next command wait when this one is interrupted.
-STOP_TOKENS   = 8    # That a job generates at most where the host may end the text: so many may have been in vain.
+JOB_TOKENS    = 4096 # That a job generates at most.
+STOP_TOKENS   = 8    # Where the host may end the text: to go on from within a job, so many are to be run again.
 PROMPTS       = 8
 LOGIT_BYTES   = 2**21 # Of a job's logits, at most, but for a single pass.
 NOT_BEGUN     = 0xffff_ffff # In the place of a reason: what an earlier job has written is not there any more.
@@ -174,10 +174,16 @@ class ModelOnDevice:
 
     # Jobs.
 
+    def cancel(self) -> None:
+        """Have the job that runs, if one does, end after its next token."""
+        if self._running:
+            self.device.cancel(self._index)
+
     def settle(self) -> None:
         """Wait for a job that was given up; its results are not asked for."""
         if self._running:
-            self.device.drain()
+            self.cancel()
+            self.device.drain(self._patience)
             self._running = False
 
     def cycles(self, tokens: int, *kinds: ProgramKind) -> int:
@@ -212,6 +218,7 @@ class ModelOnDevice:
             session_in  = session_out if session_in is None else session_in, session_out = session_out, prompt=address, prompt_tokens=len(prompt),
             place=place % 2**32, tokens=tokens, output=self._output, inverse=draws.inverse, top_k=draws.top_k, seed=draws.seed,
             stop_tokens = len(stop_tokens)))
+        self._index, self._patience = index, (first + each)/device.info.clock_hz # Until a cancelled one has ended.
         self._running = True
         shown  = 0
         what   = f"job {index} to run the prompt's tokens {place} to {place + len(prompt) - 1}"
@@ -223,6 +230,10 @@ class ModelOnDevice:
                 count, reason = next(follow)
             except StopIteration:
                 break
+            except (KeyboardInterrupt, SystemExit):
+                with suppress(LinkError): # The next host does so in any case.
+                    self.cancel()
+                raise
             except DeviceTimeout as error:
                 if shown:
                     raise DeviceTimeout(f"{str(error).partition(' for ')[0]} for job {index} to generate token {end + shown}.") from None
@@ -255,10 +266,10 @@ class ModelOnDevice:
         words = [int(word) for word in self.device.transport.read_words(self._output, len(OUTPUT_HEAD))]
         count, reason = words[:2]
         wide  = {name: words[2 + 2*n] | words[3 + 2*n] << 32 for n, name in enumerate(OUTPUT_WIDE)}
-        if count > tokens or reason not in ((Reason.LENGTH, Reason.STOP) if tokens else (Reason.NONE,)):
+        if count > tokens or reason not in ((Reason.LENGTH, Reason.STOP, Reason.CANCELLED) if tokens else (Reason.NONE,)):
             raise DeviceError(f"Job {result.index} ended, and its output says {count} tokens, reason {reason}: another host may be using the "
                 "device; reset it.", result.index, None, 0)
-        self._check_run(result, prompt_tokens + (max(count - 1, 0) if reason == Reason.LENGTH else count))
+        self._check_run(result, prompt_tokens + (count if reason == Reason.STOP else max(count - 1, 0)))
         values = self._tokens(0, count) if count else []
         for token in values:
             if token >= self.image.model.vocab_size:
@@ -352,21 +363,23 @@ class DeviceDecoder:
         if left:
             self._run_prompt(self._done + (len(self.tokens) - self._done - 1)//self.model.chunk*self.model.chunk)
         while left:
-            count  = min(left, self._job_tokens(may_end))
+            count  = min(left, STOP_TOKENS if may_end else JOB_TOKENS)
             output: JobOutput | None = None
             closed = False
             for item in self._job(self.tokens[self._done:], count, stop, going_on):
                 if isinstance(item, JobOutput):
                     output = item
-                elif not closed and item in stop_tokens:
-                    closed = True # The rest of the job is in vain.
-                elif not closed:
-                    self.tokens.append(item)
-                    left -= 1
-                    try:
-                        yield item
-                    except GeneratorExit:
-                        closed = True
+                elif not closed: # Else the rest of the job is in vain.
+                    closed = item in stop_tokens
+                    if not closed:
+                        self.tokens.append(item)
+                        left -= 1
+                        try:
+                            yield item
+                        except GeneratorExit:
+                            closed = True
+                    if closed:
+                        self.model.cancel()
             if closed:
                 return
             assert output is not None
@@ -423,13 +436,6 @@ class DeviceDecoder:
         while self._done < end:
             for _ in self._job(self.tokens[self._done:min(end, self._done + self.model.chunk)], 0, (), False):
                 pass
-
-    def _job_tokens(self, may_end: bool) -> int:
-        """How many a job is to generate."""
-        figures, clock = self.figures, self.model.device.info.clock_hz
-        image  = self.model.image
-        cycles = figures.decode_cycles/figures.decode_passes if figures.decode_passes else 4*image.traffic(1).total*8/image.data_width
-        return max(1, min(STOP_TOKENS if may_end else JOB_TOKENS, int(JOB_SECONDS*clock/cycles) if cycles else JOB_TOKENS))
 
     def _job(self, prompt: Sequence[int], tokens: int, stop_tokens: Sequence[int], going_on: bool, logits: bool = False) \
             -> Iterator[int | JobOutput]:

@@ -24,7 +24,7 @@ from operations.image import (HEADER_BYTES, IMAGE_HEAD, IMAGE_MAGIC, IMAGE_VERSI
 from operations.numerics import CANDIDATES
 from operations.operations import Engine, JobFlag, Opcode
 from operations.program import Register
-from operations.protocol import RING_ENTRIES, Error, Status
+from operations.protocol import JOB_BYTES, RING_ENTRIES, Error, Status
 from operations.timeouts import program_timeout
 
 # Constants ----------------------------------------------------------------------------------------
@@ -240,6 +240,27 @@ def test_stop_tokens(device, stops, at):
     assert_done(run(device, stops=stops, tokens=4), 5 + at)
     told = output(device)
     assert (told["count"], told["reason"], told["tokens"]) == (at, Reason.STOP, tokens[:-1])
+
+
+def test_cancelled(device):
+    """At any time, before it begins too: it ends after its next token, as if no more had been asked for. Another job's number is none."""
+    for at in range(4):
+        index = device.rung
+        answer(device, greedy(7, 8, 9, 6))
+        handler = device.handlers["program"]
+
+        def cancel(program, slot=device.slot(index)):
+            handler(program)
+            if len(device.programs) == 3 + 2*at: # At the end of the pass that gives this token.
+                device.write(slot + JOB_BYTES - 4, struct.pack("<I", ~index % 2**32))
+        device.on("program", cancel)
+        assert_done(run(device, tokens=4, cancel=~(index - RING_ENTRIES) % 2**32), 5 + at)
+        told = output(device)
+        assert (told["count"], told["reason"]) == (at + 1, Reason.LENGTH if at == 3 else Reason.CANCELLED)
+        assert told["tokens"] == [7, 8, 9, 6][:at + 1]
+    answer(device, greedy(7))
+    assert_done(run(device, tokens=4, cancel=~device.rung % 2**32), 5)
+    assert output(device)["reason"] == Reason.CANCELLED
 
 
 def test_tokens_are_told_at_once(device):

@@ -18,7 +18,7 @@
 #define TIMEOUT_DESCRIPTOR 0x3e8u
 #define MIN_BEAT_BYTES 0x10u
 #define MIN_LANES_BYTES 0x8u
-#define PROTOCOL_VERSION 0x5u
+#define PROTOCOL_VERSION 0x6u
 #define FIRMWARE_OFFSET 0x0u
 #define FIRMWARE_SIZE 0x100000u
 #define INFO_OFFSET 0x100000u
@@ -51,6 +51,7 @@
 #define REASON_NONE 0u
 #define REASON_LENGTH 1u
 #define REASON_STOP 2u
+#define REASON_CANCELLED 3u
 
 #define UNIT_MOVE 0u
 #define UNIT_GEMV 1u
@@ -227,7 +228,7 @@ struct job {
 	uint32_t busy_cycles_low;
 	uint32_t busy_cycles_high;
 	uint32_t units;
-	uint32_t reserved0;
+	uint32_t cancel;
 };
 
 struct image_program {

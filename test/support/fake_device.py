@@ -268,7 +268,7 @@ class FakeDevice:
             raise JobError(Error.BAD_OPCODE, job["opcode"])
         golden = GoldenDevice(self.ram.view(np.uint8), RAM_BASE, (RAM_BASE + DATA_OFFSET, RAM_BASE + self.ram.nbytes), self.data_width,
             self.config, self.program)
-        golden.token = self._token
+        golden.token = lambda: self._token(job)
         self.generated = 0
         tokens, traffic = golden.generate(job["flags"], {field.name: job[field.name] for field in OPERATIONS[Opcode.GENERATE].fields})
         return {"cycles_low": traffic.total//16, "bytes_read_low": traffic.read, "bytes_written_low": traffic.written, "units": tokens}
@@ -279,13 +279,15 @@ class FakeDevice:
             self.hang = None
             self._changed.notify_all()
 
-    def _token(self):
-        """After each token that a job GENERATE writes."""
+    def _token(self, job):
+        """After each token that a job GENERATE writes. Returns whether it is cancelled."""
         self.generated += 1
         time.sleep(self.token_seconds)
         if self.generated == self.hang:
             with self._changed:
                 self._changed.wait_for(lambda: self._stop or self.hang is None or self.csrs["boot"] == REBOOT)
+        slot = RAM_BASE + RING_OFFSET + self.jobs % RING_ENTRIES*JOB_BYTES
+        return self.load(slot + JOB_BYTES - 4, 4) == struct.pack("<I", job["sequence"] ^ 0xffff_ffff)
 
     def _ssm(self, job):
         geometry = Geometry(self.config, job["heads"], job["headdim"], job["d_state"], job["groups"])

@@ -185,9 +185,9 @@ def test_running_firmware_of_another_version(connect, firmware, tmp_path):
     old = tmp_path/"old.bin"
     old.write_bytes(fake_firmware(version=7))
     with FakeDevice() as fake, connect(fake) as device:
-        with pytest.raises(VersionMismatch, match="firmware speaks protocol version 7, this host version 5"):
+        with pytest.raises(VersionMismatch, match="firmware speaks protocol version 7, this host version 6"):
             device.boot(str(old))
-        with pytest.raises(VersionMismatch, match="firmware speaks protocol version 7, this host version 5"):
+        with pytest.raises(VersionMismatch, match="firmware speaks protocol version 7, this host version 6"):
             device.boot()
         assert device.boot(firmware) is True # Naming the right one replaces it.
         device.run(Job(Opcode.NOP))

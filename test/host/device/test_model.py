@@ -85,8 +85,9 @@ def assert_states(one, other):
 
 @pytest.mark.parametrize("tokens", [1, 4])
 @pytest.mark.parametrize("kind, config, width", [("q8_0", SSMConfig(), 128), ("q4_0", SSMConfig(lanes=32, stochastic_rounding=True), 512)])
-def test_text(tmp_path, kind, config, width, tokens):
+def test_text(tmp_path, monkeypatch, kind, config, width, tokens):
     """Greedy and drawn, in several jobs, then settled and gone on with; all bits of the state."""
+    monkeypatch.setattr("host.device.model.JOB_TOKENS", 64)
     model = random_model(kind=kind)
     with Connection(tmp_path, ProgramConfig(pass_tokens=tokens), config, data_width=width) as device:
         there = loaded(device, model, sessions=1)
@@ -235,7 +236,7 @@ def test_failed_job(device):
 
 
 def test_interrupted(tmp_path):
-    """The job goes on; what comes next waits for it."""
+    """A job that nobody waits for ends with its next token: what comes next, of this host or another one, is not kept waiting."""
     with Connection(tmp_path) as device:
         model   = random_model()
         decoder = DeviceDecoder(loaded(device, model))
@@ -244,16 +245,37 @@ def test_interrupted(tmp_path):
         decoder.reset()
         decoder.prefill(PROMPT)
         device.fake.token_seconds = 0.05
-        going   = decoder.generate(6)
-        next(going)
-        with pytest.raises(KeyboardInterrupt):
-            going.throw(KeyboardInterrupt)
-        with pytest.raises(SessionInvalid):
-            decoder.states()
-        decoder = DeviceDecoder(loaded(device.again(), model)) # As the next command.
-        decoder.prefill(PROMPT)
-        assert list(decoder.generate(6)) == wanted
+        for again in (False, True): # As the next command.
+            going = decoder.generate(4000)
+            next(going)
+            with pytest.raises(KeyboardInterrupt):
+                going.throw(KeyboardInterrupt)
+            with pytest.raises(SessionInvalid):
+                decoder.states()
+            if again:
+                decoder = DeviceDecoder(loaded(device.again(), model))
+            decoder.reset()
+            assert device.fake.generated < 4000
+            decoder.prefill(PROMPT)
+            assert list(decoder.generate(6)) == wanted
         assert device.fake.boots == 1
+
+
+def test_closed(device):
+    """The rest of the job is not waited for, and the text goes on from the token that was the last."""
+    model   = random_model()
+    decoder = DeviceDecoder(loaded(device, model))
+    decoder.prefill(PROMPT)
+    wanted  = list(decoder.generate(20))
+    decoder.reset()
+    decoder.prefill(PROMPT)
+    device.fake.token_seconds = 0.02
+    going = decoder.generate(4000)
+    found = [next(going) for _ in range(5)]
+    going.close()
+    assert 5 <= device.fake.generated < 1000
+    device.fake.token_seconds = 0
+    assert found + list(decoder.generate(15)) == wanted
 
 
 def test_no_progress(tmp_path):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from operations.operations import OPERATIONS, Engine, Opcode
 from operations.program import Register
 from operations.protocol import (DATA_OFFSET, ENGINE_INFO, ENGINE_WORDS, INFO_HEAD, INFO_OFFSET, INFO_WORDS, JOB_BYTES,
-    JOB_HEAD, JOB_OPERANDS, JOB_RESULT, PROTOCOL_VERSION, RING_ENTRIES, RING_OFFSET)
+    JOB_HEAD, JOB_OPERANDS, JOB_REQUEST_WORDS, JOB_RESULT, PROTOCOL_VERSION, RING_ENTRIES, RING_OFFSET)
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -156,11 +156,12 @@ class Device:
         fields = OPERATIONS[opcode].fields if opcode < len(OPERATIONS) else ()
         names  = JOB_HEAD + tuple(field.name for field in fields)
         unused = JOB_OPERANDS - len(fields) + len(JOB_RESULT)
-        self.write(self.slot(index), struct.pack(f"<{JOB_BYTES//4}I", *(job.get(name, 0) for name in names), *[0]*unused))
+        self.write(self.slot(index), struct.pack(f"<{JOB_BYTES//4}I", *(job.get(name, 0) for name in names), *[0]*unused,
+            job.get("cancel", 0)))
 
     def result(self, index):
         words = struct.unpack(f"<{JOB_BYTES//4}I", self.read(self.slot(index), JOB_BYTES))
-        return dict(zip(JOB_RESULT, words[-len(JOB_RESULT):]))
+        return dict(zip(JOB_RESULT, words[JOB_REQUEST_WORDS:]))
 
     def ring(self, count):
         self.rung = count % 2**32
