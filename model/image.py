@@ -161,7 +161,7 @@ class Image:
             return parts[-1].place
         take("header", HEADER_BYTES)
         self.program_places = {key: take("programs", words.nbytes) for key, words in self.programs.items()}
-        layers      = 2*self.model.n_layer
+        layers      = device.layer_matrices
         self.tape   = take("layers", sum(device.matrix_bytes[:layers]))
         self.head   = take("head",   device.matrix_bytes[layers])
         self.embedding = self.head if self.model.tied else take("embedding", device.matrix_bytes[layers + 1])
@@ -199,7 +199,7 @@ class Image:
 
     def _tape_of(self, kind):
         """(place, beats) of the matrices that a kind of program reads."""
-        layers = 2*self.model.n_layer
+        layers = self.device.layer_matrices
         place, sizes = (self.tape, self.device.matrix_bytes[:layers]) if kind == ProgramKind.LAYERS else \
             (self.head, self.device.matrix_bytes[layers:layers + 1])
         return place, sum(sizes)*8//self.data_width
@@ -217,7 +217,7 @@ class Image:
         put(0, self.header().tobytes())
         for key, words in self.programs.items():
             put(self.program_places[key], words.tobytes())
-        layers = 2*self.model.n_layer
+        layers = self.device.layer_matrices
         places = [self.tape + sum(self.device.matrix_bytes[:n]) for n in range(layers)] + [self.head, self.embedding]
         for place, matrix in zip(places, self.device.matrices()):
             put(place, matrix.reshape(-1))

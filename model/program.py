@@ -8,9 +8,12 @@
 ::
 
     layers:  EMBED
-             for each layer: ROUND, NORM, QUANTISE, MATRIX (dt, B, C, x, z), SUM (convolution and SiLU), SUM (dt), SUM (dA),
-                             STORE (records), SSM, LOAD (y), SUM (silu(z)), SUM (gate), NORM, QUANTISE, MATRIX, ADD
+             for each layer: ROUND, NORM, QUANTISE, MATRIX (dt, B, C, x), MATRIX (z), SUM (dt), SUM (dA), SUM (convolution and SiLU),
+                             STORE (records), SSM, SUM (silu(z)), LOAD (y), SUM (gate), NORM, QUANTISE, MATRIX, ADD
     head:    ROUND, NORM, QUANTISE, MATRIX, BEST
+
+The rows of z are the last ones of in_proj: while their weights are read, all is done that is in front of the SSM core, and it begins.
+Weights of vectors are loaded when nothing waits for them: a layer's norm during the layer before.
 
 In the scratchpad each token has its rows of in_proj; in front of the first token's lie the window's.
 """
@@ -84,7 +87,8 @@ class DeviceModel:
     ----------
     tape       : bytes: the layers' matrices, then the head's, then an embedding's of its own. Made when it is asked for.
     matrix_bytes : [size] of each matrix there.
-    layers_bytes : of the layers' matrices, one right behind the other.
+    layer_matrices : how many of these are the layers',
+    layers_bytes : and their bytes, one right behind the other.
     head_at, embedding : where the head and the embedding begin there, bytes, multiples of ALIGNMENT.
     parameters : bytes.
     records    : bytes, as they are before the first pass.
@@ -120,13 +124,14 @@ class DeviceModel:
     # Layout.
 
     def _sections(self):
-        """Where the parts of in_proj's results lie: dt, B, C, x, z, each at a multiple of SCRATCH_MULTIPLE."""
+        """Where the parts of in_proj's results lie: dt, B, C, x, z, each at a multiple of SCRATCH_MULTIPLE, which whole blocks make up."""
         layer  = self.layer
         x, B, C = layer.xbc_sizes
         places = Places(SCRATCH_MULTIPLE)
         sizes  = {"dt": layer.heads, "B": B, "C": C, "x": x, "z": layer.d_inner}
         self.sections = {name: (places.take(size), size) for name, size in sizes.items()}
-        self.rows     = ceil_multiple(places.size, max(block_rows(True, self.width), SCRATCH_MULTIPLE))
+        self.rows     = places.size
+        self.first    = self.sections["z"][0] # Rows in front of z.
 
     def _ordered(self, rows):
         """Rows of in_proj, or what belongs to each of them, in the order of the sections; zeros between."""
@@ -146,7 +151,9 @@ class DeviceModel:
         model = self.model
         for layer in model.layers:
             matrix = layer.in_proj
-            yield pack_matrix(self._ordered(matrix.integers), self._ordered(matrix.scales), matrix.type == "q4_0", self.width)
+            integers, scales = self._ordered(matrix.integers), self._ordered(matrix.scales)
+            for part in (slice(self.first), slice(self.first, None)):
+                yield pack_matrix(integers[part], scales[part], matrix.type == "q4_0", self.width)
             yield pack_matrix(layer.out_proj.integers, layer.out_proj.scales, layer.out_proj.type == "q4_0", self.width)
         for matrix in (model.head,) if model.tied else (model.head, model.embedding):
             yield pack_matrix(matrix.integers, matrix.scales, matrix.type == "q4_0", self.width)
@@ -155,8 +162,9 @@ class DeviceModel:
         model = self.model
         size  = lambda rows, matrix: tape_beats(rows, matrix.shape[1], matrix.type == "q4_0", self.width)*self.width//8
         self.matrix_bytes = [size(rows, matrix) for layer in model.layers
-            for rows, matrix in ((self.rows, layer.in_proj), (model.d_model, layer.out_proj))]
-        self.layers_bytes = sum(self.matrix_bytes)
+            for rows, matrix in ((self.first, layer.in_proj), (self.rows - self.first, layer.in_proj), (model.d_model, layer.out_proj))]
+        self.layer_matrices = len(self.matrix_bytes)
+        self.layers_bytes   = sum(self.matrix_bytes)
         self.head_at      = ceil_multiple(self.layers_bytes, ALIGNMENT)
         self.matrix_bytes.append(size(model.vocab_size, model.head))
         self.embedding    = self.head_at if model.tied else ceil_multiple(self.head_at + self.matrix_bytes[-1], ALIGNMENT)
@@ -165,10 +173,9 @@ class DeviceModel:
 
     @cached_property
     def tape(self):
-        layers = 2*len(self.model.layers)
-        tape   = bytearray()
+        tape = bytearray()
         for n, matrix in enumerate(self.matrices()):
-            if n >= layers:
+            if n >= self.layer_matrices:
                 tape += bytes(-len(tape) % ALIGNMENT)
             tape += matrix.tobytes()
         return bytes(tape)
@@ -246,6 +253,7 @@ class DeviceModel:
         """The words of the program that takes `tokens` tokens through all layers, without its END."""
         words = pack(Code.EMBED, **self._stream, table=(Register.EMBEDDING, 0), groups=self.layer.d_model//GROUP, tokens=tokens,
             flags=self._narrow(self.model.embedding))
+        words += self._load("norm", self.places[0]["norm"], self.layer.d_model)
         for n in range(len(self.model.layers)):
             words += self._layer(n, tokens)
         return words
@@ -260,7 +268,7 @@ class DeviceModel:
         return pack(Code.LOGITS, target=(Register.RESULTS, 0)) + self._last_norm(tokens) + self._logits(tokens)
 
     def _last_norm(self, tokens, first=0):
-        words = self._load("norm", (Register.PARAMETERS, self.last_norm), self.layer.d_model)
+        words = self._load("norm", self.last_norm, self.layer.d_model)
         return words + self._norm(tokens, first)
 
     def _logits(self, tokens):
@@ -284,8 +292,9 @@ class DeviceModel:
     def _narrow(self, matrix):
         return ["NARROW"] if matrix.type == "q4_0" else []
 
-    def _load(self, name, memory, elements):
-        return pack(Code.LOAD, {Unit.VECTOR: 0}, memory=memory, scratch=self.at[name], elements=elements)
+    def _load(self, name, place, elements):
+        """Parameters, in place of those that are not read any more."""
+        return pack(Code.LOAD, memory=(Register.PARAMETERS, place), scratch=self.at[name], elements=elements)
 
     def _norm(self, tokens, first=0):
         """The residual stream, rounded and normalised, in front of a matrix; from the token with this number on."""
@@ -314,35 +323,42 @@ class DeviceModel:
         def section(first, stem):
             return {stem: row + first, f"{stem}_stride": self.rows}
 
-        words  = self._load("norm", (Register.PARAMETERS, places["norm"]), layer.d_model)
-        words += self._load("conv", (Register.PARAMETERS, places["conv"]), (layer.d_conv + 1)*layer.d_xbc)
-        words += self._load("dt_bias", (Register.PARAMETERS, places["dt"]), 2*strides["dt"])
-        words += self._load("A", (Register.PARAMETERS, places["A"]), strides["dt"])
-        words += self._load("ssm_norm", (Register.PARAMETERS, places["ssm_norm"]), layer.d_inner)
+        # The norm waits for its weights alone, which are loaded long since; no vector is under way when QUANTISE begins.
+        words  = self._norm(tokens)
+        for first, end, waits in ((0, self.first, {Unit.MOVE: 0}), (self.first, self.rows, {})):
+            words += pack(Code.MATRIX, waits, self._narrow(weights.in_proj), target=row + first, target_stride=self.rows,
+                groups=layer.d_model//GROUP, tokens=tokens, rows=ceil_multiple(end - first, self._block(weights.in_proj)))
+        words += self._load("dt_bias", places["dt"], 2*strides["dt"])
+        words += self._load("A", places["A"], strides["dt"])
         window = {"elements": layer.d_xbc, "rows": layer.d_conv - 1,
             "memory_row_stride": layer.d_xbc*ELEMENT_BYTES, "scratch_row_stride": self.rows}
         if layer.d_conv > 1:
             words += pack(Code.LOAD, memory=(Register.WINDOW_IN, n*self.window_bytes), scratch=at["window"] + B, **window)
-        words += self._norm(tokens)
-        words += pack(Code.MATRIX, {Unit.VECTOR: 0, Unit.MOVE: 0}, self._narrow(weights.in_proj), target=row, target_stride=self.rows,
-            groups=layer.d_model//GROUP, tokens=tokens, rows=self.rows)
-        words += self._bias(n, "in_bias", row, self.rows, self.rows, tokens)
-        # The convolution's terms are rows of the window and of tokens, one below the other.
-        words += pack(Code.SUM, {Unit.GEMV: 0}, ["BIAS"], **vector("xbc"), a=at["window"] + B, a_stride=self.rows, a_term_stride=self.rows,
-            b=at["conv"], b_term_stride=layer.d_xbc, terms=layer.d_conv + 1, elements=layer.d_xbc, tokens=tokens, function=Function.SILU)
-        if layer.d_conv > 1:
-            words += pack(Code.STORE, {Unit.GEMV: 0, Unit.VECTOR: 1}, memory=(Register.WINDOW_OUT, n*self.window_bytes),
-                scratch=at["window"] + tokens*self.rows + B, **window)
+        words += self._load("conv", places["conv"], (layer.d_conv + 1)*layer.d_xbc)
+        words += self._load("ssm_norm", places["ssm_norm"], layer.d_inner)
+        if layer.bias:
+            words += self._load("in_bias", places["in_bias"], 2*self.rows)
+            words += self._load("out_bias", places["out_bias"], 2*layer.d_model)
+            words += self._bias("in_bias", row, self.first, self.rows, self.rows, tokens, {Unit.GEMV: 1, Unit.MOVE: 0})
+        # Under the rows of z.
+        ready  = {Unit.GEMV: 1, Unit.MOVE: 0}
         low, high = (int(np.float16(limit).view(np.uint16)) for limit in layer.dt_limit)
-        words += pack(Code.SUM, {}, ["BIAS"], **vector("dt"), **section(dt, "a"), b=at["dt_bias"], b_term_stride=strides["dt"], terms=2,
+        words += pack(Code.SUM, ready, ["BIAS"], **vector("dt"), **section(dt, "a"), b=at["dt_bias"], b_term_stride=strides["dt"], terms=2,
             elements=layer.heads, tokens=tokens, function=Function.SOFTPLUS, low=low, high=high)
         words += pack(Code.SUM, **vector("dA"), **vector("dt", "a"), b=at["A"], elements=layer.heads, tokens=tokens, function=Function.EXP)
+        # The convolution's terms are rows of the window and of tokens, one below the other.
+        words += pack(Code.SUM, {}, ["BIAS"], **vector("xbc"), a=at["window"] + B, a_stride=self.rows, a_term_stride=self.rows,
+            b=at["conv"], b_term_stride=layer.d_xbc, terms=layer.d_conv + 1, elements=layer.d_xbc, tokens=tokens, function=Function.SILU)
+        if layer.d_conv > 1: # All sums but those of dt, dA and the convolution have retired: that of a bias.
+            words += pack(Code.STORE, {Unit.VECTOR: 3}, memory=(Register.WINDOW_OUT, n*self.window_bytes),
+                scratch=at["window"] + tokens*self.rows + B, **window)
         # Records.
         heads  = {"rows": layer.heads, "memory_row_stride": geometry.x_record_bytes, "memory_token_stride": layer.heads*geometry.x_record_bytes,
             "tokens": tokens}
         x_at   = self.x_at[n]
         for name, offset in (("dt", 0), ("dA", 1)):
-            words += self._scalars(name, x_at + offset*ELEMENT_BYTES, heads)
+            words += pack(Code.SCATTER, {Unit.VECTOR: 1}, memory=(Register.RECORDS, x_at + offset*ELEMENT_BYTES), scratch=at[name],
+                scratch_row_stride=1, scratch_token_stride=strides[name], **heads)
         words += pack(Code.STORE, {Unit.VECTOR: 0}, memory=(Register.RECORDS, x_at + SCALAR_ELEMENTS*ELEMENT_BYTES), scratch=at["xbc"] + x - B,
             elements=layer.headdim, scratch_row_stride=layer.headdim, scratch_token_stride=strides["xbc"], **heads)
         groups = {"elements": layer.d_state, "rows": layer.ngroups, "memory_row_stride": geometry.bc_record_bytes,
@@ -356,29 +372,29 @@ class DeviceModel:
             x_step=geometry.x_record_bytes, y_step=geometry.y_record_bytes, bc_step=geometry.bc_record_bytes, state_step=geometry.tile_bytes,
             x_stride=layer.heads*geometry.x_record_bytes, y_stride=layer.heads*geometry.y_record_bytes,
             bc_stride=layer.ngroups*geometry.bc_record_bytes, seed=n*layer.heads*SEED_STRIDE % 2**32)
-        words += pack(Code.LOAD, {Unit.SSM: 0, Unit.VECTOR: 0}, memory=(Register.RECORDS, self.y_at), scratch=at["y"], elements=layer.headdim,
+        # The gate, the norm, and out.
+        if layer.bias:
+            words += self._bias("in_bias", row, self.rows - self.first, self.rows, self.rows, tokens, {Unit.GEMV: 0}, self.first)
+        words += pack(Code.SUM, {Unit.GEMV: 0}, ["ONES"], **vector("gate"), **section(z, "a"), elements=layer.d_inner, tokens=tokens,
+            function=Function.SILU)
+        words += pack(Code.LOAD, {Unit.SSM: 0}, memory=(Register.RECORDS, self.y_at), scratch=at["y"], elements=layer.headdim,
             rows=layer.heads, memory_row_stride=geometry.y_record_bytes, memory_token_stride=layer.heads*geometry.y_record_bytes,
             scratch_row_stride=layer.headdim, scratch_token_stride=strides["y"], tokens=tokens)
-        # The gate, the norm, and out.
-        words += pack(Code.SUM, {}, ["ONES"], **vector("gate"), **section(z, "a"), elements=layer.d_inner, tokens=tokens, function=Function.SILU)
-        words += pack(Code.SUM, {Unit.MOVE: 0}, **vector("y"), **vector("y", "a"), **vector("gate", "b"), elements=layer.d_inner, tokens=tokens)
+        following = self.places[n + 1]["norm"] if n + 1 < len(self.places) else None
+        if following is not None:
+            words += self._load("norm", following, layer.d_model)
+        words += pack(Code.SUM, {Unit.MOVE: int(following is not None)}, **vector("y"), **vector("y", "a"), **vector("gate", "b"),
+            elements=layer.d_inner, tokens=tokens)
         words += pack(Code.NORM, **vector("y"), **vector("y", "source"), weight=at["ssm_norm"], elements=layer.d_inner//layer.ngroups,
             groups=layer.ngroups, tokens=tokens, **self._eps(layer.d_inner//layer.ngroups))
         words += pack(Code.QUANTISE, {Unit.VECTOR: 0}, **vector("y", "source"), groups=layer.d_inner//GROUP, tokens=tokens)
         words += pack(Code.MATRIX, {}, self._narrow(weights.out_proj), **vector("hidden"), groups=layer.d_inner//GROUP, tokens=tokens,
             rows=ceil_multiple(layer.d_model, self._block(weights.out_proj)))
-        words += self._bias(n, "out_bias", at["hidden"], layer.d_model, strides["hidden"], tokens)
+        if layer.bias:
+            words += self._bias("out_bias", at["hidden"], layer.d_model, layer.d_model, strides["hidden"], tokens, {Unit.GEMV: 0})
         return words + pack(Code.ADD, {Unit.GEMV: 0}, **self._stream, **vector("hidden", "source"), elements=layer.d_model, tokens=tokens)
 
-    def _bias(self, n, name, place, elements, stride, tokens):
-        """To what a matrix has given, in its place; nothing where it has none."""
-        if not self.layer.bias:
-            return []
-        words = self._load(name, (Register.PARAMETERS, self.places[n][name]), 2*elements)
-        return words + pack(Code.SUM, {Unit.GEMV: 0, Unit.MOVE: 0}, ["BIAS"], target=place, target_stride=stride, a=place, a_stride=stride,
-            b=self.at[name], b_term_stride=elements, terms=2, elements=elements, tokens=tokens)
-
-    def _scalars(self, name, offset, heads):
-        """dt or dA into the records, one to each head's."""
-        return pack(Code.SCATTER, {Unit.VECTOR: 0}, memory=(Register.RECORDS, offset), scratch=self.at[name], scratch_row_stride=1,
-            scratch_token_stride=self.strides[name], **heads)
+    def _bias(self, name, place, elements, term, stride, tokens, waits, first=0):
+        """To what a matrix has given, in its place. The ones and the bias lie `term` elements from each other."""
+        return pack(Code.SUM, waits, ["BIAS"], target=place + first, target_stride=stride, a=place + first, a_stride=stride,
+            b=self.at[name] + first, b_term_stride=term, terms=2, elements=elements, tokens=tokens)

@@ -175,6 +175,7 @@ class ProgramConfig:
     vector_lanes : V, elements of the vector unit in a cycle (1, 2, 4 or 8; at least data_width/128).
     scratch      : Elements of the scratchpad, a multiple of 1024. None: 32768 for one token, twice as many for more, and again for 8.
     activations  : Words of sixteen columns of the activations' memory (a power of two, 16 to 2048).
+    tape_depth   : Beats of the tape that may have been read ahead (16 to 16384).
     units        : Names of those that are built, of operations.program.Unit; the SSM is that of the SSM core.
 
     Raises
@@ -185,6 +186,7 @@ class ProgramConfig:
     vector_lanes : int        = 4
     scratch      : int | None = None
     activations  : int        = 256
+    tape_depth   : int        = 2048
     units        : tuple[str, ...] = UNITS
 
     def __post_init__(self) -> None:
@@ -195,6 +197,7 @@ class ProgramConfig:
             if self.scratch % 1024:
                 raise ValueError(f"scratch must be a multiple of 1024, is {self.scratch}.")
         check_choice("activations", self.activations, [2**n for n in range(4, 12)])
+        check_range("tape_depth", self.tape_depth, 16, 2**14)
         if not self.units or len(set(self.units)) != len(self.units) or not set(self.units) <= set(UNITS):
             raise ValueError(f"units must be some of {', '.join(UNITS)}, are {self.units!r}.")
 

@@ -279,12 +279,17 @@ class Program(Engine):
             ]
 
     def add_tape(self, gemv, ports, region, shift):
-        """It is read ahead as far as there is room."""
+        """It is read ahead as far as there is room: while the GEMV engine waits for its vectors, the memory goes on."""
         burst  = self.add_burst("tape", shift, TAPE_BITS, self._base_tape.storage, self._tape_beats.storage)
         reader = (DMAReader(*ports.tape, region) if len(ports.tape) == 1 else InterleavedReader(ports.tape, region, ports.page_beats))
         self.add_reader("tape_reader", reader, burst.source)
+        self.tape_fifo = fifo = ResetInserter()(stream.SyncFIFO(reader.source.description, self.config.tape_depth, buffered=True))
+        self.parts.append(fifo)
         self.tape_left = left = Signal(TAPE_BITS)
-        self.comb += reader.source.connect(gemv.tape)
+        self.comb += [
+            reader.source.connect(fifo.sink),
+            fifo.source.connect(gemv.tape),
+        ]
         self.sync += If(self.resetting,
             left.eq(0),
         ).Elif(self.start,

@@ -316,9 +316,11 @@ static int may_run(const struct fake_program *program, const struct job *job, co
 		return 0;
 	if (program->start && !zero)
 		return 0;
-	output = logits ? (generate->prompt_tokens + image->pass_tokens)*4ull*image->logit_rows : OUTPUT_HEAD_BYTES + 4ull*generate->tokens;
+	output = OUTPUT_HEAD_BYTES + 4ull*generate->tokens;
+	if (logits && image->pass_tokens) /* Those of a pass are filled up, so the last pass's begin before this. */
+		output = (generate->prompt_tokens/image->pass_tokens + 1ull)*ceil_multiple(4*image->logit_rows*image->pass_tokens, ALIGNMENT);
 	if (bases[8] != model + image->results && !(logits && bases[8] % ALIGNMENT == 0 && bases[8] >= generate->output
-		&& bases[8] <= generate->output + output))
+		&& bases[8] < generate->output + output))
 		return 0;
 	/* the program, */
 	for (n = 0; n < PROGRAMS; n++)
