@@ -9,6 +9,11 @@ import numpy as np
 
 from host.device.case import Case
 
+from model.config import Mamba2Config, NetworkConfig
+from model.quantized import QuantizedLayer, QuantizedMatrix, QuantizedModel
+
+from operations.numerics import GROUP
+
 # Cases --------------------------------------------------------------------------------------------
 
 def layer_case(tokens, heads=24, seed=2024):
@@ -17,3 +22,24 @@ def layer_case(tokens, heads=24, seed=2024):
     draw   = lambda *shape: random.standard_normal(shape).astype(np.float16)
     return Case(x=draw(tokens, heads, 64), dt=abs(draw(tokens, heads)), dA=random.random((tokens, heads)).astype(np.float16),
         B=draw(tokens, 1, 128), C=draw(tokens, 1, 128), D=draw(heads))
+
+
+def shaped_model(kind, layers=24, vocabulary=50_288, seed=2024):
+    """A :class:`model.quantized.QuantizedModel` of random weights in the shape of Mamba-2 130M. kind: "q4_0" or "q8_0"."""
+    config = NetworkConfig(vocab_size=vocabulary, n_layer=layers, layer=Mamba2Config(d_model=768))
+    layer  = config.layer
+    random = np.random.default_rng(seed)
+
+    def matrix(rows, columns):
+        high   = 8 if kind == "q4_0" else 128
+        scales = random.uniform(1, 2, (rows, columns//GROUP))/high/np.sqrt(columns)
+        return QuantizedMatrix(random.integers(1 - high, high, (rows, columns), np.int8), scales.astype(np.float16), kind)
+
+    def vector(count, low=0.5, high=1.5):
+        return random.uniform(low, high, count).astype(np.float32)
+
+    parts = tuple(QuantizedLayer(vector(layer.d_model), matrix(layer.d_inner + layer.d_xbc + layer.heads, layer.d_model),
+        random.standard_normal((layer.d_xbc, layer.d_conv)).astype(np.float32)/2, vector(layer.d_xbc, -0.2, 0.2), vector(layer.heads, -4, 0),
+        -vector(layer.heads), vector(layer.heads), vector(layer.d_inner), matrix(layer.d_model, layer.d_inner)) for _ in range(layers))
+    embedding = matrix(vocabulary, layer.d_model)
+    return QuantizedModel(config, embedding, parts, vector(layer.d_model), embedding)

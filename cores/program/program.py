@@ -117,6 +117,7 @@ class Program(Engine):
         # # #
 
         self.dispatcher = dispatcher = ResetInserter()(Dispatcher(units))
+        self.busy       = {} # Of each unit: it carries out a descriptor.
         self.parts      = [dispatcher]
         self.readers    = []
         self.writers    = []
@@ -223,7 +224,7 @@ class Program(Engine):
 
     def connect_engine(self, unit, engine):
         """From its queue; it has carried out a descriptor when it is idle again."""
-        busy = Signal(name=f"{unit.name.lower()}_busy")
+        self.busy[unit] = busy = Signal(name=f"{unit.name.lower()}_busy")
         self.comb += [
             self.dispatcher.sources[unit].connect(engine.sink),
             self.dispatcher.retired[unit].eq(busy & engine.idle),

@@ -39,6 +39,7 @@ from soc.flash import add_flash_boot
 from targets.common import BIOS_ROM_SIZE, builder_environment, sram_size
 from targets.simulation.gated_clock import GatedClock
 from targets.simulation.phy import EthernetPHY
+from targets.simulation.timeline import Timeline
 
 from tools.simulation.dram import DRAMBanks
 from tools.simulation.settings import IP_ADDRESS, MAC_ADDRESS, SYS_CLK_FREQ, UDP_PORT
@@ -75,9 +76,10 @@ class SimSoC(SoCCore):
 
     Both transports are always there, so that one model serves both: Etherbone on the pads ``eth``, UARTBone on the
     pads ``uartbone``. The BIOS initializes the DRAM and goes to the boot ROM without tests and delays. `protect`
-    and `wide` are :func:`soc.etherbone.add_etherbone`'s; `with_flash_boot` adds a flash on the pads ``spiflash``.
+    and `wide` are :func:`soc.etherbone.add_etherbone`'s; `with_flash_boot` adds a flash on the pads ``spiflash``, and
+    `timeline` has it print what engines and DRAM do.
     """
-    def __init__(self, config, protect=False, with_flash_boot=False, wide=False):
+    def __init__(self, config, protect=False, with_flash_boot=False, wide=False, timeline=False):
         platform = SimPlatform("SIM", list(_io))
 
         # CRG --------------------------------------------------------------------------------------
@@ -125,6 +127,8 @@ class SimSoC(SoCCore):
         # Accelerator ------------------------------------------------------------------------------
         add_accelerator(self, config)
         self.gate = GatedClock(self.ssm.core)
+        if timeline:
+            self.timeline = Timeline(self.program, self.sdram.crossbar.masters)
 
         # Etherbone --------------------------------------------------------------------------------
         self.ethphy = EthernetPHY(platform.request("eth"))

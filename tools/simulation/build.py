@@ -30,9 +30,9 @@ BUILD_DIR = BUILD/"sim"
 
 # What a model is made from: when one of these changes, it is built anew.
 GATEWARE_SOURCES = ("operations", "cores", "soc", "targets/common.py", "targets/simulation/soc.py", "targets/simulation/gated_clock.py",
-    "targets/simulation/phy.py",
+    "targets/simulation/phy.py", "targets/simulation/timeline.py",
     "targets/simulation/main.cpp", "firmware/bootrom.S", "tools/firmware/bootrom.py",
-    "tools/simulation/dram.py", "tools/simulation/settings.py")
+    "tools/simulation/dram.py", "tools/simulation/settings.py", "tools/simulation/timeline.py")
 FIRMWARE_SOURCES = ("firmware", "tools/firmware", "operations", "model/bitexact.py")
 
 VERILATOR_FLAGS = (
@@ -128,7 +128,7 @@ def _prune_software(software_dir: Path, log: Path) -> None:
 
 def build(config: SystemConfig, trace: bool = False, build_dir: Path | str | None = None,
           report: Callable[[str], None] = lambda line: None, protect: bool = False, with_flash_boot: bool = False,
-          wide: bool = False) -> Path:
+          wide: bool = False, timeline: bool = False) -> Path:
     """Build what is not built yet, and return its folder.
 
     Parameters
@@ -138,14 +138,14 @@ def build(config: SystemConfig, trace: bool = False, build_dir: Path | str | Non
     build_dir : Folder of all models; each gets one below it, named by the hash of what it is made from. It need not be
                 writable where everything is built.
     report    : Called with a line of text when something has to be built.
-    protect, with_flash_boot, wide : Of :class:`targets.simulation.soc.SimSoC`; with a flash, firmware/firmware.fbi is the
+    protect, with_flash_boot, wide, timeline : Of :class:`targets.simulation.soc.SimSoC`; with a flash, firmware/firmware.fbi is the
                 firmware's image for it.
 
     Raises
     ------
     BuildError : a step failed, or the folder cannot be written, or its path has a space.
     """
-    options = {"protect": protect, "with_flash_boot": with_flash_boot, "wide": wide}
+    options = {"protect": protect, "with_flash_boot": with_flash_boot, "wide": wide, "timeline": timeline}
     name    = sources_hash(GATEWARE_SOURCES, config, trace, options, VERILATOR_FLAGS, OPTIMIZATION,
         *map(version, ("litex", "litedram", "litespi")))
     folder  = Path(build_dir or BUILD_DIR).absolute()/name

@@ -107,6 +107,7 @@ class Simulation:
     with_flash_boot : The SoC has a flash from which it boots.
     flash_image     : File in that flash where the BIOS looks for an image (default: the firmware's).
     wide      : Etherbone as for a gigabit PHY.
+    timeline  : Its engines and its DRAM say what they do, see tools/simulation/timeline.py.
     dram      : (address in the DRAM, uint8 data) of what lies there at the start; the rest is zeros.
 
     Attributes
@@ -123,7 +124,7 @@ class Simulation:
     def __init__(self, config: SystemConfig, transport: str = "auto", trace_fst: str | None = None,
                  build_dir: Path | str | None = None, verbose: bool = False, protect: bool = False,
                  with_flash_boot: bool = False, flash_image: Path | str | None = None, wide: bool = False,
-                 dram: Sequence[tuple[int, np.ndarray]] = ()):
+                 dram: Sequence[tuple[int, np.ndarray]] = (), timeline: bool = False):
         if transport not in ("auto", "etherbone", "uart"):
             raise ValueError(f"transport must be auto, etherbone or uart, is {transport!r}.")
         if transport == "auto":
@@ -138,6 +139,7 @@ class Simulation:
         self.flash_image     = flash_image
         self.wide            = wide
         self.dram            = dram
+        self.timeline        = timeline
         self.process: subprocess.Popen[bytes] | None = None
         self.endpoint: tuple[Any, ...]  = ()
         self._log: IO[bytes] | None     = None
@@ -148,7 +150,7 @@ class Simulation:
         """Build the model when needed, start it, and wait until its BIOS has reached the boot ROM."""
         report = (lambda line: print(line, flush=True)) if self.verbose else (lambda line: None)
         folder = build(self.config, trace=self.trace_fst is not None, build_dir=self.build_dir, report=report,
-            protect=self.protect, with_flash_boot=self.with_flash_boot, wide=self.wide)
+            protect=self.protect, with_flash_boot=self.with_flash_boot, wide=self.wide, timeline=self.timeline)
         self.csr_csv  = str(folder/"csr.csv")
         self.firmware = str(folder/"firmware"/"firmware.bin")
         self._log     = tempfile.TemporaryFile()

@@ -1,0 +1,277 @@
+#!/usr/bin/env python3
+
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Measures whole models on the simulated SoC against the DRAM's bound: build/bench/model.json and model.html.
+
+Random weights in the shape of Mamba-2 130M: no time depends on their values. Cycles are simulated ones at the declared clock, firmware in
+charge, from one token's pass to the next one's; bytes are those that the device's counters say. A share is bytes read and written, of those
+that the memory port moves in as many cycles.
+"""
+
+try:
+    from tools import environment # First: the packages are there.
+except ImportError: # Not even this project's.
+    raise SystemExit("whole_model.py: error: this Python lacks the project's packages: run make setup, then . .venv/bin/activate.") from None
+
+environment.check("litex", "matplotlib", "gguf")
+
+import argparse
+import json
+import sys
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tqdm import tqdm
+
+from bench.cases import shaped_model
+
+from host.connect import SIM_TIMEOUT_SCALE, simulated_transport
+from host.device.csr import CSRMap
+from host.device.device import Device
+from host.device.model import DeviceDecoder, ModelOnDevice, device_image
+
+from model.image import Image
+
+from operations.config import ProgramConfig, SystemConfig
+from operations.protocol import DATA_OFFSET
+
+from tools.arguments import Parser
+from tools.page import BLUE, GREEN, GREY, ORANGE, RED, figure, heading, page, paragraph, pyplot, table
+from tools.paths import BUILD
+from tools.simulation.runner import Simulation
+from tools.simulation.timeline import WINDOW, parse_timeline
+
+# Constants ----------------------------------------------------------------------------------------
+
+OUTPUT  = BUILD/"bench"
+COMMAND = "make bench-model"
+UNITS   = {"gemv": BLUE, "ssm": GREEN, "vector": ORANGE, "move": RED, "head": GREY}
+
+# Shares of the memory's bandwidth that others state (of other models, on other boards).
+OTHERS = {"arXiv 2502.10659, KV260, LLaMA2-7B, published": 0.85, "Hummingbird (arXiv 2507.03308), LLaMA3-8B, claimed": 0.935,
+    "LightMamba (arXiv 2502.15260), U280, Mamba2-2.7B, simulated": 0.27}
+
+# Runs ---------------------------------------------------------------------------------------------
+
+@dataclass
+class Run:
+    """A model on a simulated SoC, and what came out."""
+    name        : str
+    kind        : str             # Of the matrices.
+    pass_tokens : int   = 1       # R.
+    data_width  : int   = 128     # Of the memory ports.
+    lanes       : int   = 16
+    prompt      : int   = 1       # Tokens,
+    tokens      : int   = 9       # and those that are generated: of the first one the pass is the prompt's.
+    figures     : object     = None
+    timeline    : np.ndarray = None # Of the decoding alone.
+    bound       : float      = None # Cycles a decoded token: its bytes at a beat a cycle,
+    prompt_bound : float     = None # and of a token of the prompt.
+    written     : list       = field(default_factory=list) # The tokens.
+
+    @property
+    def config(self):
+        program = ProgramConfig(self.pass_tokens, max(ProgramConfig.vector_lanes, self.data_width//128))
+        return SystemConfig.of(self.lanes, self.data_width, program)
+
+    @property
+    def beat(self):
+        """Bytes."""
+        return self.data_width//8
+
+    @property
+    def cycles(self):
+        """A decoded token."""
+        return self.figures.decode_cycles/self.figures.decode_passes
+
+    @property
+    def bytes(self):
+        """(read, written) a decoded token."""
+        return self.figures.decode_read/self.figures.decode_passes, self.figures.decode_written/self.figures.decode_passes
+
+    @property
+    def share(self):
+        return sum(self.bytes)/(self.cycles*self.beat)
+
+    @property
+    def idle(self):
+        """Of decoding's cycles, those in which the DRAM had nothing to do. Windows that are not there were of no program."""
+        worked = WINDOW*len(self.timeline) - self.timeline["idle"].sum()
+        return 1 - worked/self.figures.decode_cycles
+
+    @property
+    def prompt_rate(self):
+        """Tokens of the prompt a cycle."""
+        return self.figures.prefill_tokens/self.figures.prefill_cycles
+
+    @property
+    def text(self):
+        ports = f", ports of {self.data_width} bits" if self.data_width != 128 else ""
+        return f"{self.kind.upper()}, R = {self.pass_tokens}, {self.lanes} lanes{ports}"
+
+
+def the_runs():
+    return [
+        Run("decode_q4",     "q4_0"),
+        Run("decode_q8",     "q8_0"),
+        Run("prefill_q4_r4", "q4_0", pass_tokens=4, prompt=64, tokens=5),
+        Run("decode_q4_512", "q4_0", data_width=512, lanes=64),
+    ]
+
+
+def measure(run, shape, log=lambda line: None):
+    """Fill in what a run takes. shape: arguments of shaped_model."""
+    config = run.config
+    model  = shaped_model(run.kind, **shape)
+    image  = Image(model, run.data_width, config.ssm, config.program)
+    log(f"{run.name}: build")
+    with Simulation(config, dram=[(DATA_OFFSET, image.to_bytes())], timeline=True) as simulation:
+        log(run.name)
+        csr = CSRMap.from_csv(simulation.csr_csv)
+        with simulated_transport(simulation, csr) as transport:
+            device = Device(transport, csr, SIM_TIMEOUT_SCALE)
+            device.boot(simulation.firmware)
+            there = ModelOnDevice(device, device_image(device, model))
+            there.load()
+            text = DeviceDecoder(there)
+            text.prefill([n % model.vocab_size for n in range(1, 1 + run.prompt)])
+            for token in text.generate(run.tokens):
+                run.written.append(token)
+                log(f"{run.name}: {len(run.written)} tokens")
+        windows = parse_timeline(simulation.console())
+    run.figures  = text.figures
+    run.timeline = windows[windows["time"] > windows["time"][-1] - run.figures.decode_cycles]
+    run.bound    = image.traffic(1).total/run.beat
+    run.prompt_bound = run.pass_tokens*image.prompt_tokens_per_second(1, run.beat)**-1/run.pass_tokens
+
+# Results ------------------------------------------------------------------------------------------
+
+def entries(runs, clock):
+    """Those of model.json, in the form of results.json; `least` or `most`: what a figure must reach."""
+    by_name = {run.name: run for run in runs}
+
+    def entry(name, value, unit, run, bound=1, **limits):
+        return {"name": name, "value": value, "unit": unit, "bound": bound, "ratio": value/bound, **limits, "config": run.text, "command": COMMAND}
+
+    found = []
+    for name, least in (("decode_q4", 0.92), ("decode_q8", 0.93), ("decode_q4_512", 0.80)):
+        if run := by_name.get(name):
+            label = {"decode_q4_512": "decode_q4_share_512"}.get(name, f"{name}_share")
+            found.append(entry(label, run.share, "of a beat a cycle", run, least=least))
+            found.append(entry(f"{name}_tokens", clock/run.cycles, f"tokens/s at {clock/1e6:.0f} MHz", run, clock/run.bound))
+    if run := by_name.get("decode_q4"):
+        found.append(entry("idle_share", run.idle, "of decoding's cycles", run, most=0.04))
+    if run := by_name.get("prefill_q4_r4"):
+        found.append(entry("prefill_q4_r4", clock*run.prompt_rate, f"tokens/s at {clock/1e6:.0f} MHz", run, clock/run.prompt_bound, least=72))
+    return found
+
+
+def missed(row):
+    return row["value"] < row.get("least", row["value"]) or row["value"] > row.get("most", row["value"])
+
+# Plots --------------------------------------------------------------------------------------------
+
+def plot_timeline(run, cycles):
+    """The last cycles of a run, from above: beats a cycle, and each engine's work."""
+    rows  = run.timeline[run.timeline["time"] > run.timeline["time"][-1] - cycles]
+    time  = (rows["time"] - rows["time"][0])/1000
+    plot, axes = pyplot.subplots(1 + len(UNITS), 1, figsize=(9.5, 5), sharex=True, gridspec_kw={"height_ratios": [3] + [1]*len(UNITS)})
+    axes[0].stackplot(time, rows["read"]/WINDOW, rows["write"]/WINDOW, colors=(BLUE, ORANGE), labels=("read", "written"), lw=0)
+    axes[0].set(ylabel="beats a cycle", ylim=(0, 1.02))
+    axes[0].legend(ncol=2, loc="lower right", bbox_to_anchor=(1, 1))
+    for axis, (name, color) in zip(axes[1:], UNITS.items()):
+        axis.fill_between(time, rows[name]/WINDOW, color=color, lw=0)
+        axis.set(ylim=(0, 1), yticks=[])
+        axis.set_ylabel(name, rotation=0, ha="right", va="center")
+    axes[-1].set(xlabel="thousand cycles", xlim=(0, time[-1]))
+    return figure(plot)
+
+
+def plot_shares(runs):
+    rows  = [(f"{run.name}: {run.text}, simulated", run.share, BLUE) for run in runs]
+    rows += [(name, share, GREY) for name, share in OTHERS.items()]
+    rows.sort(key=lambda row: row[1])
+    plot, axis = pyplot.subplots(figsize=(9.5, 0.34*len(rows) + 0.7))
+    axis.barh([row[0] for row in rows], [row[1] for row in rows], color=[row[2] for row in rows])
+    for number, (_, share, _) in enumerate(rows):
+        axis.text(share, number, f" {share:.3f}", va="center", fontsize=8)
+    axis.set(xlabel="share of the memory's bandwidth, decoding", xlim=(0, 1.08))
+    axis.grid(axis="y", visible=False)
+    return figure(plot)
+
+
+def plot_causes(runs):
+    """For what the dispatcher waited; cycles in which it waited for two count for both, so these are no parts of a whole."""
+    plot, axis = pyplot.subplots(figsize=(9.5, 0.5*len(runs) + 1))
+    names = [run.name for run in runs][::-1]
+    left  = np.zeros(len(runs))
+    for name, color in UNITS.items():
+        share = np.array([run.figures.waits[name]/max(run.figures.waited_passes, 1)/run.cycles for run in runs[::-1]])
+        axis.barh(names, share, left=left, color=color, label=name)
+        left += share
+    axis.set(xlabel="of a token's cycles, the next descriptor waited for ...")
+    axis.legend(ncol=len(UNITS), loc="lower right", bbox_to_anchor=(1, 1))
+    axis.grid(axis="y", visible=False)
+    return figure(plot)
+
+# Page ---------------------------------------------------------------------------------------------
+
+def results_page(runs, rows, clock):
+    first = runs[0]
+    return page("Whole models on the simulated SoC", "".join((
+        paragraph(f"Written by {COMMAND}. Random weights in the shape of Mamba-2 130M; cycles are simulated (Verilator), at {clock/1e6:.0f} MHz, "
+            "firmware in charge, mean of all decoded tokens; nothing here ran on a board. Bytes are those of the device's counters."),
+        table(["figure", "value", "must be", "of the bound", "unit", "build"], [("missed" if missed(row) else "", [row["name"], f"{row['value']:.3f}",
+            f"at least {row['least']}" if "least" in row else f"at most {row['most']}" if "most" in row else "",
+            f"{row['ratio']:.3f}", row["unit"], row["config"]]) for row in rows], text=(0, 4, 5)),
+        table(["run", "cycles a token", "bound", "bytes read", "written", "DRAM has nothing to do"], [[run.name, f"{run.cycles:.0f}",
+            f"{run.bound:.0f}", *(f"{count:.0f}" for count in run.bytes), f"{run.idle:.3f}"] for run in runs]),
+        heading("Shares"),
+        plot_shares(runs),
+        paragraph("Grey: other models on other boards, as their authors state them."),
+        heading("A token's last layers and its head"),
+        plot_timeline(first, first.cycles),
+        heading("Closer"),
+        plot_timeline(first, min(first.cycles, 600_000) if first.cycles < 3e6 else 2_000_000),
+        heading("What the dispatcher waited for"),
+        plot_causes(runs),
+    )))
+
+# Main ---------------------------------------------------------------------------------------------
+
+def main():
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run",        action="append", metavar="NAME", help="Only this run, once or more often.")
+    parser.add_argument("--layers",     type=int, default=24,     help="Of the model (default: %(default)s).")
+    parser.add_argument("--vocabulary", type=int, default=50_288, help="Of the model (default: %(default)s).")
+    options = parser.parse_args()
+    runs    = the_runs()
+    for name in options.run or ():
+        if name not in [run.name for run in runs]:
+            parser.error(f"--run must be one of {', '.join(run.name for run in runs)}, is {name}.")
+    runs  = [run for run in runs if not options.run or run.name in options.run]
+    clock = Simulation.sys_clk_freq
+    with tqdm(total=len(runs), unit="run", disable=None) as bar:
+        for run in runs:
+            measure(run, {"layers": options.layers, "vocabulary": options.vocabulary}, bar.set_description)
+            bar.update()
+    rows = entries(runs, clock)
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    (OUTPUT/"model.json").write_text(json.dumps(rows, indent=4) + "\n")
+    (OUTPUT/"model.html").write_text(results_page(runs, rows, clock))
+    for run in runs:
+        print(f"{run.name:<16} {run.cycles:>12.0f} cycles a token, bound {run.bound:.0f}; share {run.share:.4f}, DRAM has nothing to do "
+            f"{run.idle:.4f}; prompt {clock*run.prompt_rate:.1f} tokens/s")
+    for row in rows:
+        print(f"{row['name']:<22}{row['value']:>9.3f}  {row['unit']}{'  MISSED' if missed(row) else ''}")
+    print(f"{OUTPUT/'model.json'}, {OUTPUT/'model.html'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
