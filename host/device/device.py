@@ -443,6 +443,20 @@ class Device:
             self._collect()
         self._results.clear()
 
+    def check_running(self) -> int:
+        """The number of jobs completed. By it the device tells that it was reset: what was read since may be anything.
+
+        Raises
+        ------
+        DeviceError : they are fewer than before.
+        """
+        completed = self.read_csr("mailbox_completed")
+        if (completed - self._collected) % 2**32 >= 2**31:
+            self.write_csr("mailbox_doorbell", completed) # Else the next host waits for jobs that nobody runs.
+            raise DeviceError(f"Job {self._collected} will not end: the device was reset, or another host has loaded its firmware anew; begin "
+                "again.", self._collected, None, 0)
+        return completed
+
     def _slot(self, index: int) -> int:
         return self.info.ring_base + index % RING_ENTRIES*JOB_BYTES
 
@@ -466,8 +480,7 @@ class Device:
         return job.cycles(self.info.config if Engine.SSM in self.info.engines else SSMConfig())
 
     def _is_completed(self, index: int) -> bool:
-        completed = self.read_csr("mailbox_completed")
-        if (completed - index - 1) % 2**32 < 2**31:
+        if (self.check_running() - index - 1) % 2**32 < 2**31:
             return True
         if self.read_csr("mailbox_doorbell") != self._rung:
             self._ring() # It got lost, or a late copy of an earlier one came after it.

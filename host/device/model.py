@@ -249,7 +249,9 @@ class ModelOnDevice:
         return count, reason
 
     def _tokens(self, first: int, end: int) -> list[int]:
-        return [int(word) for word in self.device.transport.read_words(self._output + OUTPUT_HEAD_BYTES + 4*first, end - first)]
+        words = self.device.transport.read_words(self._output + OUTPUT_HEAD_BYTES + 4*first, end - first)
+        self.device.check_running() # Until its DRAM is set up again, all of it reads as zeros.
+        return [int(word) for word in words]
 
     def _read_output(self, result: Result, prompt_tokens: int, tokens: int) -> JobOutput:
         words = [int(word) for word in self.device.transport.read_words(self._output, len(OUTPUT_HEAD))]
