@@ -351,12 +351,15 @@ def _write_text(args: Namespace, text: Text, config: NetworkConfig, tokenizer: T
         first = len(text.tokens)
         ends  = (*config.stop_tokens, *tokenizer.stop_tokens, *args.stop_token)
         going = text.generate(args.tokens, ends, bool(args.stop))
-        for token in going:
-            begun = begun or time.monotonic()
-            show(stop(stream([token])))
-            screen.rate(text.rate())
-            if stop.found:
-                break
+        try:
+            for token in going:
+                begun = begun or time.monotonic()
+                show(stop(stream([token])))
+                screen.rate(text.rate())
+                if stop.found:
+                    break
+        except BaseException as error: # Else it would wait for its job when it is forgotten, by a link that is closed then.
+            getattr(going, "throw")(error)
         getattr(going, "close")() # The job that goes on may be waited for.
         if not args.tokens:
             text.finish()

@@ -455,6 +455,20 @@ class Device:
             self._collect(timeout)
         self._results.clear()
 
+    def check_running(self) -> int:
+        """The number of jobs completed. By it the device tells that it was reset: what was read since may be anything.
+
+        Raises
+        ------
+        DeviceError : they are fewer than before.
+        """
+        completed = self.read_csr("mailbox_completed")
+        if (completed - self._collected) % 2**32 >= 2**31:
+            self.write_csr("mailbox_doorbell", completed) # Else the next host waits for jobs that nobody runs.
+            raise DeviceError(f"Job {self._collected} will not end: the device was reset, or another host has loaded its firmware anew; begin "
+                "again.", self._collected, None, 0)
+        return completed
+
     def _cancel(self, index: int, sequence: int) -> None:
         self.transport.write_words(self._slot(index) + JOB_BYTES - 4*len(JOB_CONTROL), np.array([~sequence % 2**32], np.uint32))
 
@@ -481,8 +495,7 @@ class Device:
         return job.cycles(self.info.config if Engine.SSM in self.info.engines else SSMConfig())
 
     def _is_completed(self, index: int) -> bool:
-        completed = self.read_csr("mailbox_completed")
-        if (completed - index - 1) % 2**32 < 2**31:
+        if (self.check_running() - index - 1) % 2**32 < 2**31:
             return True
         if self.read_csr("mailbox_doorbell") != self._rung:
             self._ring() # It got lost, or a late copy of an earlier one came after it.

@@ -179,6 +179,11 @@ class ModelOnDevice:
         if self._running:
             self.device.cancel(self._index)
 
+    def give_up(self) -> None:
+        """As cancel, if the link lets it: the next job's host does so in any case."""
+        with suppress(LinkError):
+            self.cancel()
+
     def settle(self) -> None:
         """Wait for a job that was given up; its results are not asked for."""
         if self._running:
@@ -231,8 +236,7 @@ class ModelOnDevice:
             except StopIteration:
                 break
             except (KeyboardInterrupt, SystemExit):
-                with suppress(LinkError): # The next host does so in any case.
-                    self.cancel()
+                self.give_up()
                 raise
             except DeviceTimeout as error:
                 if shown:
@@ -260,7 +264,9 @@ class ModelOnDevice:
         return count, reason
 
     def _tokens(self, first: int, end: int) -> list[int]:
-        return [int(word) for word in self.device.transport.read_words(self._output + OUTPUT_HEAD_BYTES + 4*first, end - first)]
+        words = self.device.transport.read_words(self._output + OUTPUT_HEAD_BYTES + 4*first, end - first)
+        self.device.check_running() # Until its DRAM is set up again, all of it reads as zeros.
+        return [int(word) for word in words]
 
     def _read_output(self, result: Result, prompt_tokens: int, tokens: int) -> JobOutput:
         words = [int(word) for word in self.device.transport.read_words(self._output, len(OUTPUT_HEAD))]
@@ -378,6 +384,9 @@ class DeviceDecoder:
                             yield item
                         except GeneratorExit:
                             closed = True
+                        except BaseException:
+                            self.model.give_up()
+                            raise
                     if closed:
                         self.model.cancel()
             if closed:

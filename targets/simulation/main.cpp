@@ -40,7 +40,8 @@ static const unsigned CLOCK_PS        = 10000;
 static const unsigned FRAME_BYTES     = 2048;
 static const unsigned FRAME_BYTES_MIN = 60;
 static const unsigned FRAME_GAP       = 24;   // Cycles: preamble, CRC and gap of a real link.
-static const unsigned FRAME_PAUSE_MAX = 256;  // Cycles without a byte after which the rest of a frame does not come any more.
+static const unsigned FRAME_PAUSE_MAX = 32;   // Cycles without a byte after which the rest of a frame does not come any more: a real link
+                                              // wants one each 8 cycles. A SoC that was reset answers again after a hundred.
 
 static volatile sig_atomic_t finish = 0;
 
