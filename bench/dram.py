@@ -41,7 +41,7 @@ from cores.memory.interleaved import InterleavedReader, InterleavedWriter
 from cores.memory.region import Region
 
 from soc.accelerator import page_beats
-from soc.dram import controller_settings
+from soc.dram import controller_settings, refresh_in_time
 
 from tools.page import BLUE, ORANGE, figure, heading, page, paragraph, pyplot, table
 from tools.paths import BUILD
@@ -64,7 +64,7 @@ class Traffic(LiteXModule):
 
     ``done`` when all beats asked for by ``read`` and ``write`` (one or both) have been moved.
     """
-    def __init__(self, settings, ports):
+    def __init__(self, settings, ports, refresh_in_time=refresh_in_time):
         self.read  = Signal()
         self.write = Signal()
         self.done  = Signal()
@@ -72,7 +72,7 @@ class Traffic(LiteXModule):
         # # #
 
         # LiteDRAM. --------------------------------------------------------------------------------
-        module   = MT41K128M16(CLOCK, "1:4")
+        module   = refresh_in_time(MT41K128M16(CLOCK, "1:4"))
         self.phy = SDRAMPHYModel(module, data_width=16, clk_freq=CLOCK)
         self.submodules.sdram = sdram = LiteDRAMCore(self.phy, module.geom_settings, module.timing_settings, CLOCK,
             controller_settings=settings)
@@ -117,10 +117,15 @@ class Setup:
     name    : str
     changes : dict = field(default_factory=dict)
     ports   : int  = 2
+    refresh : object = refresh_in_time # What makes a module's refresh as long as it is.
     cycles  : dict = field(default_factory=dict)
 
 
 WORK = {"read": (1, 0), "write": (0, 1), "both": (1, 1)}
+
+
+def as_it_is(module):
+    return module
 
 
 def setups():
@@ -129,8 +134,9 @@ def setups():
     default = {name: getattr(ControllerSettings(), name) for name in chosen}
     rows = [
         Setup("chosen"),
-        Setup("LiteDRAM's defaults, one read port and one write port", default, ports=1),
-        Setup("LiteDRAM's defaults", default),
+        Setup("LiteDRAM's defaults, one read port and one write port", default, 1, as_it_is),
+        Setup("LiteDRAM's defaults", default, refresh=as_it_is),
+        Setup("tRFC as LiteDRAM has it", refresh=as_it_is),
         Setup("one read port and one write port", ports=1),
         Setup("four read ports and four write ports", ports=4),
     ]
@@ -147,7 +153,7 @@ def measure(setup):
     settings = controller_settings()
     for name, value in setup.changes.items():
         setattr(settings, name, value)
-    traffic = Traffic(settings, setup.ports)
+    traffic = Traffic(settings, setup.ports, setup.refresh)
     with VerilatedModule(traffic, {"read": traffic.read, "write": traffic.write}, {"done": traffic.done}) as compiled:
         for name, (read, write) in WORK.items():
             compiled.reset()

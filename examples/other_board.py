@@ -10,7 +10,7 @@ import importlib, importlib.util, sys
 
 from operations.config import SystemConfig
 from soc.accelerator import add_accelerator
-from soc.dram import controller_settings
+from soc.dram import controller_settings, refresh_in_time
 from targets.board import supervised
 from targets.common import builder_environment
 from tools.firmware.build import BuildError, build as build_firmware
@@ -21,7 +21,8 @@ def with_accelerator(base, config):
             super().__init__(*args, **{**kwargs, "uart_name": uart_name, "with_uart": uart_name != "serial"})
             add_accelerator(self, config)
         def add_sdram(self, *args, **kwargs): # Without an L2 cache, which the accelerator's ports would bypass.
-            super().add_sdram(*args, **{**kwargs, "l2_cache_size": 0, "controller_settings": controller_settings()})
+            super().add_sdram(*args, **{**kwargs, "l2_cache_size": 0, "controller_settings": controller_settings(),
+                "module": refresh_in_time(kwargs["module"])})
     return SoC
 
 def main(name="--help", *options):

@@ -12,7 +12,7 @@
                              STORE (records), SSM, SUM (silu(z)), LOAD (y), SUM (gate), NORM, QUANTISE, MATRIX, ADD
     head:    ROUND, NORM, QUANTISE, MATRIX, BEST
 
-The rows of z are the last ones of in_proj: while their weights are read, all is done that is in front of the SSM core, and it begins.
+The rows of z are the last ones of in_proj: while their weights are read, all is done that is in front of the SSM core.
 Weights of vectors are loaded when nothing waits for them: a layer's norm during the layer before.
 
 In the scratchpad each token has its rows of in_proj; in front of the first token's lie the window's.
@@ -366,7 +366,8 @@ class DeviceModel:
             "scratch_token_stride": strides["xbc"], "tokens": tokens}
         for first, offset in ((B, 0), (C, geometry.d_state_padded)):
             words += pack(Code.STORE, memory=(Register.RECORDS, self.bc_at + offset*ELEMENT_BYTES), scratch=at["xbc"] + first - B, **groups)
-        words += pack(Code.SSM, {Unit.MOVE: 0}, x=(Register.RECORDS, x_at), bc=(Register.RECORDS, self.bc_at), y=(Register.RECORDS, self.y_at),
+        # Not beside the rows of z: DRAM moves more when streams of reads and of reads and writes come one after the other.
+        words += pack(Code.SSM, {Unit.MOVE: 0, Unit.GEMV: 0}, x=(Register.RECORDS, x_at), bc=(Register.RECORDS, self.bc_at), y=(Register.RECORDS, self.y_at),
             state_in=(Register.STATE_IN, n*self.tile_bytes), state_out=(Register.STATE_OUT, n*self.tile_bytes), heads=layer.heads,
             headdim=layer.headdim, d_state=layer.d_state, group_heads=layer.heads//layer.ngroups, tokens=tokens,
             x_step=geometry.x_record_bytes, y_step=geometry.y_record_bytes, bc_step=geometry.bc_record_bytes, state_step=geometry.tile_bytes,
@@ -374,8 +375,8 @@ class DeviceModel:
             bc_stride=layer.ngroups*geometry.bc_record_bytes, seed=n*layer.heads*SEED_STRIDE % 2**32)
         # The gate, the norm, and out.
         if layer.bias:
-            words += self._bias("in_bias", row, self.rows - self.first, self.rows, self.rows, tokens, {Unit.GEMV: 0}, self.first)
-        words += pack(Code.SUM, {Unit.GEMV: 0}, ["ONES"], **vector("gate"), **section(z, "a"), elements=layer.d_inner, tokens=tokens,
+            words += self._bias("in_bias", row, self.rows - self.first, self.rows, self.rows, tokens, {}, self.first)
+        words += pack(Code.SUM, {}, ["ONES"], **vector("gate"), **section(z, "a"), elements=layer.d_inner, tokens=tokens,
             function=Function.SILU)
         words += pack(Code.LOAD, {Unit.SSM: 0}, memory=(Register.RECORDS, self.y_at), scratch=at["y"], elements=layer.headdim,
             rows=layer.heads, memory_row_stride=geometry.y_record_bytes, memory_token_stride=layer.heads*geometry.y_record_bytes,

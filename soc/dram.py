@@ -3,7 +3,9 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""LiteDRAM set up for streams of head tiles."""
+"""LiteDRAM set up for long streams: a model's weights, head tiles."""
+
+from math import ceil
 
 from litedram.core.controller import ControllerSettings
 
@@ -23,3 +25,21 @@ def controller_settings():
         refresh_postponing  = 8,
         with_auto_precharge = False,
     )
+
+# Timings ------------------------------------------------------------------------------------------
+
+def refresh_in_time(module):
+    """A LiteDRAM module (litedram.modules) whose refresh takes the time that its data sheet says, tRFC. Returns it.
+
+    LiteDRAM has the tRFC of most DDR3 modules in clocks of their speed grade, 128 at 800 MHz for the 160 ns of 2 Gb (JESD79-3), and counts
+    as many of the DRAM's own clocks, which behind an FPGA are two to five times longer. Other modules stay as they are.
+    """
+    grades = module.speedgrade_timings
+    grade  = grades[module.speedgrade or "default"]
+    rate   = next((int(name) for name, timings in grades.items() if timings is grade and name.isdigit()), None) # Transfers a second, millions.
+    clocks, _ = grade.tRFC if isinstance(grade.tRFC, tuple) else (None, grade.tRFC)
+    if module.memtype == "DDR3" and clocks and rate:
+        cycles  = ceil((2000*clocks/rate + module.margin)*module.clk_freq/1e9)
+        settings = module.timing_settings
+        settings.tRFC = min(settings.tRFC, cycles)
+    return module

@@ -22,7 +22,7 @@ from litex.soc.integration.builder import Builder
 from litex.soc.integration.soc_core import SoCCore
 
 from soc.accelerator import add_accelerator
-from soc.dram import controller_settings
+from soc.dram import controller_settings, refresh_in_time
 from soc.etherbone import add_etherbone
 from soc.flash import add_flash_boot
 
@@ -65,7 +65,7 @@ class BoardSoC(SoCCore):
         """Add the DDR3 SDRAM, a LiteDRAM module, behind its PHY, `ddrphy`."""
         self.add_sdram("sdram",
             phy                 = self.ddrphy,
-            module              = module,
+            module              = refresh_in_time(module),
             l2_cache_size       = 0, # The accelerator's ports bypass it.
             controller_settings = controller_settings(),
         )

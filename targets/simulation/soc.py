@@ -32,7 +32,7 @@ from litespi.modules import S25FL128S
 from operations.config import SystemConfig
 
 from soc.accelerator import add_accelerator
-from soc.dram import controller_settings
+from soc.dram import controller_settings, refresh_in_time
 from soc.etherbone import add_etherbone
 from soc.flash import add_flash_boot
 
@@ -105,7 +105,7 @@ class SimSoC(SoCCore):
 
         # DDR3 SDRAM -------------------------------------------------------------------------------
         width       = (config.memory.data_width or 128)//8 # Of the DRAM: a port moves eight words of it.
-        module      = DRAMS[width](SYS_CLK_FREQ, "1:4")
+        module      = refresh_in_time(DRAMS[width](SYS_CLK_FREQ, "1:4"))
         self.sdrphy = SDRAMPHYModel(module, data_width=width, clk_freq=SYS_CLK_FREQ)
         self.add_sdram("sdram",
             phy                 = self.sdrphy,
