@@ -5,13 +5,15 @@
 
 PYTHON = .venv/bin/python
 
-.PHONY: help setup demo test test-slow bench bench-accuracy bench-boards clean
+.PHONY: help setup demo test test-slow bench bench-model bench-accuracy bench-boards clean
 
 help:
 	@echo "make demo       A whole model through the simulated SoC: its logits and text, compared with the exact model; then a 130M layer."
 	@echo "make test       The tests, without those that take minutes each."
 	@echo "make test-slow  Those."
 	@echo "make bench      The simulated SoC against its bounds, as JSON and a page in build/bench/."
+	@echo "make bench-model"
+	@echo "                Whole models against the DRAM's bound, with a timeline of engines and DRAM, likewise."
 	@echo "make bench-accuracy"
 	@echo "                Errors, drift and area of the core's arithmetic, and what it does to a model's text and memory, likewise."
 	@echo "make bench-boards"
@@ -35,6 +37,9 @@ test-slow: setup
 bench: setup
 	$(PYTHON) bench/bounds.py
 	$(PYTHON) bench/dram.py
+
+bench-model: setup
+	$(PYTHON) bench/whole_model.py
 
 bench-accuracy: setup
 	$(PYTHON) bench/area.py

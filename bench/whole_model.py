@@ -39,6 +39,7 @@ from host.device.model import DeviceDecoder, ModelOnDevice, device_image
 from model.image import Image
 
 from operations.config import ProgramConfig, SystemConfig
+from operations.image import ProgramKind
 from operations.protocol import DATA_OFFSET
 
 from tools.arguments import Parser
@@ -51,6 +52,8 @@ from tools.simulation.timeline import WINDOW, parse_timeline
 
 OUTPUT  = BUILD/"bench"
 COMMAND = "make bench-model"
+CLOSE   = 450_000 # Cycles of the closer look.
+POINTS  = 1500 # Of a timeline, at most.
 UNITS   = {"gemv": BLUE, "ssm": GREEN, "vector": ORANGE, "move": RED, "head": GREY}
 
 # Shares of the memory's bandwidth that others state (of other models, on other boards).
@@ -72,7 +75,8 @@ class Run:
     figures     : object     = None
     timeline    : np.ndarray = None # Of the decoding alone.
     bound       : float      = None # Cycles a decoded token: its bytes at a beat a cycle,
-    prompt_bound : float     = None # and of a token of the prompt.
+    prompt_bound : float     = None # and of a token of the prompt;
+    head_bound  : float      = 0    # of these, the head's weights.
     written     : list       = field(default_factory=list) # The tokens.
 
     @property
@@ -104,6 +108,11 @@ class Run:
         """Of decoding's cycles, those in which the DRAM had nothing to do. Windows that are not there were of no program."""
         worked = WINDOW*len(self.timeline) - self.timeline["idle"].sum()
         return 1 - worked/self.figures.decode_cycles
+
+    @property
+    def head_cycles(self):
+        """About as many as the head takes, but for its beginning."""
+        return 0.95*self.head_bound
 
     @property
     def prompt_rate(self):
@@ -148,7 +157,8 @@ def measure(run, shape, log=lambda line: None):
     run.figures  = text.figures
     run.timeline = windows[windows["time"] > windows["time"][-1] - run.figures.decode_cycles]
     run.bound    = image.traffic(1).total/run.beat
-    run.prompt_bound = run.pass_tokens*image.prompt_tokens_per_second(1, run.beat)**-1/run.pass_tokens
+    run.head_bound   = image.tape_bytes(ProgramKind.HEAD)/run.beat
+    run.prompt_bound = 1/image.prompt_tokens_per_second(1, run.beat)
 
 # Results ------------------------------------------------------------------------------------------
 
@@ -177,16 +187,20 @@ def missed(row):
 
 # Plots --------------------------------------------------------------------------------------------
 
-def plot_timeline(run, cycles):
-    """The last cycles of a run, from above: beats a cycle, and each engine's work."""
-    rows  = run.timeline[run.timeline["time"] > run.timeline["time"][-1] - cycles]
-    time  = (rows["time"] - rows["time"][0])/1000
+def plot_timeline(run, cycles, after=0):
+    """The last cycles of a run, but for those `after` them, from above: beats a cycle, and each engine's work."""
+    end   = run.timeline["time"][-1] - after
+    rows  = run.timeline[(run.timeline["time"] > end - cycles) & (run.timeline["time"] <= end)]
+    each  = -(-len(rows)//POINTS) # Windows of a point.
+    rows  = rows[len(rows) % each:]
+    mean  = {name: rows[name].reshape(-1, each).mean(-1)/WINDOW for name in rows.dtype.names}
+    time  = WINDOW*each*np.arange(len(mean["read"]))/1000
     plot, axes = pyplot.subplots(1 + len(UNITS), 1, figsize=(9.5, 5), sharex=True, gridspec_kw={"height_ratios": [3] + [1]*len(UNITS)})
-    axes[0].stackplot(time, rows["read"]/WINDOW, rows["write"]/WINDOW, colors=(BLUE, ORANGE), labels=("read", "written"), lw=0)
+    axes[0].stackplot(time, mean["read"], mean["write"], colors=(BLUE, ORANGE), labels=("read", "written"), lw=0)
     axes[0].set(ylabel="beats a cycle", ylim=(0, 1.02))
     axes[0].legend(ncol=2, loc="lower right", bbox_to_anchor=(1, 1))
     for axis, (name, color) in zip(axes[1:], UNITS.items()):
-        axis.fill_between(time, rows[name]/WINDOW, color=color, lw=0)
+        axis.fill_between(time, mean[name], color=color, lw=0)
         axis.set(ylim=(0, 1), yticks=[])
         axis.set_ylabel(name, rotation=0, ha="right", va="center")
     axes[-1].set(xlabel="thousand cycles", xlim=(0, time[-1]))
@@ -235,10 +249,11 @@ def results_page(runs, rows, clock):
         heading("Shares"),
         plot_shares(runs),
         paragraph("Grey: other models on other boards, as their authors state them."),
-        heading("A token's last layers and its head"),
+        heading("A token"),
+        paragraph(f"{first.name}: beats that DRAM moves, and which engines work, layer by layer, and then the head."),
         plot_timeline(first, first.cycles),
-        heading("Closer"),
-        plot_timeline(first, min(first.cycles, 600_000) if first.cycles < 3e6 else 2_000_000),
+        heading("Its last layers, and where the head begins"),
+        plot_timeline(first, CLOSE, first.head_cycles),
         heading("What the dispatcher waited for"),
         plot_causes(runs),
     )))
