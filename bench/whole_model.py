@@ -71,6 +71,7 @@ class Run:
     data_width  : int   = 128     # Of the memory ports.
     lanes       : int   = 16
     prompt      : int   = 1       # Tokens,
+    store_every : int   = 1
     tokens      : int   = 9       # and those that are generated: of the first one the pass is the prompt's.
     figures     : object     = None
     timeline    : np.ndarray = None # Of the decoding alone.
@@ -122,13 +123,15 @@ class Run:
     @property
     def text(self):
         ports = f", ports of {self.data_width} bits" if self.data_width != 128 else ""
-        return f"{self.kind.upper()}, R = {self.pass_tokens}, {self.lanes} lanes{ports}"
+        stores = f", state stored every {self.store_every} tokens" if self.store_every > 1 else ""
+        return f"{self.kind.upper()}, R = {self.pass_tokens}, {self.lanes} lanes{ports}{stores}"
 
 
 def the_runs():
     return [
         Run("decode_q4",     "q4_0"),
         Run("decode_q8",     "q8_0"),
+        Run("decode_q4_k4",  "q4_0", store_every=4, tokens=12), # The last one's state is stored in any case.
         Run("prefill_q4_r4", "q4_0", pass_tokens=4, prompt=64, tokens=5),
         Run("decode_q4_512", "q4_0", data_width=512, lanes=64),
     ]
@@ -148,7 +151,7 @@ def measure(run, shape, log=lambda line: None):
             device.boot(simulation.firmware)
             there = ModelOnDevice(device, device_image(device, model))
             there.load()
-            text = DeviceDecoder(there)
+            text = DeviceDecoder(there, store_every=run.store_every)
             text.prefill([n % model.vocab_size for n in range(1, 1 + run.prompt)])
             for token in text.generate(run.tokens):
                 run.written.append(token)
@@ -156,7 +159,9 @@ def measure(run, shape, log=lambda line: None):
         windows = parse_timeline(simulation.console())
     run.figures  = text.figures
     run.timeline = windows[windows["time"] > windows["time"][-1] - run.figures.decode_cycles]
-    run.bound    = image.traffic(1).total/run.beat
+    traffic      = image.traffic(1)
+    state        = image.device.sizes.state
+    run.bound    = (traffic.total - state + state/run.store_every)/run.beat
     run.head_bound   = image.tape_bytes(ProgramKind.HEAD)/run.beat
     run.prompt_bound = 1/image.prompt_tokens_per_second(1, run.beat)
 
@@ -174,7 +179,9 @@ def entries(runs, clock):
         if run := by_name.get(name):
             label = {"decode_q4_512": "decode_q4_share_512"}.get(name, f"{name}_share")
             found.append(entry(label, run.share, "of a beat a cycle", run, least=least))
-            found.append(entry(f"{name}_tokens", clock/run.cycles, f"tokens/s at {clock/1e6:.0f} MHz", run, clock/run.bound))
+            found.append(entry(f"{name}_rate", clock/run.cycles, f"tokens/s at {clock/1e6:.0f} MHz", run, clock/run.bound))
+    if run := by_name.get("decode_q4_k4"):
+        found.append(entry("decode_q4_tokens", clock/run.cycles, f"tokens/s at {clock/1e6:.0f} MHz", run, clock/run.bound, least=17))
     if run := by_name.get("decode_q4"):
         found.append(entry("idle_share", run.idle, "of decoding's cycles", run, most=0.04))
     if run := by_name.get("prefill_q4_r4"):

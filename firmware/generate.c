@@ -30,7 +30,8 @@ struct generation {
 	struct task  *task;
 	uint64_t      deadline; /* Of the job. */
 	struct phase *phase;
-	uint32_t      units;      /* Tokens run. */
+	uint32_t      units;      /* Tokens run, */
+	uint32_t      deferred;   /* and of these the last ones, after which no state is stored yet. */
 	uint32_t      zero_state; /* Of the next pass. */
 };
 
@@ -63,6 +64,9 @@ uint32_t COLD generate_check(struct task *task)
 	*detail = job->stop_tokens;
 	if (job->stop_tokens > MAX_STOP_TOKENS)
 		return ERROR_BAD_STOP_TOKENS;
+	*detail = job->store_every;
+	if (!job->store_every || job->store_every > MAX_DEFERRED + 1)
+		return ERROR_BAD_STORE_EVERY;
 	if ((error = request_inside(job->model, HEADER_BYTES, DATA_BASE, DATA_SIZE, detail)))
 		return error;
 	return request_inside(job->prompt, prompt_bytes(job), DATA_BASE, DATA_SIZE, detail);
@@ -78,7 +82,10 @@ static uint32_t COLD check_image(struct task *task)
 	for (i = 0; i < IMAGE_WORDS; i++)
 		words[i] = source[i];
 	task->detail = image_wrong_word(&image, DATA_BASE + DATA_SIZE - job->model);
-	return task->detail < IMAGE_WORDS ? ERROR_BAD_IMAGE : ERROR_NONE;
+	if (task->detail < IMAGE_WORDS)
+		return ERROR_BAD_IMAGE;
+	task->detail = job->store_every;
+	return job->store_every > image.deferred + 1 ? ERROR_BAD_STORE_EVERY : ERROR_NONE;
 }
 
 /* Bytes of the logits of a pass. */
@@ -151,8 +158,8 @@ static uint32_t COLD check_prompt(struct task *task)
 
 /* Passes ------------------------------------------------------------------------------------------ */
 
-/* Runs the program of a kind for so many tokens. */
-static uint32_t HOT run(struct generation *generation, uint32_t kind, uint32_t tokens)
+/* Runs the program of a kind for so many tokens; `store`, `deferred`: as program_begin has it. */
+static uint32_t HOT run(struct generation *generation, uint32_t kind, uint32_t tokens, int store, uint32_t deferred)
 {
 	struct task                *task    = generation->task;
 	const struct image_program *program = image_program(&image, kind, tokens);
@@ -163,8 +170,8 @@ static uint32_t HOT run(struct generation *generation, uint32_t kind, uint32_t t
 
 	if (!generation->phase->start)
 		generation->phase->start = now;
-	program_begin(task->job.generate.model, program, generation->zero_state);
-	deadline = now + image_timeout(&image, program, tokens);
+	program_begin(task->job.generate.model, program, generation->zero_state, store, deferred);
+	deadline = now + image_timeout(&image, program, deferred + tokens);
 	do {
 		engine_wait();
 		engine_events_clear();
@@ -181,23 +188,51 @@ static uint32_t HOT run(struct generation *generation, uint32_t kind, uint32_t t
 	return ERROR_NONE;
 }
 
-/* The layers of a pass whose tokens are named, from `place` in the text on. The next pass continues from it. */
-static uint32_t HOT run_layers(struct generation *generation, uint32_t place, uint32_t tokens)
+/* All tokens that were run are in the state that is stored; the next pass begins with it. */
+static void HOT stored(struct generation *generation)
+{
+	generation->deferred   = 0;
+	generation->zero_state = 0;
+	program_base_state_in_write(generation->task->job.generate.session_out);
+}
+
+/* The layers of a pass whose tokens are named, from `place` in the text on; `last`: no other can follow. */
+static uint32_t HOT run_layers(struct generation *generation, uint32_t place, uint32_t tokens, int last)
 {
 	const struct job_generate *job = &generation->task->job.generate;
+	uint32_t deferred = generation->deferred;
+	uint32_t records  = job->model + image.records;
+	int      store    = last || deferred + tokens >= job->store_every;
 	uint32_t error;
 
-	program_seed_write(job->seed + place);
-	error = run(generation, PROGRAM_LAYERS, tokens);
+	program_seed_write(job->seed + place - deferred);
+	program_base_x_records_write(records + deferred*image.x_stride);
+	program_base_bc_records_write(records + deferred*image.bc_stride);
+	error = run(generation, PROGRAM_LAYERS, tokens, store, deferred);
 	if (error)
 		return error;
-	generation->units += tokens;
-	if (generation->units == tokens) { /* The first one. */
-		generation->zero_state = 0;
-		program_base_state_in_write(job->session_out);
+	generation->deferred += tokens;
+	if (store)
+		stored(generation);
+	if (!generation->units) /* The first one. */
 		program_base_window_in_write(job->session_out + image.state_bytes);
-	}
+	generation->units += tokens;
 	return ERROR_NONE;
+}
+
+/* The state after all tokens, where some are deferred: `place` is that of the next one. */
+static uint32_t COLD store_state(struct generation *generation, uint32_t place)
+{
+	uint32_t deferred = generation->deferred;
+	uint32_t error;
+
+	if (!deferred)
+		return ERROR_NONE;
+	program_seed_write(generation->task->job.generate.seed + place - deferred);
+	error = run(generation, PROGRAM_STATE, 1, 1, deferred - 1);
+	if (!error)
+		stored(generation);
+	return error;
 }
 
 static void COLD set_registers(struct generation *generation)
@@ -233,17 +268,17 @@ static uint32_t ROOMY run_prompt(struct generation *generation)
 				return error;
 			program_name_token(i, token);
 		}
-		if ((error = run_layers(generation, job->place + at, tokens)))
+		if ((error = run_layers(generation, job->place + at, tokens, at + tokens == job->prompt_tokens && job->tokens <= 1)))
 			return error;
 		if (task->job.flags & JOB_LOGITS) {
 			program_base_results_write(logits);
-			if ((error = run(generation, PROGRAM_LOGITS, tokens)))
+			if ((error = run(generation, PROGRAM_LOGITS, tokens, 0, 0)))
 				return error;
 			logits += logits_bytes(tokens);
 		}
 		at += tokens;
 	} while (at < job->prompt_tokens);
-	return job->tokens ? run(generation, PROGRAM_HEAD, tokens) : ERROR_NONE;
+	return job->tokens ? run(generation, PROGRAM_HEAD, tokens, 0, 0) : ERROR_NONE;
 }
 
 /* The token that follows, from what HEAD has written. */
@@ -287,7 +322,7 @@ static uint32_t HOT run_tokens(struct generation *generation)
 			return error;
 		if (is_stop(job, token)) {
 			output->reason = REASON_STOP;
-			return ERROR_NONE;
+			return store_state(generation, place);
 		}
 		program_name_token(0, token);
 		tokens[count++] = token;
@@ -298,11 +333,11 @@ static uint32_t HOT run_tokens(struct generation *generation)
 		}
 		if (task->slot->cancel == ~task->job.sequence) {
 			output->reason = REASON_CANCELLED;
-			return ERROR_NONE;
+			return store_state(generation, place);
 		}
-		if ((error = run_layers(generation, place++, 1)))
+		if ((error = run_layers(generation, place++, 1, count + 1 == job->tokens)))
 			return error;
-		if ((error = run(generation, PROGRAM_HEAD, 1)))
+		if ((error = run(generation, PROGRAM_HEAD, 1, 0, 0)))
 			return error;
 	}
 }
@@ -349,7 +384,7 @@ static uint32_t COLD generate(struct generation *generation)
 
 uint32_t COLD generate_begin(struct task *task)
 {
-	struct generation generation = {task, UINT64_MAX, 0, 0, task->job.flags & JOB_ZERO_STATE};
+	struct generation generation = {task, UINT64_MAX, 0, 0, 0, task->job.flags & JOB_ZERO_STATE};
 	uint32_t error;
 
 	if (task->job.timeout)

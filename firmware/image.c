@@ -73,6 +73,12 @@ uint32_t COLD image_wrong_word(const struct image *image, uint32_t room)
 		return WORD(state_bytes);
 	if (image->window_bytes % ALIGNMENT)
 		return WORD(window_bytes);
+	if (image->deferred > MAX_DEFERRED)
+		return WORD(deferred);
+	if (image->x_stride % ALIGNMENT || image->x_stride > MAX_RECORDS)
+		return WORD(x_stride);
+	if (image->bc_stride % ALIGNMENT || image->bc_stride > MAX_RECORDS)
+		return WORD(bc_stride);
 	if (!inside(image, image->tape, 0))
 		return WORD(tape);
 	if (!inside(image, image->embedding, 0))

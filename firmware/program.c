@@ -100,14 +100,15 @@ void program_isr(void)
 	engine_events |= pending;
 }
 
-void program_begin(uint32_t image, const struct image_program *program, int zero_state)
+void program_begin(uint32_t image, const struct image_program *program, int zero_state, int store, uint32_t deferred)
 {
 	program_base_tape_write(image + program->tape_place);
 	program_tape_beats_write(program->tape_beats);
 	program_address_write(image + program->program);
 	program_descriptors_write(program->descriptors);
 	engine_events_clear();
-	program_start_write(FIELD_SET(PROGRAM_START_ZERO_STATE, zero_state));
+	program_start_write(FIELD_SET(PROGRAM_START_ZERO_STATE, zero_state) | FIELD_SET(PROGRAM_START_NO_STORE, !store)
+		| FIELD_SET(PROGRAM_START_DEFERRED, deferred));
 }
 
 uint32_t program_look(int *completed, uint32_t *detail)

@@ -44,8 +44,11 @@ static inline void program_name_token(uint32_t place, uint32_t token)
 	program_token_write(FIELD_SET(PROGRAM_TOKEN_TOKEN, token) | FIELD_SET(PROGRAM_TOKEN_PLACE, place));
 }
 
-/* Starts a program of the image at an address; idle engines, and all other registers set. */
-void program_begin(uint32_t image, const struct image_program *program, int zero_state);
+/*
+ * Starts a program of the image at an address; idle engines, and all other registers set. The SSM core runs so many tokens that were
+ * deferred before its own, and stores the state or not.
+ */
+void program_begin(uint32_t image, const struct image_program *program, int zero_state, int store, uint32_t deferred);
 
 /*
  * How it fares: ERROR_GATEWARE, its detail the errors of the program, those of the SSM core from bit 8

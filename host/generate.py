@@ -255,6 +255,8 @@ def draws_of(args: Namespace, vocab_size: int) -> Draws:
 @contextmanager
 def open_text(args: Namespace, network: Any) -> Iterator[Text]:
     """Context manager: a :class:`Text`, as the options say. network: of :func:`load_model`."""
+    if args.on != "device" and args.store_every != 1:
+        raise UsageError(f"--store-every must be left out with --on {args.on}, is {args.store_every}: it is of a device's DRAM.")
     if args.on == "torch":
         yield TorchText(Decoder(network, TorchBlocks(network.config)), _sampler(args))
     elif args.on == "exact":
@@ -263,7 +265,7 @@ def open_text(args: Namespace, network: Any) -> Iterator[Text]:
     else:
         draws = draws_of(args, network.vocab_size)
         with open_model(args, network, 1 if args.load_session else 0) as there:
-            yield ExactText(DeviceDecoder(there, draws), network, there.device.info)
+            yield ExactText(DeviceDecoder(there, draws, args.store_every), network, there.device.info)
 
 
 def _sampler(args: Namespace) -> Sampler:
@@ -391,6 +393,7 @@ def _write_text(args: Namespace, text: Text, config: NetworkConfig, tokenizer: T
         "lanes"            : info.lanes     if info else None,
         "data_width"       : info.data_width if info else None,
         "pass_tokens"      : program.pass_tokens if program else None,
+        "store_every"      : args.store_every if program else None,
         "prompt_tokens"    : prompt,
         "generated_tokens" : generated,
         "generated"        : generated, # Its name before.

@@ -12,7 +12,9 @@
     tokens:   sample; a stop token ends the text, else it is written; as many as were asked for end it;
               else a pass of this one token:                        LAYERS, HEAD; and again
 
-The first pass begins with session_in, or with zeros; each writes session_out, from which the next one goes on. A token's place in the
+The first pass begins with session_in, or with zeros; those that store the state write session_out, from which the next one goes on. Where a
+pass does not, its tokens are deferred: the next one runs them again, as far as the state is concerned, from their records. A pass stores the
+state when that makes `store_every` tokens or more, and when no other can follow; where a text ends early, STATE does. A token's place in the
 text, from which its draw and its rounding come, is `place` plus the tokens before it in the job. All that is wrong with the operands is
 found before anything is written.
 """
@@ -26,8 +28,8 @@ from model.image import DESCRIPTOR_BYTES, descriptor_traffic, Traffic
 from model.machine import CANDIDATE, Machine
 
 from operations.config import ALIGNMENT, ProgramConfig, SSMConfig, ceil_multiple
-from operations.image import (HEADER_BYTES, IMAGE_HEAD, IMAGE_MAGIC, IMAGE_VERSION, IMAGE_WORDS, MAX_PASS_TOKENS, MAX_PROMPT_TOKENS,
-    MAX_STOP_TOKENS, MAX_TOKENS, MAX_VOCABULARY, OUTPUT_HEAD, OUTPUT_HEAD_BYTES, OUTPUT_WIDE, PROGRAM_ENTRY, ProgramKind, Reason,
+from operations.image import (HEADER_BYTES, IMAGE_HEAD, IMAGE_MAGIC, IMAGE_VERSION, IMAGE_WORDS, MAX_DEFERRED, MAX_PASS_TOKENS, MAX_PROMPT_TOKENS,
+    MAX_RECORDS, MAX_STOP_TOKENS, MAX_TOKENS, MAX_VOCABULARY, OUTPUT_HEAD, OUTPUT_HEAD_BYTES, OUTPUT_WIDE, PROGRAM_ENTRY, ProgramKind, Reason,
     program_number)
 from operations.numerics import CANDIDATES
 from operations.operations import JobFlag
@@ -109,6 +111,9 @@ class GoldenDevice:
             "logit_rows"   : head.vocabulary <= head.logit_rows <= MAX_VOCABULARY + 64,
             "state_bytes"  : head.state_bytes > 0 and head.state_bytes % ALIGNMENT == 0,
             "window_bytes" : head.window_bytes % ALIGNMENT == 0,
+            "deferred"     : head.deferred <= MAX_DEFERRED,
+            "x_stride"     : head.x_stride % ALIGNMENT == 0 and head.x_stride <= MAX_RECORDS,
+            "bc_stride"    : head.bc_stride % ALIGNMENT == 0 and head.bc_stride <= MAX_RECORDS,
             **{name: inside(getattr(head, name)) for name in ("tape", "embedding", "parameters", "records")},
             "results"      : inside(head.results, CANDIDATES*CANDIDATE.itemsize),
             "zero_window"  : inside(head.zero_window, head.window_bytes),
@@ -139,7 +144,11 @@ class GoldenDevice:
         ):
             if not low <= value <= high:
                 raise JobError(error, value)
+        if not 1 <= op.store_every <= MAX_DEFERRED + 1:
+            raise JobError(Error.BAD_STORE_EVERY, op.store_every)
         head, entries = self._image(op.model)
+        if op.store_every > head.deferred + 1:
+            raise JobError(Error.BAD_STORE_EVERY, op.store_every)
         session = head.state_bytes + head.window_bytes
         image   = self._region(op.model, head.image_bytes)
         given   = self._region(op.prompt, 4*(op.prompt_tokens + op.stop_tokens))
@@ -204,7 +213,7 @@ class GoldenDevice:
                 kinds += [ProgramKind.LOGITS]
             elif op.tokens and first + len(tokens) == len(prompt):
                 kinds += [ProgramKind.HEAD]
-            account("prefill", run(tokens, kinds, target))
+            account("prefill", run(tokens, kinds, target, first + len(tokens) == len(prompt) and op.tokens <= 1))
             target += ceil_multiple(4*head.logit_rows*len(tokens), ALIGNMENT)
         while op.tokens and counts["reason"] == Reason.NONE:
             token = self._sample(op, head, run.taken)
@@ -220,7 +229,9 @@ class GoldenDevice:
             elif cancelled:
                 counts["reason"] = Reason.CANCELLED
             else:
-                account("decode", run([token], [ProgramKind.LAYERS, ProgramKind.HEAD]))
+                account("decode", run([token], [ProgramKind.LAYERS, ProgramKind.HEAD], 0, counts["count"] + 1 == op.tokens))
+        if run.deferred:
+            account("decode", run.store())
         report()
         return run.taken, Traffic(*(totals[f"prefill_{what}"] + totals[f"decode_{what}"] for what in ("read", "written")))
 
@@ -242,24 +253,48 @@ class _Passes:
         self.op      = op
         self.zero    = bool(flags & JobFlag.ZERO_STATE)
         self.taken   = 0
+        self.stored  = 0 # Tokens that the state in memory is after.
         build        = device.program
         self.machine = Machine(device.memory, device.data_width, device.ssm, build.elements, build.activations, build.pass_tokens)
         image        = op.model - device.base
         self.machine.registers = {register: image + getattr(head, name) for register, name in ((Register.EMBEDDING, "embedding"),
             (Register.PARAMETERS, "parameters"), (Register.RECORDS, "records"))}
 
-    def __call__(self, tokens, kinds, logits=0):
-        """Run the programs of these kinds for tokens. logits: bus address that LOGITS writes to. Returns the :class:`Traffic`."""
+    deferred = property(lambda self: self.taken - self.stored)
+
+    def __call__(self, tokens, kinds, logits=0, last=False):
+        """Run the programs of these kinds for tokens. logits: bus address that LOGITS writes to; last: no pass can follow. Returns the
+        :class:`Traffic`."""
+        store   = last or self.deferred + len(tokens) >= self.op.store_every
+        traffic = self._run(tokens, kinds, logits, self.deferred, store)
+        self.taken += len(tokens)
+        if store:
+            self.stored = self.taken
+        return traffic
+
+    def store(self):
+        """The state of the tokens that are deferred."""
+        self.taken -= 1
+        traffic = self._run([0], [ProgramKind.STATE], 0, self.deferred, True)
+        self.taken += 1
+        self.stored = self.taken
+        return traffic
+
+    def _run(self, tokens, kinds, logits, deferred, store):
         device, op, machine = self.device, self.op, self.machine
         image   = op.model - device.base
         first   = self.taken == 0
         after   = op.session_out - device.base
-        before  = op.session_in - device.base if first and not self.zero else after
-        window  = image + self.head.zero_window if first and self.zero else before + self.head.state_bytes
+        before  = op.session_in - device.base if not self.stored and not self.zero else after
+        window  = image + self.head.zero_window if first and self.zero else \
+            (op.session_in - device.base if first else after) + self.head.state_bytes
         machine.registers |= {Register.STATE_IN: before, Register.STATE_OUT: after, Register.WINDOW_IN: window,
-            Register.WINDOW_OUT: after + self.head.state_bytes}
-        machine.zero_state = first and self.zero
-        machine.seed       = (op.seed + op.place + self.taken) % 2**32 if device.ssm.stochastic_rounding else None
+            Register.WINDOW_OUT: after + self.head.state_bytes, Register.X_RECORDS: image + self.head.records + deferred*self.head.x_stride,
+            Register.BC_RECORDS: image + self.head.records + deferred*self.head.bc_stride}
+        machine.zero_state = not self.stored and self.zero
+        machine.no_store   = not store
+        machine.deferred   = deferred
+        machine.seed       = (op.seed + op.place + self.taken - deferred) % 2**32 if device.ssm.stochastic_rounding else None
         machine.tokens     = [*tokens, *[0]*(len(machine.tokens) - len(tokens))]
         traffic = Traffic()
         for kind in kinds:
@@ -269,8 +304,7 @@ class _Passes:
             machine.run(image + place)
             traffic += Traffic(count*DESCRIPTOR_BYTES + beats*device.data_width//8)
             for descriptor, _, _, operands in machine.fetch(image + place):
-                traffic += descriptor_traffic(descriptor.code, operands, 0)
+                traffic += descriptor_traffic(descriptor.code, operands, 0, deferred, store)
             if kind == ProgramKind.LOGITS:
                 traffic += Traffic(0, 4*self.head.logit_rows*len(tokens))
-        self.taken += len(tokens)
         return traffic

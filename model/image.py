@@ -21,7 +21,7 @@ from model.exact.network import LayerState, binary16
 from model.program import DeviceModel, Places
 
 from operations.config import ALIGNMENT, ELEMENT_BYTES, ProgramConfig, SSMConfig, ceil_multiple
-from operations.image import (HEADER_BYTES, IMAGE_HEAD, IMAGE_MAGIC, IMAGE_VERSION, MAX_VOCABULARY, OUTPUT_HEAD_BYTES,
+from operations.image import (HEADER_BYTES, IMAGE_HEAD, IMAGE_MAGIC, IMAGE_VERSION, MAX_DEFERRED, MAX_VOCABULARY, OUTPUT_HEAD_BYTES,
     PROGRAM_ENTRY, PROGRAMS, ProgramKind, program_number)
 from operations.numerics import CANDIDATES, GROUP
 from operations.program import DESCRIPTOR_WORDS, Code, unpack
@@ -50,8 +50,9 @@ class Traffic:
         return self.read + self.written
 
 
-def descriptor_traffic(code, operands, tape_bytes):
-    """The :class:`Traffic` of a descriptor. tape_bytes: of a MATRIX."""
+def descriptor_traffic(code, operands, tape_bytes, deferred=0, store=True):
+    """The :class:`Traffic` of a descriptor. tape_bytes: of a MATRIX; deferred, store: of an SSM, tokens before its own, and whether the
+    state is stored."""
     tokens = operands.get("tokens", 1)
     if code in (Code.LOAD, Code.STORE, Code.SCATTER):
         size = tokens*operands["rows"]*operands.get("elements", 1)*ELEMENT_BYTES
@@ -65,7 +66,8 @@ def descriptor_traffic(code, operands, tape_bytes):
     if code == Code.SSM:
         heads, groups = operands["heads"], operands["heads"]//operands["group_heads"]
         state = heads*operands["state_step"]
-        return Traffic(state + tokens*(heads*operands["x_step"] + groups*operands["bc_step"]), state + tokens*heads*operands["y_step"])
+        return Traffic(state + (deferred + tokens)*(heads*operands["x_step"] + groups*operands["bc_step"]),
+            state*store + tokens*heads*operands["y_step"])
     return Traffic()
 
 # Image --------------------------------------------------------------------------------------------
@@ -151,7 +153,7 @@ class Image:
         device, self.programs = self.device, {}
         for tokens in range(1, self.program.pass_tokens + 1):
             for kind, words in ((ProgramKind.LAYERS, device.layers(tokens)), (ProgramKind.HEAD, device.head(tokens - 1)),
-                    (ProgramKind.LOGITS, device.all_logits(tokens))):
+                    (ProgramKind.LOGITS, device.all_logits(tokens)), (ProgramKind.STATE, device.states(tokens))):
                 self.programs[kind, tokens] = np.array(words + device.end(), "<u4").reshape(-1, DESCRIPTOR_WORDS)
 
     def _layout(self):
@@ -190,6 +192,9 @@ class Image:
             "logit_rows"   : device.logit_rows,
             "state_bytes"  : device.sizes.state,
             "window_bytes" : device.sizes.window,
+            "deferred"     : MAX_DEFERRED,
+            "x_stride"     : device.x_stride,
+            "bc_stride"    : device.bc_stride,
             **{name: getattr(self, name) for name in IMAGE_HEAD[IMAGE_HEAD.index("tape"):]},
         }
         entries = np.zeros((PROGRAMS, len(PROGRAM_ENTRY)), "<u4")
@@ -200,8 +205,8 @@ class Image:
     def _tape_of(self, kind):
         """(place, beats) of the matrices that a kind of program reads."""
         layers = self.device.layer_matrices
-        place, sizes = (self.tape, self.device.matrix_bytes[:layers]) if kind == ProgramKind.LAYERS else \
-            (self.head, self.device.matrix_bytes[layers:layers + 1])
+        place, sizes = {ProgramKind.LAYERS: (self.tape, self.device.matrix_bytes[:layers]), ProgramKind.STATE: (self.tape, [])}.get(kind,
+            (self.head, self.device.matrix_bytes[layers:layers + 1]))
         return place, sum(sizes)*8//self.data_width
 
     def tape_bytes(self, kind):

@@ -54,7 +54,9 @@ class Machine:
     registers : {register: address in bytes}, see :class:`operations.program.Register`.
     tokens    : Numbers of the tokens that EMBED takes.
     seed      : Of stochastic rounding, added to a descriptor's; None: the state is rounded to nearest.
-    zero_state : Whether every SSM begins with a state of zeros.
+    zero_state : Whether every SSM begins with a state of zeros,
+    no_store   : and whether none stores it.
+    deferred   : Tokens that every SSM runs before its own, without their y.
     """
     def __init__(self, memory, width=128, config=SSMConfig(), scratch=2**17, words=512, tokens=8, bits=MANTISSA_BITS):
         check_choice("tokens", tokens, (1, 2, 4, 8))
@@ -71,6 +73,8 @@ class Machine:
         self.logits      = None
         self.all_logits  = None
         self.zero_state  = False
+        self.no_store    = False
+        self.deferred    = 0
         self.methods     = {code: getattr(self, code.name.lower()) for code in Code if code not in (Code.END, Code.LOGITS)}
         self.methods[Code.LOGITS] = self.write_logits
 
@@ -275,9 +279,9 @@ class Machine:
         if op["heads"] % op["group_heads"]:
             raise ValueError(f"group_heads must be a divisor of heads = {op['heads']}, is {op['group_heads']}.")
         geometry = Geometry(self.config, op["heads"], op["headdim"], op["d_state"], op["heads"]//op["group_heads"])
-        heads, groups, tokens = geometry.heads, geometry.groups, op["tokens"]
+        heads, groups, tokens = geometry.heads, geometry.groups, self.deferred + op["tokens"]
 
-        def records(name, kind, count, size):
+        def records(name, kind, count, size, tokens=tokens):
             """Views of the memory."""
             first = self.address(op[name])
             return [self.bytes(first + token*op[f"{kind}_stride"] + n*op[f"{kind}_step"], size)
@@ -295,8 +299,8 @@ class Machine:
             state = unpack_state(geometry, join(tiles("state_in")))
         seed     = None if self.seed is None else (self.seed + op["seed"]) % 2**32
         y, state = ssm_block(x, dt, dA, B, C, D[0], state, seed)
-        results  = [(pack_y(geometry, y), records("y", "y", heads, geometry.y_record_bytes))]
-        if "NO_STORE" not in flags:
+        results  = [(pack_y(geometry, y[self.deferred:]), records("y", "y", heads, geometry.y_record_bytes, op["tokens"]))]
+        if "NO_STORE" not in flags and not self.no_store:
             results.append((pack_state(geometry, state), tiles("state_out")))
         for data, views in results:
             for view, part in zip(views, np.frombuffer(data, np.uint8).reshape(len(views), -1)):

@@ -28,7 +28,8 @@ from model.exact.network import binary16
 from model.exact.norm import eps_units
 from model.exact.tape import block_rows, pack_matrix, tape_beats
 
-from operations.config import ALIGNMENT, ELEMENT_BYTES, SEED_STRIDE, SSMConfig, ceil_multiple, check_choice
+from operations.config import ALIGNMENT, ELEMENT_BYTES, SEED_STRIDE, SSMConfig, ceil_multiple, check_choice, check_range
+from operations.image import MAX_DEFERRED
 from operations.numerics import CANDIDATES, COLUMNS, GROUP, Function
 from operations.program import SCRATCH_MULTIPLE, Code, Register, Unit, pack
 from operations.ssm import SCALAR_ELEMENTS, Geometry, pack_x
@@ -82,6 +83,7 @@ class DeviceModel:
     width  : of the tape's beats, bits.
     config : of the SSM core.
     tokens : R, the most in a pass: 1, 2, 4 or 8.
+    deferred : tokens whose records lie in front of those of the pass, at most.
 
     Attributes
     ----------
@@ -100,8 +102,9 @@ class DeviceModel:
     ------
     ValueError : a parameter does not fit binary16, or a size is none that the device has.
     """
-    def __init__(self, model, width=128, config=SSMConfig(), tokens=1):
+    def __init__(self, model, width=128, config=SSMConfig(), tokens=1, deferred=MAX_DEFERRED):
         check_choice("tokens", tokens, (1, 2, 4, 8))
+        check_range("deferred", deferred, 0, MAX_DEFERRED)
         layer = model.config.layer
         for name in ("d_model", "d_inner"):
             if getattr(layer, name) % GROUP:
@@ -118,7 +121,7 @@ class DeviceModel:
         self._sections()
         self._tape()
         self._parameters()
-        self._records(tokens)
+        self._records(tokens, tokens + deferred)
         self._scratchpad(tokens)
 
     # Layout.
@@ -201,18 +204,21 @@ class DeviceModel:
         self.places     = found
         self.parameters = parameters.to_bytes()
 
-    def _records(self, tokens):
-        """The x records of a layer have D from the beginning; so each layer has its own. BC and y records serve all."""
+    def _records(self, tokens, all_tokens):
+        """x and BC records of a layer stay while their tokens are deferred; so each layer has its own. y records serve all. The x records
+        have D from the beginning."""
         geometry, layer = self.geometry, self.layer
-        places, parts = Places(ALIGNMENT), []
-        self.x_at = []
+        places, parts  = Places(ALIGNMENT), []
+        self.x_at      = []
+        self.x_stride  = layer.heads*geometry.x_record_bytes
+        self.bc_stride = layer.ngroups*geometry.bc_record_bytes
         for n, weights in enumerate(self.model.layers):
             D    = binary16(f"layer {n}.D", weights.D)
-            none = np.zeros((tokens, layer.heads), np.float16)
-            data = pack_x(geometry, np.zeros((tokens, layer.heads, layer.headdim), np.float16), none, none, D)
+            none = np.zeros((all_tokens, layer.heads), np.float16)
+            data = pack_x(geometry, np.zeros((all_tokens, layer.heads, layer.headdim), np.float16), none, none, D)
             self.x_at.append(places.take(len(data)))
             parts.append(data)
-        self.bc_at   = places.take(tokens*layer.ngroups*geometry.bc_record_bytes)
+        self.bc_at   = [places.take(all_tokens*self.bc_stride) for _ in self.model.layers]
         self.y_at    = places.take(tokens*layer.heads*geometry.y_record_bytes)
         self.records = b"".join(parts).ljust(places.size, b"\0")
         self.tile_bytes   = layer.heads*geometry.tile_bytes
@@ -266,6 +272,10 @@ class DeviceModel:
     def all_logits(self, tokens):
         """The words of the program that follows, to all logits of each token; without its END."""
         return pack(Code.LOGITS, target=(Register.RESULTS, 0)) + self._last_norm(tokens) + self._logits(tokens)
+
+    def states(self, tokens):
+        """The words of the program that stores the layers' states after so many tokens, and those that are deferred in front of them."""
+        return [word for n in range(len(self.model.layers)) for word in self._ssm(n, tokens, {})]
 
     def _last_norm(self, tokens, first=0):
         words = self._load("norm", self.last_norm, self.layer.d_model)
@@ -353,26 +363,20 @@ class DeviceModel:
             words += pack(Code.STORE, {Unit.VECTOR: 3}, memory=(Register.WINDOW_OUT, n*self.window_bytes),
                 scratch=at["window"] + tokens*self.rows + B, **window)
         # Records.
-        heads  = {"rows": layer.heads, "memory_row_stride": geometry.x_record_bytes, "memory_token_stride": layer.heads*geometry.x_record_bytes,
-            "tokens": tokens}
+        heads  = {"rows": layer.heads, "memory_row_stride": geometry.x_record_bytes, "memory_token_stride": self.x_stride, "tokens": tokens}
         x_at   = self.x_at[n]
         for name, offset in (("dt", 0), ("dA", 1)):
-            words += pack(Code.SCATTER, {Unit.VECTOR: 1}, memory=(Register.RECORDS, x_at + offset*ELEMENT_BYTES), scratch=at[name],
+            words += pack(Code.SCATTER, {Unit.VECTOR: 1}, memory=(Register.X_RECORDS, x_at + offset*ELEMENT_BYTES), scratch=at[name],
                 scratch_row_stride=1, scratch_token_stride=strides[name], **heads)
-        words += pack(Code.STORE, {Unit.VECTOR: 0}, memory=(Register.RECORDS, x_at + SCALAR_ELEMENTS*ELEMENT_BYTES), scratch=at["xbc"] + x - B,
+        words += pack(Code.STORE, {Unit.VECTOR: 0}, memory=(Register.X_RECORDS, x_at + SCALAR_ELEMENTS*ELEMENT_BYTES), scratch=at["xbc"] + x - B,
             elements=layer.headdim, scratch_row_stride=layer.headdim, scratch_token_stride=strides["xbc"], **heads)
         groups = {"elements": layer.d_state, "rows": layer.ngroups, "memory_row_stride": geometry.bc_record_bytes,
-            "memory_token_stride": layer.ngroups*geometry.bc_record_bytes, "scratch_row_stride": layer.d_state,
+            "memory_token_stride": self.bc_stride, "scratch_row_stride": layer.d_state,
             "scratch_token_stride": strides["xbc"], "tokens": tokens}
         for first, offset in ((B, 0), (C, geometry.d_state_padded)):
-            words += pack(Code.STORE, memory=(Register.RECORDS, self.bc_at + offset*ELEMENT_BYTES), scratch=at["xbc"] + first - B, **groups)
+            words += pack(Code.STORE, memory=(Register.BC_RECORDS, self.bc_at[n] + offset*ELEMENT_BYTES), scratch=at["xbc"] + first - B, **groups)
         # Not beside the rows of z: DRAM moves more when streams of reads and of reads and writes come one after the other.
-        words += pack(Code.SSM, {Unit.MOVE: 0, Unit.GEMV: 0}, x=(Register.RECORDS, x_at), bc=(Register.RECORDS, self.bc_at), y=(Register.RECORDS, self.y_at),
-            state_in=(Register.STATE_IN, n*self.tile_bytes), state_out=(Register.STATE_OUT, n*self.tile_bytes), heads=layer.heads,
-            headdim=layer.headdim, d_state=layer.d_state, group_heads=layer.heads//layer.ngroups, tokens=tokens,
-            x_step=geometry.x_record_bytes, y_step=geometry.y_record_bytes, bc_step=geometry.bc_record_bytes, state_step=geometry.tile_bytes,
-            x_stride=layer.heads*geometry.x_record_bytes, y_stride=layer.heads*geometry.y_record_bytes,
-            bc_stride=layer.ngroups*geometry.bc_record_bytes, seed=n*layer.heads*SEED_STRIDE % 2**32)
+        words += self._ssm(n, tokens, {Unit.MOVE: 0, Unit.GEMV: 0})
         # The gate, the norm, and out.
         if layer.bias:
             words += self._bias("in_bias", row, self.rows - self.first, self.rows, self.rows, tokens, {}, self.first)
@@ -394,6 +398,15 @@ class DeviceModel:
         if layer.bias:
             words += self._bias("out_bias", at["hidden"], layer.d_model, layer.d_model, strides["hidden"], tokens, {Unit.GEMV: 0})
         return words + pack(Code.ADD, {Unit.GEMV: 0}, **self._stream, **vector("hidden", "source"), elements=layer.d_model, tokens=tokens)
+
+    def _ssm(self, n, tokens, waits):
+        layer, geometry = self.layer, self.geometry
+        return pack(Code.SSM, waits, x=(Register.RECORDS, self.x_at[n]), bc=(Register.RECORDS, self.bc_at[n]), y=(Register.RECORDS, self.y_at),
+            state_in=(Register.STATE_IN, n*self.tile_bytes), state_out=(Register.STATE_OUT, n*self.tile_bytes), heads=layer.heads,
+            headdim=layer.headdim, d_state=layer.d_state, group_heads=layer.heads//layer.ngroups, tokens=tokens,
+            x_step=geometry.x_record_bytes, y_step=geometry.y_record_bytes, bc_step=geometry.bc_record_bytes, state_step=geometry.tile_bytes,
+            x_stride=self.x_stride, y_stride=layer.heads*geometry.y_record_bytes, bc_stride=self.bc_stride,
+            seed=n*layer.heads*SEED_STRIDE % 2**32)
 
     def _bias(self, name, place, elements, term, stride, tokens, waits, first=0):
         """To what a matrix has given, in its place. The ones and the bias lie `term` elements from each other."""

@@ -25,8 +25,9 @@ from operations.config import ALIGNMENT, ceil_multiple
 # Image --------------------------------------------------------------------------------------------
 
 IMAGE_MAGIC     = 0x4932424d # "MB2I".
-IMAGE_VERSION   = 1
+IMAGE_VERSION   = 2
 MAX_PASS_TOKENS = 8
+MAX_DEFERRED    = 7
 
 IMAGE_HEAD = (
     "magic",          # IMAGE_MAGIC.
@@ -41,6 +42,9 @@ IMAGE_HEAD = (
     "logit_rows",     # Rows of the head's matrix on the tape, `vocabulary` or a few more.
     "state_bytes",    # Of a session.
     "window_bytes",   # Of a session.
+    "deferred",       # The most tokens that may be deferred: the state that a pass begins with is the one before them.
+    "x_stride",       # Bytes from a token's x records to the next one's,
+    "bc_stride",      # and from its BC records.
     "tape",           # Place of the matrices.
     "embedding",      # Place of the embedding.
     "parameters",     # Place of the other weights.
@@ -55,6 +59,7 @@ class ProgramKind(IntEnum):
     LAYERS = 0 # From the tokens to the residual stream after the last layer.
     HEAD   = 1 # After it: the candidates that follow the last of the r tokens.
     LOGITS = 2 # After it: all logits of the r tokens.
+    STATE  = 3 # The SSM core alone: where r and more tokens are deferred, their state is stored.
 
 
 PROGRAM_ENTRY = (
@@ -102,3 +107,4 @@ MAX_PROMPT_TOKENS = 2**20
 MAX_TOKENS        = 2**20 # That a job generates.
 MAX_STOP_TOKENS   = 16
 MAX_VOCABULARY    = 2**20
+MAX_RECORDS       = 2**24 # Bytes of a token's x records of a layer, or BC records.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
 from operations.fields import Address, Count, Field, Flag, Immediate, Size
-from operations.image import MAX_PROMPT_TOKENS, MAX_STOP_TOKENS, MAX_TOKENS
+from operations.image import MAX_DEFERRED, MAX_PROMPT_TOKENS, MAX_STOP_TOKENS, MAX_TOKENS
 from operations.numerics import CANDIDATES
 
 # Engines ------------------------------------------------------------------------------------------
@@ -116,6 +116,8 @@ OPERATIONS = (
             Count("top_k",           "Of so many of the best tokens.", 1, 1, CANDIDATES),
             Immediate("seed",        "Of the draws, and of stochastic rounding.", 0),
             Count("stop_tokens",     "Tokens that end the text.", 0, 0, MAX_STOP_TOKENS),
+            Count("store_every",     "The state is stored with a pass that makes so many tokens since the last time, or more; and at the end. "
+                "One more than the image says at most.", 1, 1, MAX_DEFERRED + 1),
         ),
         flags  = (
             Flag("ZERO_STATE", 0, "Start from a state of zeros."),

@@ -51,6 +51,8 @@ class Register(IntEnum):
     WINDOW_OUT = 6
     RECORDS    = 7 # Inputs and outputs of the SSM core.
     RESULTS    = 8
+    X_RECORDS  = 9  # RECORDS, and the x records of the tokens that are deferred: where those of the pass begin;
+    BC_RECORDS = 10 # likewise, of BC records.
 
 # Operands -----------------------------------------------------------------------------------------
 
@@ -283,10 +285,11 @@ DESCRIPTORS = (
         _elements("a token"),
         TOKENS,
     )),
-    Descriptor(Code.SSM, Unit.SSM, "Runs the tokens through the SSM core, all heads, one after the other. Records: docs/numerics.md.", (
+    Descriptor(Code.SSM, Unit.SSM, "Runs the tokens through the SSM core, all heads, one after the other, after those that are deferred, whose records lie in front; of "
+        "these no y is written. Records: docs/numerics.md.", (
         Memory("x",                "x records."),
         Memory("bc",               "BC records."),
-        Memory("y",                "y records."),
+        Memory("y",                "y records, of the pass."),
         Memory("state_in",         "Head tiles; not read with ZERO_STATE."),
         Memory("state_out",        "Head tiles; not written with NO_STORE."),
         _records("x_step",         "a head's x record"),

@@ -31,6 +31,7 @@ from cores.program.dispatcher import Dispatcher
 from cores.vector.engine import VectorEngine
 
 from operations.config import ALIGNMENT
+from operations.image import MAX_DEFERRED
 from operations.numerics import LANE_BITS
 from operations.program import DESCRIPTOR_WORDS, Register, Unit
 
@@ -165,7 +166,9 @@ class Program(Engine):
             self.connect_engine(Unit.SSM, ssm.unit)
             self.comb += [
                 ssm.unit_seed.eq(self._seed.storage),
-                ssm.unit_zero_state.eq(self.zero_state),
+                ssm.unit_zero_state.eq(self._start.fields.zero_state),
+                ssm.unit_no_store.eq(self._start.fields.no_store),
+                ssm.unit_deferred.eq(self._start.fields.deferred),
             ]
         self.connect_scratchpad(words)
         self.add_reset(self.parts, self.readers, self.writers)
@@ -189,7 +192,9 @@ class Program(Engine):
         ])
         self._seed        = CSRStorage(32, description="Of stochastic rounding, of the pass's first token.")
         self._start       = CSRStorage(description="A write starts the program.", fields=[
-            CSRField("zero_state", size=1, description="The SSM core begins with states of zeros."),
+            CSRField("zero_state", size=1, offset=0, description="The SSM core begins with states of zeros."),
+            CSRField("no_store",   size=1, offset=1, description="It does not store them."),
+            CSRField("deferred",   size=bits_for(MAX_DEFERRED), offset=8, description="Tokens that it runs before those of the pass, whose y it does not write."),
         ])
         self._status      = CSRStatus(description="Status.", fields=[
             CSRField("busy", size=1, description="A program runs, or a reset is under way."),
@@ -203,7 +208,6 @@ class Program(Engine):
 
         # # #
 
-        self.zero_state = Signal()
         self.tokens     = [Signal(20, reset_less=True, name=f"token{n}") for n in range(config.pass_tokens)]
         self.sync += [If(self._token.re & (self._token.fields.place == n), token.eq(self._token.fields.token))
             for n, token in enumerate(self.tokens)]
@@ -211,7 +215,6 @@ class Program(Engine):
             self._capabilities.fields.pass_tokens.eq(config.pass_tokens),
             self._capabilities.fields.vector_lanes.eq(config.vector_lanes),
             self._capabilities.fields.units.eq(sum(1 << unit for unit in self.units)),
-            self.zero_state.eq(self._start.fields.zero_state),
         ]
 
     # Engines --------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from cores.ssm.layouts import ADDRESSES, command_layout, reads_state, tile_layou
 from cores.ssm.unit import SSMUnit
 
 from operations.config import ALIGNMENT
+from operations.image import MAX_DEFERRED
 from operations.ssm import ADDRESS_FIELDS, command_fields
 
 # Constants ----------------------------------------------------------------------------------------
@@ -70,7 +71,8 @@ class SSM(Engine):
     ports  : :class:`SSMPorts`.
     region : :class:`cores.memory.region.Region`: nothing outside it is read or written.
     unit   : Whether programs run on it, too: ``unit`` is a :class:`cores.ssm.unit.SSMUnit` then, ``unit_seed`` is added to its seeds, and
-        ``unit_zero_state`` has it begin with states of zeros.
+        ``unit_zero_state`` has it begin with states of zeros, ``unit_no_store`` not store them; ``unit_deferred`` tokens are run before its own,
+        without their y.
     """
     def __init__(self, config, ports, region, unit=False):
         self.intro = ModuleDoc("""SSM accelerator
@@ -207,9 +209,11 @@ class SSM(Engine):
             return
         self.unit_seed       = Signal(32)
         self.unit_zero_state = Signal()
+        self.unit_no_store   = Signal()
+        self.unit_deferred   = Signal(max=MAX_DEFERRED + 1)
         unit  = self.unit
-        asked = unit.job | {"first_token": 0, "zero_state": unit.zero_state | self.unit_zero_state, "no_store": unit.no_store,
-            "interrupt": 0, "resident": 0, "tile": 0, "seed": unit.job["seed"] + self.unit_seed, "push": unit.push}
+        asked = unit.job | {"tokens": unit.job["tokens"] + self.unit_deferred, "first_token": self.unit_deferred,
+            "zero_state": unit.zero_state | self.unit_zero_state, "no_store": unit.no_store | self.unit_no_store, "interrupt": 0, "resident": 0, "tile": 0, "seed": unit.job["seed"] + self.unit_seed, "push": unit.push}
         self.comb += If(unit.active, [getattr(job, name).eq(asked[name]) for name in values])
 
     # Memory ---------------------------------------------------------------------------------------

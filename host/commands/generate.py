@@ -9,6 +9,7 @@ from argparse import ArgumentParser, Namespace
 
 from host.commands.whole_model import WHERE, add_model_arguments
 
+from operations.image import MAX_DEFERRED
 from operations.numerics import CANDIDATES
 
 from tools import environment
@@ -44,6 +45,9 @@ def add_generate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--on", choices=WHERE, default=WHERE[0],
         help="What runs the whole model: the device; on the host the model that is exact to the bit, which writes the same; or PyTorch in "
              "float32 (default: %(default)s).")
+    parser.add_argument("--store-every", type=number(int, "an integer", 1, MAX_DEFERRED + 1), default=1, metavar="K",
+        help="With --on device, the state goes to DRAM with each so many-th token, and at the end; the tokens between run through the SSM core "
+             "again with the next one. The bits are the same; DRAM has less to write, the core more to do (default: %(default)s).")
     parser.add_argument("--load-session", metavar="FILE", help="Go on from a saved session; the prompt continues its text.")
     parser.add_argument("--save-session", metavar="FILE", help="Save the session at the end, with the state of all layers.")
 

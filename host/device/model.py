@@ -32,8 +32,8 @@ from model.exact.decoder import check_tokens
 from model.exact.sampling import Draws
 from model.image import SESSIONS, Image
 
-from operations.config import ALIGNMENT, ceil_multiple
-from operations.image import CAUSES, MAX_STOP_TOKENS, OUTPUT_HEAD, OUTPUT_HEAD_BYTES, OUTPUT_WIDE, ProgramKind, Reason
+from operations.config import ALIGNMENT, ceil_multiple, check_range
+from operations.image import CAUSES, MAX_DEFERRED, MAX_STOP_TOKENS, OUTPUT_HEAD, OUTPUT_HEAD_BYTES, OUTPUT_WIDE, ProgramKind, Reason
 from operations.operations import JobFlag, Opcode
 from operations.timeouts import program_timeout
 
@@ -192,12 +192,12 @@ class ModelOnDevice:
             self._running = False
 
     def cycles(self, tokens: int, *kinds: ProgramKind) -> int:
-        """After how many a pass has surely ended."""
-        return sum(program_timeout(len(self.image.programs[kind, tokens]), self.image.tape_bytes(kind), tokens, self.image.session_bytes)
-            for kind in kinds)
+        """After how many a pass has surely ended, also where as many tokens as can be are deferred."""
+        return sum(program_timeout(len(self.image.programs[kind, tokens]), self.image.tape_bytes(kind), MAX_DEFERRED + tokens,
+            self.image.session_bytes) for kind in kinds)
 
     def generate(self, prompt: Sequence[int], tokens: int, session_in: int | None, session_out: int, draws: Draws, place: int = 0,
-                 stop_tokens: Sequence[int] = (), logits: bool = False) -> Iterator[int | JobOutput]:
+                 stop_tokens: Sequence[int] = (), logits: bool = False, store_every: int = 1) -> Iterator[int | JobOutput]:
         """Run a job: yields tokens as they come, and at last its :class:`JobOutput`.
 
         session_in: its address; None: it begins with zeros. What other arguments are, operations/operations.py says.
@@ -222,7 +222,7 @@ class ModelOnDevice:
         index  = device.submit(Job(Opcode.GENERATE, flags, expected=first + tokens*each, model=device.info.data_base,
             session_in  = session_out if session_in is None else session_in, session_out = session_out, prompt=address, prompt_tokens=len(prompt),
             place=place % 2**32, tokens=tokens, output=self._output, inverse=draws.inverse, top_k=draws.top_k, seed=draws.seed,
-            stop_tokens = len(stop_tokens)))
+            stop_tokens = len(stop_tokens), store_every=store_every))
         self._index, self._patience = index, (first + each)/device.info.clock_hz # Until a cancelled one has ended.
         self._running = True
         shown  = 0
@@ -320,15 +320,18 @@ class DeviceDecoder:
     ----------
     model : :class:`ModelOnDevice`, loaded.
     draws : :class:`model.exact.sampling.Draws`.
+    store_every : tokens after which the state is stored, 1 to MAX_DEFERRED + 1.
 
     Attributes
     ----------
     tokens  : All tokens so far.
     figures : :class:`Figures` of all jobs.
     """
-    def __init__(self, model: ModelOnDevice, draws: Draws = Draws()):
+    def __init__(self, model: ModelOnDevice, draws: Draws = Draws(), store_every: int = 1):
+        check_range("store_every", store_every, 1, MAX_DEFERRED + 1)
         self.model   = model
         self.draws   = draws
+        self.store_every = store_every
         self.config  = model.image.model.config
         self.figures = Figures()
         self.reset()
@@ -452,7 +455,8 @@ class DeviceDecoder:
         slots = self.model.slots
         out   = slots[1] if self._slot == slots[0] else slots[0]
         self._valid = False
-        for item in self.model.generate(prompt, tokens, self._slot if self._done else None, out, self.draws, self._done, stop_tokens, logits):
+        for item in self.model.generate(prompt, tokens, self._slot if self._done else None, out, self.draws, self._done, stop_tokens, logits,
+                self.store_every):
             if isinstance(item, JobOutput):
                 self._before = (self._slot, self._done)
                 self._slot   = out

@@ -50,8 +50,8 @@ def test_figures(runs):
     run.timeline = run.timeline[:-20] # Windows in which no program ran.
     assert run.idle == pytest.approx((180*16 + 20*WINDOW)/(200*WINDOW))
     assert run.prompt_rate == 1/4000
-    assert [run.config.memory.data_width for run in runs] == [128, 128, 128, 512]
-    assert [run.config.program.pass_tokens for run in runs] == [1, 1, 4, 1]
+    assert [run.config.memory.data_width for run in runs] == [128, 128, 128, 128, 512]
+    assert [run.config.program.pass_tokens for run in runs] == [1, 1, 1, 4, 1]
 
 
 def test_entries(runs):
@@ -62,8 +62,9 @@ def test_entries(runs):
         "decode_q4_share_512" : (pytest.approx(0.8), 0.80, None),
         "idle_share"          : (pytest.approx(0.0625), None, 0.04),
         "prefill_q4_r4"       : (25_000, 72, None),
+        "decode_q4_tokens"    : (CLOCK/6400, 17, None),
     }
-    assert rows["decode_q4_tokens"]["value"] == CLOCK/6400 and rows["decode_q4_tokens"]["ratio"] == pytest.approx(0.8)
+    assert rows["decode_q4_rate"]["value"] == CLOCK/6400 and rows["decode_q4_rate"]["ratio"] == pytest.approx(0.8)
     assert rows["prefill_q4_r4"]["ratio"] == pytest.approx(0.75)
     assert {name for name, row in rows.items() if whole_model.missed(row)} == {"decode_q4_share", "idle_share", "decode_q8_share"}
 

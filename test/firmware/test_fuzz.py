@@ -27,7 +27,7 @@ CONFIGS = {
     "programs" : (SSMConfig(), ProgramConfig(pass_tokens=2)),
 }
 
-OF_PROGRAMS = {Error.BAD_IMAGE, Error.BAD_TOKEN, Error.BAD_TOP_K, Error.BAD_STOP_TOKENS, Error.BAD_LOGITS}
+OF_PROGRAMS = {Error.BAD_IMAGE, Error.BAD_TOKEN, Error.BAD_TOP_K, Error.BAD_STOP_TOKENS, Error.BAD_STORE_EVERY, Error.BAD_LOGITS}
 
 
 def run_seeded(program, inputs, seed=1):

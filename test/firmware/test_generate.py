@@ -38,7 +38,7 @@ MODEL, SESSION_IN, SESSION_OUT, PROMPT, OUTPUT = (DATA_BASE + 0x100000*n for n i
 # Image --------------------------------------------------------------------------------------------
 
 HEAD = dict(magic=IMAGE_MAGIC, version=IMAGE_VERSION, image_bytes=0x20000, data_width=native.DATA_WIDTH, lanes=CONFIG.lanes, pass_tokens=3,
-    scratch=PROGRAM.elements, activations=PROGRAM.activations, vocabulary=1000, logit_rows=1002, state_bytes=0x3000, window_bytes=0x400,
+    scratch=PROGRAM.elements, activations=PROGRAM.activations, deferred=7, x_stride=0x80, bc_stride=0x40, vocabulary=1000, logit_rows=1002, state_bytes=0x3000, window_bytes=0x400,
     tape=0x10000, embedding=0x11000, parameters=0x12000, records=0x13000, results=0x14000, zero_window=0x15000)
 
 STATE, SESSION = HEAD["state_bytes"], HEAD["state_bytes"] + HEAD["window_bytes"]
@@ -95,7 +95,7 @@ def write_image(device, words=None, address=MODEL):
 
 def job(prompt_tokens=5, tokens=4, **words):
     return dict(opcode=Opcode.GENERATE, model=MODEL, session_in=SESSION_IN, session_out=SESSION_OUT, prompt=PROMPT, output=OUTPUT,
-        prompt_tokens=prompt_tokens, tokens=tokens, place=0, inverse=0, top_k=1, seed=0, stop_tokens=0) | words
+        prompt_tokens=prompt_tokens, tokens=tokens, place=0, inverse=0, top_k=1, seed=0, stop_tokens=0, store_every=1) | words
 
 
 def run(device, prompt=(11, 12, 13, 14, 15), stops=(), **words):
@@ -182,7 +182,9 @@ def test_passes(device, length):
             Register.EMBEDDING: MODEL + HEAD["embedding"], Register.PARAMETERS: MODEL + HEAD["parameters"],
             Register.STATE_IN:  first,         Register.STATE_OUT:  SESSION_OUT,
             Register.WINDOW_IN: first + STATE, Register.WINDOW_OUT: SESSION_OUT + STATE,
-            Register.RECORDS: MODEL + HEAD["records"], Register.RESULTS: MODEL + HEAD["results"]}
+            Register.RECORDS: MODEL + HEAD["records"], Register.X_RECORDS: MODEL + HEAD["records"],
+            Register.BC_RECORDS: MODEL + HEAD["records"], Register.RESULTS: MODEL + HEAD["results"]}
+        assert program.no_store == int(kind_of(program)[0] != LAYERS) and program.deferred == 0
     told = output(device)
     assert (told["count"], told["reason"], told["tokens"]) == (3, Reason.LENGTH, [7, 8, 9])
 
@@ -240,6 +242,45 @@ def test_stop_tokens(device, stops, at):
     assert_done(run(device, stops=stops, tokens=4), 5 + at)
     told = output(device)
     assert (told["count"], told["reason"], told["tokens"]) == (at, Reason.STOP, tokens[:-1])
+
+
+@pytest.mark.parametrize("zero", [0, JobFlag.ZERO_STATE])
+@pytest.mark.parametrize("length, tokens, stop", [(1, 1, None), (7, 0, None), (1, 6, None), (4, 6, None), (5, 9, 4), (2, 9, 0), (3, 2, 1)])
+@pytest.mark.parametrize("every", [1, 2, 4, 8])
+def test_deferred(device, every, length, tokens, stop, zero):
+    """The state is stored when `every` tokens or more were run since the last time, and at the end; till then passes begin with the
+    state before these, and their records lie one behind the other."""
+    answer(device, greedy(*[20 + n if n != stop else 9 for n in range(tokens)]))
+    decoded = max(tokens - 1, 0) if stop is None else stop
+    passes  = [min(3, length - first) for first in range(0, length, 3)] + [1]*decoded
+    wanted, done, deferred, stored = [], 0, 0, False
+    for number, count in enumerate(passes):
+        last  = number == len(passes) - 1 and decoded == max(tokens - 1, 0) # A stop token is not foreseen.
+        store = last or deferred + count >= every
+        wanted.append((LAYERS, count, deferred, int(not store), done - deferred, stored))
+        deferred = 0 if store else deferred + count
+        stored   = stored or store
+        done    += count
+    if deferred:
+        wanted.append((ProgramKind.STATE, 1, deferred - 1, 0, done - deferred, stored))
+    assert_done(run(device, range(length), (9,), tokens=tokens, seed=5, store_every=every, flags=zero), done)
+    found = [program for program in device.programs if kind_of(program)[0] in (LAYERS, ProgramKind.STATE)]
+    assert [(*kind_of(program), program.deferred, program.no_store, program.seed - 5) for program in found] == [row[:5] for row in wanted]
+    for number, (program, row) in enumerate(zip(found, wanted)):
+        assert program.zero_state == int(bool(zero) and not row[5])
+        assert program.bases[Register.STATE_IN] == (SESSION_OUT if row[5] or zero else SESSION_IN)
+        if row[0] == LAYERS:
+            window = SESSION_OUT + STATE if number else MODEL + HEAD["zero_window"] if zero else SESSION_IN + STATE
+            assert program.bases[Register.WINDOW_IN]  == window
+            assert program.bases[Register.X_RECORDS]  == MODEL + HEAD["records"] + row[2]*HEAD["x_stride"]
+            assert program.bases[Register.BC_RECORDS] == MODEL + HEAD["records"] + row[2]*HEAD["bc_stride"]
+
+
+def test_deferred_more_than_there_is_room_for(device):
+    write_image(device, image_words(deferred=2))
+    answer(device, greedy(7))
+    assert_done(run(device, tokens=1, store_every=3), 5)
+    assert_fails(device.run(**job(tokens=1, store_every=4)), Error.BAD_STORE_EVERY, 4)
 
 
 def test_cancelled(device):
@@ -423,6 +464,8 @@ def test_largest_image(device):
     (Error.BAD_TOP_K,       "top_k",         CANDIDATES + 1),
     (Error.BAD_STOP_TOKENS, "stop_tokens",   MAX_STOP_TOKENS + 1),
     (Error.BAD_STOP_TOKENS, "stop_tokens",   2**32 - 1),
+    (Error.BAD_STORE_EVERY, "store_every",   0),
+    (Error.BAD_STORE_EVERY, "store_every",   9),
     (Error.BAD_FLAGS,       "flags",         JobFlag.NO_STORE),
     *((Error.BAD_ALIGNMENT, name,            DATA_BASE + 0x800010) for name in ("model", "session_in", "session_out", "prompt", "output")),
     *((Error.BAD_ADDRESS,   name,            address) for name in ("model", "session_in", "session_out", "prompt", "output")

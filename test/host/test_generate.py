@@ -561,6 +561,8 @@ def test_device_without_engines(harness):
     (["--on", "device", "--blocks", "model"],   "unrecognized arguments: --blocks model"),
     (["--on", "exact", "--top-p", "0.5"],       "--top-p must be left out with --on exact, is 0.5: --on torch has it."),
     (["--on", "device", "--repetition-penalty", "2"], "--repetition-penalty must be left out with --on device, is 2: --on torch has it."),
+    (["--on", "exact", "--store-every", "2"],   "--store-every must be left out with --on exact, is 2: it is of a device's DRAM."),
+    (["--store-every", "9"],                    "argument --store-every: must be an integer from 1 to 8, is '9'."),
     (["--top-k", "65"],                         "--top-k must be 1 to 64 with --on device, is 65: --on torch takes any."),
     (["--top-k", "0", "--temperature", "1"],    "--top-k must be 1 to 64 with --on device, is 0, for all: --on torch takes any."),
     (["--temperature", "1e9"],                  "--temperature must be from 0.0000153 to 131071, is 1e+09."),

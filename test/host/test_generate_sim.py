@@ -22,9 +22,9 @@ def write(tmp_path, on, tokens, *options):
     return json.loads((tmp_path/"out.json").read_text()), (tmp_path/"session").read_bytes()
 
 
-def compare(tmp_path, tokens, *options):
+def compare(tmp_path, tokens, *options, of_device=()):
     """The device's summary, after its tokens and all its state have been compared with the exact model's."""
-    summary, session   = write(tmp_path, "device", tokens, "--transport", "sim", *options)
+    summary, session   = write(tmp_path, "device", tokens, "--transport", "sim", *options, *of_device)
     expected, expected_session = write(tmp_path, "exact", tokens, *options)
     assert summary["generated"] == expected["generated"]
     assert len(summary["generated"]) == tokens
@@ -34,8 +34,9 @@ def compare(tmp_path, tokens, *options):
 # Tests --------------------------------------------------------------------------------------------
 
 def test_tiny(tmp_path):
-    summary = compare(tmp_path, 12)
-    assert summary["cycles_per_token"] > 0
+    summary  = compare(tmp_path, 12)
+    deferred = compare(tmp_path, 12, of_device=["--store-every", "4"])
+    assert summary["cycles_per_token"] > 0 and deferred["write_bytes"] < 0.5*summary["write_bytes"]
 
 
 @pytest.mark.slow

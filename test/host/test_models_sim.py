@@ -53,8 +53,8 @@ def check(device, n, sizes):
     found = DeviceDecoder(there).logits(text)
     wanted, _ = ExactNetwork(model)(text)
     assert np.array_equal(bits(found), bits(wanted)), (n, "logits")
-    for draws in (Draws(), Draws(inverse_of(1.3), int(rng.integers(2, 65)), int(rng.integers(2**32)))):
-        one, other = DeviceDecoder(there, draws), ExactDecoder(ExactNetwork(model), draws)
+    for draws, every in ((Draws(), 1), (Draws(inverse_of(1.3), int(rng.integers(2, 65)), int(rng.integers(2**32))), 1), (Draws(), 4)):
+        one, other = DeviceDecoder(there, draws, every), ExactDecoder(ExactNetwork(model), draws)
         tokens = []
         for decoder in (one, other):
             decoder.prefill(text)

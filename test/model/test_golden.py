@@ -70,6 +70,29 @@ def test_generate(kind, tokens, width):
         assert_states(session, 0, states)
 
 
+@pytest.mark.parametrize("every", [2, 3, 8])
+@pytest.mark.parametrize("stop", [False, True])
+@pytest.mark.parametrize("rounding", [None, 9])
+def test_deferred_states(every, stop, rounding):
+    """Tokens and state are those of a text whose state is stored with each token, also where the text ends early; less is written."""
+    model   = random_model(seed=3)
+    session = GoldenSession(model, 2, ssm=SSMConfig(stochastic_rounding=rounding is not None))
+    whole, _ = expected(model, PROMPT, 9, rounding=rounding)
+    stops   = [next(token for n, token in enumerate(whole) if n > 3 and token not in whole[:n])] if stop else []
+    wanted, states = expected(model, PROMPT, 9, rounding=rounding, stop=stops)
+    options = dict(stop=stops, flags=JobFlag.ZERO_STATE, seed=rounding or 0)
+    each    = session.generate(PROMPT, 9, **options)
+    result  = session.generate(PROMPT, 9, store_every=every, **options)
+    assert result.tokens == each.tokens == wanted and result.run == each.run and result.reason == each.reason
+    assert_states(session, 1, states)
+    assert result.wide["decode_written"] < each.wide["decode_written"]
+    # From another session, into the same place.
+    for source in (1, 0):
+        session.generate([5, 6, 7], 0, source=1, into=source, place=20, store_every=every, seed=rounding or 0)
+        assert_states(session, source, ExactNetwork(model, seed=rounding)([5, 6, 7], states, 20)[1])
+        session.generate(PROMPT, 9, store_every=every, **options)
+
+
 @pytest.mark.parametrize("width", [128, 512])
 @pytest.mark.parametrize("tokens", [1, 4])
 @pytest.mark.parametrize("kind", ["q8_0", "q4_0"])
@@ -141,7 +164,7 @@ def test_tiny():
 
 # Refusals -----------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("name, value", [("magic", 1), ("version", 2), ("image_bytes", 2**30), ("data_width", 256), ("lanes", 32), ("pass_tokens", 4),
+@pytest.mark.parametrize("name, value", [("magic", 1), ("version", 3), ("image_bytes", 2**30), ("data_width", 256), ("lanes", 32), ("pass_tokens", 4),
     ("scratch", 2**17), ("activations", 300), ("vocabulary", 0), ("logit_rows", 1), ("state_bytes", 0), ("window_bytes", 4), ("tape", 0),
     ("results", 2**28), ("zero_window", 65)])
 def test_bad_image(name, value):
@@ -160,6 +183,8 @@ def test_refused():
         (dict(flags=JobFlag.NO_STORE),      Error.BAD_FLAGS, JobFlag.NO_STORE),
         (dict(top_k=65),                    Error.BAD_TOP_K, 65),
         (dict(top_k=0),                     Error.BAD_TOP_K, 0),
+        (dict(store_every=0),               Error.BAD_STORE_EVERY, 0),
+        (dict(store_every=9),               Error.BAD_STORE_EVERY, 9),
         (dict(stop=[1]*17),                 Error.BAD_STOP_TOKENS, 17),
         (dict(flags=JobFlag.LOGITS),        Error.BAD_TOKENS, 1),
         (dict(session_out=session.slots[0] + 64), Error.OVERLAP, session.slots[0] + 64),

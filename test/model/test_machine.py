@@ -43,6 +43,8 @@ class Session:
         self.machine.registers = {name: place for (name, _), place in zip(regions[:6], self.places)}
         self.machine.registers[Register.STATE_OUT]  = self.machine.registers[Register.STATE_IN]
         self.machine.registers[Register.WINDOW_OUT] = self.machine.registers[Register.WINDOW_IN]
+        self.machine.registers[Register.X_RECORDS]  = self.machine.registers[Register.RECORDS]
+        self.machine.registers[Register.BC_RECORDS] = self.machine.registers[Register.RECORDS]
         self.machine.registers[Register.EMBEDDING] = self.machine.registers[Register.TAPE] + device.embedding
         self.seed, self.done = seed, 0
 

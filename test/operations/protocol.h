@@ -18,7 +18,7 @@
 #define TIMEOUT_DESCRIPTOR 0x3e8u
 #define MIN_BEAT_BYTES 0x10u
 #define MIN_LANES_BYTES 0x8u
-#define PROTOCOL_VERSION 0x6u
+#define PROTOCOL_VERSION 0x7u
 #define FIRMWARE_OFFSET 0x0u
 #define FIRMWARE_SIZE 0x100000u
 #define INFO_OFFSET 0x100000u
@@ -33,12 +33,14 @@
 #define ENGINES_MAX 0x4u
 #define CANDIDATES 0x40u
 #define IMAGE_MAGIC 0x4932424du
-#define IMAGE_VERSION 0x1u
+#define IMAGE_VERSION 0x2u
 #define MAX_PASS_TOKENS 0x8u
-#define PROGRAMS 0x18u
-#define HEADER_BYTES 0x200u
+#define PROGRAMS 0x20u
+#define HEADER_BYTES 0x280u
 #define OUTPUT_HEAD_BYTES 0x80u
 #define MAX_PROMPT_TOKENS 0x100000u
+#define MAX_DEFERRED 0x7u
+#define MAX_RECORDS 0x1000000u
 #define MAX_TOKENS 0x100000u
 #define MAX_STOP_TOKENS 0x10u
 #define MAX_VOCABULARY 0x100000u
@@ -47,6 +49,7 @@
 #define PROGRAM_LAYERS 0u
 #define PROGRAM_HEAD 1u
 #define PROGRAM_LOGITS 2u
+#define PROGRAM_STATE 3u
 
 #define REASON_NONE 0u
 #define REASON_LENGTH 1u
@@ -104,6 +107,7 @@
 #define ERROR_BAD_TOP_K 22u
 #define ERROR_BAD_STOP_TOKENS 23u
 #define ERROR_BAD_LOGITS 24u
+#define ERROR_BAD_STORE_EVERY 25u
 #define OPCODES 5u
 
 /* NOP */
@@ -154,6 +158,7 @@ struct job_generate {
 	uint32_t top_k;
 	uint32_t seed;
 	uint32_t stop_tokens;
+	uint32_t store_every;
 };
 
 struct engine_ssm {
@@ -251,6 +256,9 @@ struct image {
 	uint32_t logit_rows;
 	uint32_t state_bytes;
 	uint32_t window_bytes;
+	uint32_t deferred;
+	uint32_t x_stride;
+	uint32_t bc_stride;
 	uint32_t tape;
 	uint32_t embedding;
 	uint32_t parameters;

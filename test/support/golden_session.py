@@ -46,7 +46,7 @@ class GoldenSession:
         words = np.array([*prompt, *stop], "<u4").view(np.uint8)
         self.memory[self.prompt:self.prompt + len(words)] = words
         operands = dict(model=0, session_in=self.slots[source], session_out=self.slots[into], prompt=self.prompt, prompt_tokens=len(prompt),
-            place=0, tokens=tokens, output=self.output, inverse=0, top_k=1, seed=0, stop_tokens=len(stop)) | changes
+            place=0, tokens=tokens, output=self.output, inverse=0, top_k=1, seed=0, stop_tokens=len(stop), store_every=1) | changes
         return self.device.generate(flags, operands)[0]
 
     def generate(self, prompt, tokens, stop=(), source=0, into=1, flags=0, **changes):

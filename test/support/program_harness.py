@@ -114,7 +114,7 @@ class ProgramHarness(CSRDriver):
         self.write("program_descriptors", descriptors)
         self.write("program_tape_beats", tape_beats)
         self.write("program_counters_clear", 1)
-        self.write("program_start", int(machine.zero_state))
+        self.write("program_start", machine.zero_state | machine.no_store << 1 | machine.deferred << 8)
         for _ in range(0, limit, 64):
             if not self.read("program_status") & 1:
                 return self.read("program_errors") | self.read("ssm_errors") << 16, self.counters()["cycles"]

@@ -13,11 +13,13 @@ import pytest
 from models import random_model
 from program_harness import GUARD, ProgramHarness
 
+from model.exact.network import ExactNetwork
 from model.exact.tape import tape_beats
 from model.program import DeviceModel
 
 from operations.config import ALIGNMENT, ProgramConfig, SSMConfig, ceil_multiple
 from operations.program import Code, Register, pack
+from operations.ssm import pack_state
 
 # Helpers ------------------------------------------------------------------------------------------
 
@@ -37,6 +39,7 @@ class Layout:
         programs = {("layers", count): device.layers(count) for count in range(1, tokens + 1)}
         programs |= {("head", count): device.head(count - 1) for count in range(1, tokens + 1)}
         programs |= {("logits", count): device.all_logits(count) for count in range(1, tokens + 1)}
+        programs |= {("state", count): device.states(count) for count in range(1, tokens + 1)}
         words = {name: np.array(program + device.end(), "<u4").tobytes() for name, program in programs.items()}
         for name, data in {Register.TAPE: device.tape, Register.PARAMETERS: device.parameters, Register.STATE_IN: bytes(sizes.state),
                 Register.WINDOW_IN: bytes(sizes.window), Register.STATE_OUT: bytes(sizes.state), Register.WINDOW_OUT: bytes(sizes.window),
@@ -45,6 +48,7 @@ class Layout:
             parts.append(data.ljust(ceil_multiple(len(data), ALIGNMENT), b"\0"))
             size += len(parts[-1])
         self.at[Register.EMBEDDING] = device.embedding
+        self.at[Register.X_RECORDS] = self.at[Register.BC_RECORDS] = self.at[Register.RECORDS]
         self.lengths = {name: len(data)//64 for name, data in words.items()}
         self.memory  = np.frombuffer(b"".join(parts), np.uint8)
         head         = device.model.head
@@ -56,8 +60,9 @@ class Layout:
         return {register: self.at[register] for register in Register}
 
 
-def check(model, unit, passes, duty=256, seed=None):
-    """Layers and logits of each pass, and the best after the last one. Returns the cycles of each program."""
+def check(model, unit, passes, duty=256, seed=None, stores=None):
+    """Layers and logits of each pass, and the best after the last one. Returns the cycles of each program. stores: of each pass, whether
+    it stores the state (default: all do); what is deferred in the end STATE stores, and the state is the exact model's."""
     device = DeviceModel(model, unit.width, unit.ssm, unit.config.pass_tokens)
     layout = Layout(device, unit.config.pass_tokens)
     unit.start(layout.memory, duty)
@@ -74,16 +79,31 @@ def check(model, unit, passes, duty=256, seed=None):
         places = {name: at for name, at in layout.at.items()}
         assert not len(wrong), (kind, count, len(wrong), [max((at, str(name)) for name, at in places.items() if at <= n) + (n,) for n in wrong[:3]])
         cycles.append(taken)
-    done = 0
-    for n, tokens in enumerate(passes):
+    done = stored = 0
+    def set_state(deferred, store):
+        machine.deferred, machine.no_store, machine.zero_state = deferred, not store, not stored
+        machine.seed = None if seed is None else seed + stored
+        machine.registers |= {Register.X_RECORDS: layout.at[Register.RECORDS] + deferred*device.x_stride,
+            Register.BC_RECORDS: layout.at[Register.RECORDS] + deferred*device.bc_stride}
+    for tokens, store in zip(passes, stores or [True]*len(passes)):
         machine.tokens[:len(tokens)] = tokens
-        machine.zero_state = n == 0
-        machine.seed       = None if seed is None else seed + done
+        set_state(done - stored, store)
         run("layers", len(tokens), layout.layers, 0)
         done += len(tokens)
-        machine.registers[Register.STATE_IN], machine.registers[Register.WINDOW_IN] = layout.at[Register.STATE_OUT], layout.at[Register.WINDOW_OUT]
+        machine.registers[Register.WINDOW_IN] = layout.at[Register.WINDOW_OUT]
+        if store:
+            stored = done
+            machine.registers[Register.STATE_IN] = layout.at[Register.STATE_OUT]
         run("logits", len(tokens), layout.head, layout.head_at)
     run("head", len(passes[-1]), layout.head, layout.head_at)
+    if stored < done:
+        set_state(done - stored - 1, True)
+        run("state", 1, 0, 0)
+    if stores:
+        _, states = ExactNetwork(model, seed=seed)([token for tokens in passes for token in tokens])
+        for n, state in enumerate(states):
+            first = layout.at[Register.STATE_OUT] + n*device.tile_bytes
+            assert machine.memory[first:first + device.tile_bytes].tobytes() == pack_state(device.geometry, state.h)
     return cycles
 
 # Tests --------------------------------------------------------------------------------------------
@@ -113,6 +133,12 @@ def test_builds(tokens, vector_lanes, width, bus, options, kind):
     seed = 5 if options.get("stochastic_rounding") else None
     for duty in (256, 60):
         check(random_model(kind=kind, ngroups=2, d_state=64), unit, [list(range(tokens)), [5], [6, 1][:tokens]], duty, seed)
+
+
+@pytest.mark.parametrize("stores", [(0, 0, 0, 0), (0, 1, 0, 1), (0, 0, 1, 0)])
+def test_deferred(stores):
+    """States that are not stored with each pass."""
+    check(random_model(n_layer=2, ngroups=2, d_state=24, kind="q4_0"), harness(4), [[1, 2], [3], [4, 5, 6, 1], [0]], 128, stores=stores)
 
 
 def test_wrong_programs():

@@ -83,9 +83,9 @@ def assert_states(one, other):
 
 # Text ---------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("tokens", [1, 4])
+@pytest.mark.parametrize("tokens, every", [(1, 1), (1, 4), (4, 1), (4, 8)])
 @pytest.mark.parametrize("kind, config, width", [("q8_0", SSMConfig(), 128), ("q4_0", SSMConfig(lanes=32, stochastic_rounding=True), 512)])
-def test_text(tmp_path, monkeypatch, kind, config, width, tokens):
+def test_text(tmp_path, monkeypatch, kind, config, width, tokens, every):
     """Greedy and drawn, in several jobs, then settled and gone on with; all bits of the state."""
     monkeypatch.setattr("host.device.model.JOB_TOKENS", 64)
     model = random_model(kind=kind)
@@ -93,7 +93,7 @@ def test_text(tmp_path, monkeypatch, kind, config, width, tokens):
         there = loaded(device, model, sessions=1)
         for draws in (Draws(seed=7), DRAWS):
             exact   = ExactDecoder(ExactNetwork(model, seed=draws.seed if config.stochastic_rounding else None), draws)
-            decoder = DeviceDecoder(there, draws)
+            decoder = DeviceDecoder(there, draws, every)
             for text in (decoder, exact):
                 text.prefill(PROMPT)
             assert list(decoder.generate(70)) == list(exact.generate(70))

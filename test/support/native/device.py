@@ -50,9 +50,13 @@ class Program:
     descriptors : int
     tape_beats  : int
     seed        : int
-    zero_state  : int
+    start       : int   # The register.
     bases       : dict  # {register: address}.
     tokens      : tuple # Those that were named since the program before, by their places.
+
+    zero_state = property(lambda self: self.start & 1)
+    no_store   = property(lambda self: self.start >> 1 & 1)
+    deferred   = property(lambda self: self.start >> 8)
 
     @classmethod
     def of(cls, *words):

@@ -239,7 +239,8 @@ static void program_start_at(uint32_t start)
 		csrs[CSR_program_seed], start, {csrs[CSR_program_base_tape], csrs[CSR_program_base_embedding],
 		csrs[CSR_program_base_parameters], csrs[CSR_program_base_state_in], csrs[CSR_program_base_state_out],
 		csrs[CSR_program_base_window_in], csrs[CSR_program_base_window_out], csrs[CSR_program_base_records],
-		csrs[CSR_program_base_results]}, {0}};
+		csrs[CSR_program_base_results], csrs[CSR_program_base_x_records],
+		csrs[CSR_program_base_bc_records]}, {0}};
 
 	if (running || csrs[CSR_program_errors] || queued) {
 		fprintf(stderr, "a program is started on an engine that is not idle\n");

@@ -23,7 +23,7 @@ struct fake_tile {
 /* A program as it was started. The base registers are in the order of operations.program.Register. */
 struct fake_program {
 	uint32_t address, descriptors, tape_beats, seed, start;
-	uint32_t bases[9];
+	uint32_t bases[11];
 	uint32_t tokens[FAKE_TOKENS];
 };
 

@@ -184,7 +184,8 @@ static struct image good_image(void)
 {
 	struct image image = {.magic = IMAGE_MAGIC, .version = IMAGE_VERSION, .image_bytes = IMAGE_SIZE, .data_width = MEMORY_DATA_WIDTH,
 		.lanes = ssm_built.lanes, .pass_tokens = PROGRAM_PASS_TOKENS, .scratch = PROGRAM_SCRATCH, .activations = PROGRAM_ACTIVATIONS,
-		.vocabulary = VOCABULARY, .logit_rows = VOCABULARY + 4, .state_bytes = 0x800, .window_bytes = 0x100, .tape = 0x4000,
+		.vocabulary = VOCABULARY, .logit_rows = VOCABULARY + 4, .state_bytes = 0x800, .window_bytes = 0x100,
+		.deferred = 7, .x_stride = 0x40, .bc_stride = 0x40, .tape = 0x4000,
 		.embedding = 0x5000, .parameters = 0x5400, .records = 0x5800, .results = 0x6000, .zero_window = 0x6400};
 	unsigned i;
 
@@ -303,18 +304,19 @@ static int may_run(const struct fake_program *program, const struct job *job, co
 	const uint32_t            *bases    = program->bases;
 	uint64_t state = image->state_bytes, window = image->window_bytes, size = state + window, output;
 	uint32_t model = IMAGE_AT, end = image->image_bytes;
-	int      zero  = job->flags & JOB_ZERO_STATE, logits = job->flags & JOB_LOGITS, later;
-	unsigned n, i, found = 0;
+	int      zero  = job->flags & JOB_ZERO_STATE, logits = job->flags & JOB_LOGITS;
+	unsigned n, i, found = 0, deferred = program->start >> 8;
 
 	/* The registers, */
 	if (generate->model != model || bases[1] != model + image->embedding || bases[2] != model + image->parameters
 		|| bases[7] != model + image->records || bases[4] != generate->session_out || bases[6] != generate->session_out + state)
 		return 0;
-	later = bases[3] == generate->session_out && bases[5] == generate->session_out + state;
-	if (!later && !(zero ? bases[3] == generate->session_out && bases[5] == model + image->zero_window
-		: bases[3] == generate->session_in && bases[5] == generate->session_in + state))
+	if (bases[3] != generate->session_out && (zero || bases[3] != generate->session_in))
 		return 0;
-	if (program->start && !zero)
+	if (bases[5] != generate->session_out + state && bases[5] != (zero ? model + image->zero_window : generate->session_in + state))
+		return 0;
+	if ((program->start & 1 && !zero) || deferred > image->deferred || (deferred && deferred > generate->store_every)
+		|| bases[9] - model - image->records > MAX_DEFERRED*image->x_stride || bases[10] - model - image->records > MAX_DEFERRED*image->bc_stride)
 		return 0;
 	output = OUTPUT_HEAD_BYTES + 4ull*generate->tokens;
 	if (logits && image->pass_tokens) /* Those of a pass are filled up, so the last pass's begin before this. */
@@ -446,6 +448,7 @@ static struct job good_job(uint32_t opcode)
 		job.generate.output        = DATA_BASE + 0x23000;
 		job.generate.top_k         = 1;
 		job.generate.stop_tokens   = 1;
+		job.generate.store_every   = 4;
 #endif
 	}
 	return job;

@@ -24,7 +24,7 @@
 	CSR(program_address) CSR(program_descriptors) CSR(program_tape_beats) CSR(program_token) CSR(program_seed) CSR(program_start) \
 	CSR(program_index) CSR(program_base_tape) CSR(program_base_embedding) CSR(program_base_parameters) CSR(program_base_state_in) \
 	CSR(program_base_state_out) CSR(program_base_window_in) CSR(program_base_window_out) CSR(program_base_records) \
-	CSR(program_base_results) CSR(program_counters_latch)
+	CSR(program_base_results) CSR(program_base_x_records) CSR(program_base_bc_records) CSR(program_counters_latch)
 #define CSRS_64(CSR) \
 	CSR(mailbox_cycles) CSR(mailbox_doorbell_cycles) \
 	CSR(ssm_counters_lane_busy) CSR(ssm_counters_read_beats) CSR(ssm_counters_write_beats) \
@@ -54,6 +54,8 @@
 #define CSR_PROGRAM_TOKEN_TOKEN_OFFSET 0
 #define CSR_PROGRAM_TOKEN_PLACE_OFFSET 24
 #define CSR_PROGRAM_START_ZERO_STATE_OFFSET 0
+#define CSR_PROGRAM_START_NO_STORE_OFFSET 1
+#define CSR_PROGRAM_START_DEFERRED_OFFSET 8
 #define CSR_SSM_CONTROL_RESET_OFFSET 0
 #define CSR_SSM_EV_PENDING_DONE_OFFSET 0
 #define CSR_SSM_EV_PENDING_ERROR_OFFSET 1
