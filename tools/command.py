@@ -54,6 +54,8 @@ def run_command(program: str, command: Callable[[], int | None],
     signal.signal(signal.SIGTERM, terminate)
     if sys.stdout is None: # Closed from the start.
         sys.stdout = open(os.devnull, "w")
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")
     if isinstance(sys.stdout, io.TextIOWrapper): # Else who calls has put something else in its place.
         sys.stdout.reconfigure(errors="backslashreplace") # Names of files may be other than text.
     try:
