@@ -62,7 +62,7 @@ class Screen:
         if not self.live:
             print(text, end="", flush=True)
             return
-        width      = shutil.get_terminal_size().columns - 1
+        width      = max(1, shutil.get_terminal_size().columns - 1)
         self.line += text
         while "\n" in self.line or len(self.line) > width:
             end   = self.line.find("\n", 0, width + 1)

@@ -11,6 +11,11 @@ exit codes: 0 done; 1 the device or the link failed; 2 an option, a file or a ca
 141 nobody reads the output any more; 143 terminated.
 """
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL) # Ctrl-C while packages are imported: the end, without a traceback. run_command takes over.
+
 try:
     from tools import environment # noqa: F401 (first: the packages are there)
 except ImportError: # Not even this project's.

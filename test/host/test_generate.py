@@ -7,6 +7,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from checkpoints import KINDS, make_transformers, train_tokenizer
 from fake_device import EtherboneServer, FakeDevice, UARTBoneServer
 from stream_harness import STREAM, StreamHarness, assert_one_line
 
-from host.generate import generate_tokens
+from host.generate import Screen, generate_tokens
 from host.stream import main
 
 from model.checkpoint import TINY, CheckpointError, load_checkpoint
@@ -390,6 +391,17 @@ def test_nobody_reads(arguments):
     stderr = process.stderr.read()
     process.stderr.close()
     assert (process.wait(timeout=60), stderr) == (141, "")
+
+
+@pytest.mark.parametrize("columns", [1, 2, 5])
+def test_narrow_terminals(monkeypatch, capsys, columns):
+    """All of the text is shown, and it ends."""
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((columns, 24)))
+    screen      = Screen(5)
+    screen.live = True
+    screen.write("ab cdefgh")
+    screen.close()
+    assert "".join(capsys.readouterr().out.split()) == "abcdefgh"
 
 
 def test_prompt_that_is_not_utf8():

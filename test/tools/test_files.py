@@ -7,6 +7,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -130,6 +131,13 @@ def test_a_session_goes_on_in_its_file(tmp_path):
         assert done.returncode == 0, done.stderr
         sizes.append(path.stat().st_size)
     assert sizes[1] == sizes[0] + 8 # Of a token.
+
+
+def test_interrupted_while_packages_are_imported(tmp_path):
+    """Ended by the signal, without a traceback."""
+    (tmp_path/"shtab.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n")
+    done = stream("info", env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
