@@ -442,6 +442,14 @@ def test_bad_options(capsys, arguments, message):
     assert code == 2
     assert_one_line(stderr, message)
 
+def test_rate_of_a_single_token(capsys, tmp_path):
+    """It comes with the prompt, whose time it takes; those behind it have times of their own."""
+    for tokens in (1, 5):
+        code, _, stderr = run_main(capsys, "--on", "exact", "--prompt", "a", "--tokens", tokens, "--json", tmp_path/"out")
+        decode = json.loads((tmp_path/"out").read_text())["decode"]
+        assert code == 0 and decode["tokens"] == tokens and ("text: 1 tokens\n" in stderr) == (tokens == 1)
+        assert decode["tokens_per_second"] == (tokens - 1)/decode["seconds"]
+
 # Whole Model --------------------------------------------------------------------------------------
 
 def run_generate(*arguments):
