@@ -38,9 +38,9 @@ from model.tokenizer import TextStream, load_tokenizer
 
 from operations.numerics import CANDIDATES
 
-from tools.arguments import Parser, number
+from tools.arguments import Parser, number, utf8
 from tools.command import run_command
-from tools.errors import CommandError
+from tools.errors import CommandError, UsageError
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -90,6 +90,8 @@ def demo(args):
     model     = load_quantized(args)
     tokenizer = load_tokenizer(checkpoint_path(args.model), model.vocab_size)
     prompt    = tokenizer.encode(args.prompt)
+    if not prompt:
+        raise UsageError("--prompt must be a text to begin with, is empty.")
     system, size, clock_hz = planned_build(args)
     print(f"The model {args.model}, quantised, and where it lies in the device's memory", flush=True)
     show_plan(plan_summary(build_image(model, system), size, clock_hz))
@@ -108,7 +110,7 @@ def demo(args):
 def main():
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_model_arguments(parser)
-    parser.add_argument("--prompt",  default="In the beginning", metavar="TEXT", help="What the text begins with (default: %(default)s).")
+    parser.add_argument("--prompt",  type=utf8, default="In the beginning", metavar="TEXT", help="What the text begins with (default: %(default)s).")
     parser.add_argument("--tokens",  type=number(int, "an integer", 1), default=64, metavar="N",
         help="How many to generate at most (default: %(default)s).")
     parser.add_argument("--verbose", action="store_true", help="Tell each step.")

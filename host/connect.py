@@ -129,6 +129,8 @@ def open_device(args: Namespace, log: Log = lambda message: None, whole_model: b
     with context as device:
         if args.lanes is not None and device.info.lanes != args.lanes:
             raise UsageError(f"--lanes {args.lanes} is not what the device has: {device.info.lanes}.")
+        if args.data_width not in (None, device.info.data_width):
+            raise UsageError(f"--data-width {args.data_width} is not what the device has: {device.info.data_width}.")
         if args.resident_tiles not in (None, device.info.resident_tiles):
             raise UsageError(f"--resident-tiles {args.resident_tiles} is not what the device has: "
                 f"{device.info.resident_tiles}.")

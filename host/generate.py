@@ -62,7 +62,7 @@ class Screen:
         if not self.live:
             print(text, end="", flush=True)
             return
-        width      = shutil.get_terminal_size().columns - 1
+        width      = max(1, shutil.get_terminal_size().columns - 1)
         self.line += text
         while "\n" in self.line or len(self.line) > width:
             end   = self.line.find("\n", 0, width + 1)
@@ -326,8 +326,9 @@ def write(args: Namespace) -> None:
     save_json(args.json, summary)
 
 
-def _rates(tokens: int, seconds: float) -> dict[str, Any]:
-    return {"tokens": tokens, "seconds": seconds, "tokens_per_second": tokens/seconds if seconds else 0.0}
+def _rates(tokens: int, seconds: float, before: int = 0) -> dict[str, Any]:
+    """before: so many of the tokens came before the seconds began."""
+    return {"tokens": tokens, "seconds": seconds, "tokens_per_second": max(tokens - before, 0)/seconds if seconds else 0.0}
 
 
 def _write_text(args: Namespace, text: Text, config: NetworkConfig, tokenizer: Tokenizer, prompt: list[int], stop: StopStrings) -> dict[str, Any]:
@@ -374,12 +375,13 @@ def _write_text(args: Namespace, text: Text, config: NetworkConfig, tokenizer: T
         screen.close()
     generated = text.tokens[first:]
     prefill   = _rates(len(prompt), begun - start)
-    decode    = _rates(len(generated), end - begun)
+    decode    = _rates(len(generated), end - begun, 0 if text.eager else 1) # The first one comes with the prompt.
     figures   = text.summary()
     for name, rates in (("prompt", prefill), ("text", decode)):
         if rates["tokens"]:
             cost = f"; {text.rate()}" if name == "text" and text.rate() else ""
-            print(f"{name}: {rates['tokens']} tokens, {rates['tokens_per_second']:.2f} token/s{cost}", file=sys.stderr)
+            rate = f", {rates['tokens_per_second']:.2f} token/s" if rates["tokens_per_second"] else ""
+            print(f"{name}: {rates['tokens']} tokens{rate}{cost}", file=sys.stderr)
     for line in text.report():
         print(line, file=sys.stderr)
     info    = text.info

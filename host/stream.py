@@ -11,12 +11,18 @@ exit codes: 0 done; 1 the device or the link failed; 2 an option, a file or a ca
 141 nobody reads the output any more; 143 terminated.
 """
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL) # Ctrl-C while packages are imported: the end, without a traceback. run_command takes over.
+
 try:
     from tools import environment # noqa: F401 (first: the packages are there)
 except ImportError: # Not even this project's.
     raise SystemExit("stream.py: error: this Python lacks the project's packages: run make setup, then . .venv/bin/activate.") from None
 
 import argparse
+import os
 import sys
 import traceback
 
@@ -56,7 +62,21 @@ COMMANDS: tuple[tuple[Command, Options | None], ...] = ( # Command, and its opti
     (discover, add_discover_arguments),
 )
 
+INPUTS  = ("case", "files", "model", "tokenizer", "load_session", "csr_csv", "firmware") # Options that name files to read,
+OUTPUTS = ("output", "manifest", "save_session", "json")                                 # and to write.
+
 # Main ---------------------------------------------------------------------------------------------
+
+def check_outputs(args: argparse.Namespace) -> None:
+    """Raise UsageError if a file that is to be written cannot be, or is one that the command reads: a session alone goes on in its file."""
+    for option in OUTPUTS:
+        path = getattr(args, option, None)
+        if path is None:
+            continue
+        given  = [getattr(args, name, None) for name in INPUTS if (option, name) != ("save_session", "load_session")]
+        inputs = [file for value in given for file in (value if isinstance(value, list) else [value]) if file and os.path.isfile(file)]
+        check_writable(path, *inputs)
+
 
 def make_parser() -> Parser:
     parser = Parser(prog="stream.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -89,8 +109,7 @@ def execute(arguments: Sequence[str] | None) -> None:
     """Run the command that the arguments name."""
     args = parse_arguments(arguments)
     try:
-        if args.json is not None:
-            check_writable(args.json)
+        check_outputs(args)
         args.function(args)
     except Exception:
         if args.verbose:

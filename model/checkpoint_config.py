@@ -175,8 +175,8 @@ TRANSFORMERS = Fields(
 def checkpoint_path(name):
     """The path of a checkpoint: `name`, a folder or a GGUF file, or the repository's own model for "tiny"."""
     path = TINY if str(name) == "tiny" else Path(name)
-    if not path.is_dir() and not path.is_file():
-        raise CheckpointError(f"--model must be the folder of a checkpoint, with config.json, a GGUF file, or tiny, is {name}, "
+    if not str(name) or not path.is_dir() and not path.is_file():
+        raise CheckpointError(f"--model must be the folder of a checkpoint, with config.json, a GGUF file, or tiny, is {str(name) or repr('')}, "
             "which is no folder, and no file.")
     return path
 

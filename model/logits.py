@@ -42,7 +42,7 @@ def write_logits(arguments):
     parser.add_argument("--output", required=True, metavar="OUT.npy", help="Where to write the logits.")
     parser.add_argument("--step",   action="store_true", help="Compute them token by token instead of by prefill.")
     args = parser.parse_args(arguments)
-    check_writable(args.output)
+    check_writable(args.output, args.model)
     logits = compute_logits(load_checkpoint(args.model), args.tokens, args.step)
     check_finite(logits, "the logits")
     write_atomically(args.output, lambda file: np.save(file, logits.numpy()))

@@ -49,6 +49,9 @@ def check_arrays(path, arrays, expected, digest):
 
     digest: returns that of the model's weights, which `network` must be.
     """
+    if ("logits" in arrays) != ("logits" in expected):
+        has, wanted = ("torch" if "logits" in names else "device or exact" for names in (arrays, expected))
+        raise CheckpointError(f"{path}: must be a session of --on {wanted}, is one of --on {has}.")
     if arrays.keys() != expected.keys():
         name = min(arrays.keys() ^ expected.keys())
         raise CheckpointError(f"{path}: must be a session of this model, {name} is {'too many' if name in arrays else 'missing'}.")

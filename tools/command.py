@@ -52,8 +52,12 @@ def run_command(program: str, command: Callable[[], int | None],
     interrupted; 141 where nobody reads stdout any more. SIGTERM ends it with 143.
     """
     signal.signal(signal.SIGTERM, terminate)
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL: # Of stream.py, for the time before.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if sys.stdout is None: # Closed from the start.
         sys.stdout = open(os.devnull, "w")
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")
     if isinstance(sys.stdout, io.TextIOWrapper): # Else who calls has put something else in its place.
         sys.stdout.reconfigure(errors="backslashreplace") # Names of files may be other than text.
     try:

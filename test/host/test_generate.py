@@ -7,6 +7,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from checkpoints import KINDS, make_transformers, train_tokenizer
 from fake_device import EtherboneServer, FakeDevice, UARTBoneServer
 from stream_harness import STREAM, StreamHarness, assert_one_line
 
-from host.generate import generate_tokens
+from host.generate import Screen, generate_tokens
 from host.stream import main
 
 from model.checkpoint import TINY, CheckpointError, load_checkpoint
@@ -219,12 +220,13 @@ def test_changed_sessions(saved, tmp_path):
     ({"logits": np.zeros(255, np.float32)},            r"logits must be float32 of \(256,\), is float32 of \(255,\)"),
     ({"ssm.1": np.full((5, 64, 32), np.inf, np.float16)}, "ssm.1 must be finite, is not"),
     ({"network": np.zeros(32, np.uint8)},              "is one of a model with other weights"),
+    ({"logits": None},                                 "must be a session of --on torch, is one of --on device or exact."),
     ({"more": np.zeros(1)},                            "must be a session of this model, more is too many"),
 ])
 def test_sessions_that_are_whole_and_wrong(saved, tmp_path, changes, message):
     """Their digest is right: somebody made them so."""
     decoder, arrays, _ = saved
-    (tmp_path/"session").write_bytes(signed(arrays | changes))
+    (tmp_path/"session").write_bytes(signed({name: array for name, array in (arrays | changes).items() if array is not None}))
     with pytest.raises(ValueError, match=message):
         load_session(decoder, tmp_path/"session")
 
@@ -391,6 +393,17 @@ def test_nobody_reads(arguments):
     assert (process.wait(timeout=60), stderr) == (141, "")
 
 
+@pytest.mark.parametrize("columns", [1, 2, 5])
+def test_narrow_terminals(monkeypatch, capsys, columns):
+    """All of the text is shown, and it ends."""
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((columns, 24)))
+    screen      = Screen(5)
+    screen.live = True
+    screen.write("ab cdefgh")
+    screen.close()
+    assert "".join(capsys.readouterr().out.split()) == "abcdefgh"
+
+
 def test_prompt_that_is_not_utf8():
     done = subprocess.run([sys.executable, STREAM, "generate", "--prompt", b"a\xff"], text=True, capture_output=True)
     assert done.returncode == 2
@@ -407,6 +420,7 @@ def test_prompt_that_is_not_utf8():
     (["--prompt", "a", "--top-p", "2"],             "argument --top-p: must be a number from 0 to 1, is '2'"),
     (["--prompt", "a", "--stop", ""],               "stop must be a text, is empty"),
     (["--prompt", "a", "--model", "/none"],         "is /none, which is no folder"),
+    (["--prompt", "a", "--model", ""],              "or tiny, is '', which is no folder"),
     (["--prompt", "a", "--load-session", "/none"],  "/none: must be a session, there is none."),
     (["--prompt", "a", "--temperature", "inf"],     "argument --temperature: must be a finite number of at least 0, is 'inf'."),
     (["--prompt-tokens", "1,256"],                  "token must be a number from 0 to 255, is 256"),
@@ -427,6 +441,14 @@ def test_bad_options(capsys, arguments, message):
         code, stderr = error.code, capsys.readouterr().err
     assert code == 2
     assert_one_line(stderr, message)
+
+def test_rate_of_a_single_token(capsys, tmp_path):
+    """It comes with the prompt, whose time it takes; those behind it have times of their own."""
+    for tokens in (1, 5):
+        code, _, stderr = run_main(capsys, "--on", "exact", "--prompt", "a", "--tokens", tokens, "--json", tmp_path/"out")
+        decode = json.loads((tmp_path/"out").read_text())["decode"]
+        assert code == 0 and decode["tokens"] == tokens and ("text: 1 tokens\n" in stderr) == (tokens == 1)
+        assert decode["tokens_per_second"] == (tokens - 1)/decode["seconds"]
 
 # Whole Model --------------------------------------------------------------------------------------
 
@@ -519,7 +541,7 @@ def test_sessions_of_others(whole):
     """Of PyTorch, or of other weights."""
     assert whole.run("--prompt", "And", "--tokens", "2", "--save-session", whole.folder/"torch", on="torch")[0] == 0
     assert whole.run("--type", "q4_0", "--prompt", "And", "--tokens", "2", "--save-session", whole.folder/"q4_0", on="exact")[0] == 0
-    for name, message in (("torch", "must be a session of this model, logits is too many."),
+    for name, message in (("torch", "must be a session of --on device or exact, is one of --on torch."),
             ("q4_0", "must be a session of this model, is one of a model with other weights.")):
         for on in ("device", "exact"):
             code, stdout, stderr = whole.run("--load-session", whole.folder/name, on=on)

@@ -222,6 +222,13 @@ def test_lanes_of_a_board_are_checked(harness):
     assert_one_line(stderr, "--lanes 8 is not what the device has: 16")
 
 
+def test_ports_of_a_board_are_checked(harness):
+    assert harness.run("info", "--data-width", 128)[0] == 0
+    code, _, stderr = harness.run("info", "--data-width", 256)
+    assert code == 2
+    assert_one_line(stderr, "--data-width 256 is not what the device has: 128.")
+
+
 def test_verbose(harness):
     code, _, stderr = harness.run("info", "--verbose")
     assert code == 0

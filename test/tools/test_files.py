@@ -7,6 +7,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -102,10 +103,49 @@ def test_nothing_is_done_for_an_output_that_cannot_be(tmp_path):
     assert done.returncode == 2 and done.stdout == "" and not path.exists()
 
 
-def test_closed_stdout():
-    done = subprocess.run(["sh", "-c", f"{sys.executable} {ROOT}/host/stream.py generate --on exact --prompt a --tokens 1 >&-"],
+@pytest.mark.parametrize("arguments, message", [
+    (("generate", "--on", "exact", "--model", "model", "--prompt", "a", "--json",         "model"),     "model"),
+    (("generate", "--on", "exact", "--model", "model", "--prompt", "a", "--save-session", "model"),     "model"),
+    (("generate", "--on", "exact", "--load-session", "session", "--json",                 "session"),   "session"),
+    (("generate", "--on", "exact", "--tokenizer", "tokenizer", "--prompt", "a", "--json", "tokenizer"), "tokenizer"),
+    (("logits",   "--on", "exact", "--model", "model", "--tokens", "1", "--output",       "model"),     "model"),
+    (("load",     "--model", "model", "--plan", "--json",                                 "model"),     "model"),
+    (("load",     "model", "file", "--json",                                              "file"),      "file"),
+    (("load",     "model", "file", "--manifest",                                          "link"),      "link"),
+])
+def test_what_is_read_is_not_overwritten(tmp_path, arguments, message):
+    for name in ("model", "session", "tokenizer", "file"):
+        (tmp_path/name).write_text(name)
+    (tmp_path/"link").symlink_to("file")
+    done = stream(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"stream.py: error: {message}: must be another file than that of the other option, "
+        "is the same.\n")
+    assert all((tmp_path/name).read_text() == name for name in ("model", "session", "tokenizer", "file"))
+
+
+def test_a_session_goes_on_in_its_file(tmp_path):
+    path  = tmp_path/"session"
+    sizes = []
+    for options in (("--prompt", "a"), ("--load-session", path)):
+        done = stream("generate", "--on", "exact", "--tokens", 1, *options, "--save-session", path)
+        assert done.returncode == 0, done.stderr
+        sizes.append(path.stat().st_size)
+    assert sizes[1] == sizes[0] + 8 # Of a token.
+
+
+def test_interrupted_while_packages_are_imported(tmp_path):
+    """Ended by the signal, without a traceback."""
+    (tmp_path/"shtab.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n")
+    done = stream("info", env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_output(closed):
+    done = subprocess.run(["sh", "-c", f"{sys.executable} {ROOT}/host/stream.py generate --on exact --prompt a --tokens 1 {closed}"],
         capture_output=True, text=True)
-    assert done.returncode == 0 and "Error" not in done.stderr
+    assert done.returncode == 0 and "rror" not in done.stdout + done.stderr
+    assert done.stdout in ("", "an\n")
 
 
 def test_double_dash_is_a_value():
