@@ -97,8 +97,8 @@ def _nobody_reads():
 def _run(config, args):
     with Simulation(config, args.transport, args.trace_fst, args.build_dir, verbose=True,
             protect=args.protect, with_flash_boot=args.with_flash_boot) as simulation:
-        _print_how_to_reach(simulation)
         try:
+            _print_how_to_reach(simulation)
             while simulation.alive():
                 if _nobody_reads():
                     raise BrokenPipeError

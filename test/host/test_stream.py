@@ -29,7 +29,7 @@ from host.link.etherbone import open_socket
 from model.bitexact import ssm_block
 
 from operations.config import SystemConfig
-from operations.protocol import DATA_OFFSET, Error
+from operations.protocol import DATA_OFFSET, PROTOCOL_VERSION, Error
 
 # Helpers ------------------------------------------------------------------------------------------
 
@@ -301,10 +301,10 @@ def test_failing_job(harness):
 
 
 def test_version_mismatch(harness):
-    (harness.folder/"firmware.bin").write_bytes(fake_firmware(version=7))
+    (harness.folder/"firmware.bin").write_bytes(fake_firmware(version=PROTOCOL_VERSION + 1))
     code, _, stderr = harness.run_case()
     assert code == 1
-    assert_one_line(stderr, "The firmware speaks protocol version 7, this host version 5")
+    assert_one_line(stderr, f"The firmware speaks protocol version {PROTOCOL_VERSION + 1}, this host version {PROTOCOL_VERSION}")
 
 
 def test_link_failure(harness):

@@ -26,7 +26,7 @@ from model.bitexact import ssm_block
 
 from operations.config import GATEWARE_VERSION, SSMConfig
 from operations.operations import Engine
-from operations.protocol import DATA_OFFSET, ENGINE_INFO, INFO_HEAD, INFO_OFFSET, RING_ENTRIES, Error, Opcode
+from operations.protocol import DATA_OFFSET, ENGINE_INFO, INFO_HEAD, INFO_OFFSET, PROTOCOL_VERSION, RING_ENTRIES, Error, Opcode
 from operations.ssm import Geometry
 
 from tools.errors import UsageError
@@ -183,11 +183,11 @@ def test_no_firmware(connect):
 
 def test_running_firmware_of_another_version(connect, firmware, tmp_path):
     old = tmp_path/"old.bin"
-    old.write_bytes(fake_firmware(version=7))
+    old.write_bytes(fake_firmware(version=PROTOCOL_VERSION + 1))
     with FakeDevice() as fake, connect(fake) as device:
-        with pytest.raises(VersionMismatch, match="firmware speaks protocol version 7, this host version 6"):
+        with pytest.raises(VersionMismatch, match=f"firmware speaks protocol version {PROTOCOL_VERSION + 1}, this host version {PROTOCOL_VERSION}"):
             device.boot(str(old))
-        with pytest.raises(VersionMismatch, match="firmware speaks protocol version 7, this host version 6"):
+        with pytest.raises(VersionMismatch, match=f"firmware speaks protocol version {PROTOCOL_VERSION + 1}, this host version {PROTOCOL_VERSION}"):
             device.boot()
         assert device.boot(firmware) is True # Naming the right one replaces it.
         device.run(Job(Opcode.NOP))

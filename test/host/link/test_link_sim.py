@@ -244,8 +244,8 @@ def test_uart_after_garbage():
             time.sleep(0.2)
         base  = main_ram(simulation)
         words = random_words(300, 4)
-        with UARTBone("socket://{}:{}".format(*simulation.endpoint), timeout=0.5, alive=simulation.alive,
-                resync_time=_resync_time(csr, 300)) as link:
+        with UARTBone("socket://{}:{}".format(*simulation.endpoint), timeout=SIM_TIMEOUT, alive=simulation.alive,
+                resync_time=_resync_time(csr, SIM_TIMEOUT_SCALE)) as link:
             link.write_words(base, words)
             assert np.array_equal(link.read_words(base, 300), words)
             assert link.statistics.timeouts >= 1
