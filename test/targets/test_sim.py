@@ -13,6 +13,8 @@ import sys
 import threading
 import time
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -189,8 +191,8 @@ def test_an_exception_leaves_nothing():
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("signal_number", (signal.SIGINT, signal.SIGTERM, signal.SIGKILL))
 def test_a_killed_parent_leaves_nothing(transport, signal_number):
-    process = subprocess.Popen([sys.executable, str(ROOT/"targets"/"sim.py"), "--transport", transport],
-        stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, str(ROOT/"targets"/"sim.py"), "--transport", transport], stdout=subprocess.PIPE, text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL)) # A shell's background jobs ignore it.
     with process:
         try:
             for line in process.stdout:
