@@ -23,7 +23,7 @@ import argparse
 import json
 import sys
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -34,7 +34,7 @@ from bench.cases import shaped_model
 from host.connect import SIM_TIMEOUT_SCALE, simulated_transport
 from host.device.csr import CSRMap
 from host.device.device import Device
-from host.device.model import DeviceDecoder, ModelOnDevice, device_image
+from host.device.model import DeviceDecoder, ModelOnDevice
 
 from model.image import Image
 
@@ -78,7 +78,6 @@ class Run:
     bound       : float      = None # Cycles a decoded token: its bytes at a beat a cycle,
     prompt_bound : float     = None # and of a token of the prompt;
     head_bound  : float      = 0    # of these, the head's weights.
-    written     : list       = field(default_factory=list) # The tokens.
 
     @property
     def config(self):
@@ -109,11 +108,6 @@ class Run:
         """Of decoding's cycles, those in which the DRAM had nothing to do. Windows that are not there were of no program."""
         worked = WINDOW*len(self.timeline) - self.timeline["idle"].sum()
         return 1 - worked/self.figures.decode_cycles
-
-    @property
-    def head_cycles(self):
-        """About as many as the head takes, but for its beginning."""
-        return 0.95*self.head_bound
 
     @property
     def prompt_rate(self):
@@ -149,13 +143,12 @@ def measure(run, shape, log=lambda line: None):
         with simulated_transport(simulation, csr) as transport:
             device = Device(transport, csr, SIM_TIMEOUT_SCALE)
             device.boot(simulation.firmware)
-            there = ModelOnDevice(device, device_image(device, model))
+            there = ModelOnDevice(device, image)
             there.load()
             text = DeviceDecoder(there, store_every=run.store_every)
             text.prefill([n % model.vocab_size for n in range(1, 1 + run.prompt)])
-            for token in text.generate(run.tokens):
-                run.written.append(token)
-                log(f"{run.name}: {len(run.written)} tokens")
+            for count, _ in enumerate(text.generate(run.tokens), 1):
+                log(f"{run.name}: {count} tokens")
         windows = parse_timeline(simulation.console())
     run.figures  = text.figures
     run.timeline = windows[windows["time"] > windows["time"][-1] - run.figures.decode_cycles]
@@ -260,7 +253,7 @@ def results_page(runs, rows, clock):
         paragraph(f"{first.name}: beats that DRAM moves, and which engines work, layer by layer, and then the head."),
         plot_timeline(first, first.cycles),
         heading("Its last layers, and where the head begins"),
-        plot_timeline(first, CLOSE, first.head_cycles),
+        plot_timeline(first, CLOSE, 0.95*first.head_bound),
         heading("What the dispatcher waited for"),
         plot_causes(runs),
     )))

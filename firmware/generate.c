@@ -220,19 +220,15 @@ static uint32_t HOT run_layers(struct generation *generation, uint32_t place, ui
 	return ERROR_NONE;
 }
 
-/* The state after all tokens, where some are deferred: `place` is that of the next one. */
+/* The state after all tokens, where some are deferred, at the end of a text: `place` is that of the next one. */
 static uint32_t COLD store_state(struct generation *generation, uint32_t place)
 {
 	uint32_t deferred = generation->deferred;
-	uint32_t error;
 
 	if (!deferred)
 		return ERROR_NONE;
 	program_seed_write(generation->task->job.generate.seed + place - deferred);
-	error = run(generation, PROGRAM_STATE, 1, 1, deferred - 1);
-	if (!error)
-		stored(generation);
-	return error;
+	return run(generation, PROGRAM_STATE, 1, 1, deferred - 1);
 }
 
 static void COLD set_registers(struct generation *generation)

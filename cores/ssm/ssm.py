@@ -213,7 +213,8 @@ class SSM(Engine):
         self.unit_deferred   = Signal(max=MAX_DEFERRED + 1)
         unit  = self.unit
         asked = unit.job | {"tokens": unit.job["tokens"] + self.unit_deferred, "first_token": self.unit_deferred,
-            "zero_state": unit.zero_state | self.unit_zero_state, "no_store": unit.no_store | self.unit_no_store, "interrupt": 0, "resident": 0, "tile": 0, "seed": unit.job["seed"] + self.unit_seed, "push": unit.push}
+            "zero_state": unit.zero_state | self.unit_zero_state, "no_store": unit.no_store | self.unit_no_store,
+            "interrupt": 0, "resident": 0, "tile": 0, "seed": unit.job["seed"] + self.unit_seed, "push": unit.push}
         self.comb += If(unit.active, [getattr(job, name).eq(asked[name]) for name in values])
 
     # Memory ---------------------------------------------------------------------------------------
