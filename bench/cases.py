@@ -5,6 +5,8 @@
 
 """Cases for measurements of time."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from host.device.case import Case
@@ -43,3 +45,14 @@ def shaped_model(kind, layers=24, vocabulary=50_288, seed=2024):
         -vector(layer.heads), vector(layer.heads), vector(layer.d_inner), matrix(layer.d_model, layer.d_inner)) for _ in range(layers))
     embedding = matrix(vocabulary, layer.d_model)
     return QuantizedModel(config, embedding, parts, vector(layer.d_model), embedding)
+
+
+def repeating_model(model, period):
+    """A model of the same sizes whose greedy text counts from 0 to `period` - 1, over and over: its layers add nothing to a token, and the
+    rows of its head's matrix are those of the tokens in front. All that is read and computed is as before."""
+    layers  = tuple(replace(layer, out_proj=replace(layer.out_proj, scales=np.zeros_like(layer.out_proj.scales))) for layer in model.layers)
+    before  = np.arange(model.vocab_size)
+    before[:period] = np.roll(before[:period], 1)
+    embedding, scale = model.embedding, np.where(before < period, 1, 1/16)[:, None]
+    head    = replace(embedding, integers=embedding.integers[before], scales=(embedding.scales[before]*scale).astype(np.float16))
+    return replace(model, layers=layers, head=head)

@@ -8,7 +8,7 @@
 """Measures whole models on the simulated SoC against the DRAM's bound: build/bench/model.json and model.html.
 
 Random weights in the shape of Mamba-2 130M: no time depends on their values. Cycles are simulated ones at the declared clock, firmware in
-charge, from one token's pass to the next one's; bytes are those that the device's counters say. A share is bytes read and written, of those
+charge, from one pass to the next one; bytes are those that the device's counters say. A share is bytes read and written, of those
 that the memory port moves in as many cycles.
 """
 
@@ -29,9 +29,10 @@ import numpy as np
 
 from tqdm import tqdm
 
-from bench.cases import shaped_model
+from bench.cases import repeating_model, shaped_model
 
 from host.connect import SIM_TIMEOUT_SCALE, simulated_transport
+from host.device.batch import DeviceBatch
 from host.device.csr import CSRMap
 from host.device.device import Device
 from host.device.model import DeviceDecoder, ModelOnDevice
@@ -53,6 +54,7 @@ from tools.simulation.timeline import WINDOW, parse_timeline
 OUTPUT  = BUILD/"bench"
 COMMAND = "make bench-model"
 CLOSE   = 450_000 # Cycles of the closer look.
+PERIOD  = 8    # Of a text that repeats itself.
 POINTS  = 1500 # Of a timeline, at most.
 UNITS   = {"gemv": BLUE, "ssm": GREEN, "vector": ORANGE, "move": RED, "head": GREY}
 
@@ -73,6 +75,8 @@ class Run:
     prompt      : int   = 1       # Tokens,
     store_every : int   = 1
     tokens      : int   = 9       # and those that are generated: of the first one the pass is the prompt's.
+    sessions    : int   = 1       # That are decoded together.
+    speculate   : bool  = False   # A text that counts to PERIOD, over and over: drafts come from it.
     figures     : object     = None
     timeline    : np.ndarray = None # Of the decoding alone.
     bound       : float      = None # Cycles a decoded token: its bytes at a beat a cycle,
@@ -92,12 +96,12 @@ class Run:
     @property
     def cycles(self):
         """A decoded token."""
-        return self.figures.decode_cycles/self.figures.decode_passes
+        return self.figures.decode_cycles/self.figures.decode_tokens
 
     @property
     def bytes(self):
         """(read, written) a decoded token."""
-        return self.figures.decode_read/self.figures.decode_passes, self.figures.decode_written/self.figures.decode_passes
+        return self.figures.decode_read/self.figures.decode_tokens, self.figures.decode_written/self.figures.decode_tokens
 
     @property
     def share(self):
@@ -117,8 +121,10 @@ class Run:
     @property
     def text(self):
         ports = f", ports of {self.data_width} bits" if self.data_width != 128 else ""
-        stores = f", state stored every {self.store_every} tokens" if self.store_every > 1 else ""
-        return f"{self.kind.upper()}, R = {self.pass_tokens}, {self.lanes} lanes{ports}{stores}"
+        more   = f", state stored every {self.store_every} tokens" if self.store_every > 1 else ""
+        more  += f", {self.sessions} sessions together" if self.sessions > 1 else ""
+        more  += ", drafts" if self.speculate else ""
+        return f"{self.kind.upper()}, R = {self.pass_tokens}, {self.lanes} lanes{ports}{more}"
 
 
 def the_runs():
@@ -127,6 +133,8 @@ def the_runs():
         Run("decode_q8",     "q8_0"),
         Run("decode_q4_k4",  "q4_0", store_every=4, tokens=12), # The last one's state is stored in any case.
         Run("prefill_q4_r4", "q4_0", pass_tokens=4, prompt=64, tokens=5),
+        Run("batch_q4_r4",   "q4_0", pass_tokens=4, sessions=4),
+        Run("draft_q4_r4",   "q4_0", pass_tokens=4, prompt=PERIOD + 4, tokens=33, speculate=True),
         Run("decode_q4_512", "q4_0", data_width=512, lanes=64),
     ]
 
@@ -135,6 +143,8 @@ def measure(run, shape, log=lambda line: None):
     """Fill in what a run takes. shape: arguments of shaped_model."""
     config = run.config
     model  = shaped_model(run.kind, **shape)
+    if run.speculate:
+        model = repeating_model(model, PERIOD)
     image  = Image(model, run.data_width, config.ssm, config.program)
     log(f"{run.name}: build")
     with Simulation(config, dram=[(DATA_OFFSET, image.to_bytes())], timeline=True) as simulation:
@@ -145,18 +155,33 @@ def measure(run, shape, log=lambda line: None):
             device.boot(simulation.firmware)
             there = ModelOnDevice(device, image)
             there.load()
-            text = DeviceDecoder(there, store_every=run.store_every)
-            text.prefill([n % model.vocab_size for n in range(1, 1 + run.prompt)])
-            for count, _ in enumerate(text.generate(run.tokens), 1):
+            if run.sessions > 1:
+                text   = DeviceBatch(there, sessions=run.sessions)
+                tokens = text.generate([[n] for n in range(run.sessions)], run.tokens)
+            else:
+                text   = DeviceDecoder(there, store_every=run.store_every, speculate=run.speculate)
+                tokens = text.generate(run.tokens)
+                text.prefill([n % (PERIOD if run.speculate else model.vocab_size) for n in range(1, 1 + run.prompt)])
+            for count, _ in enumerate(tokens, 1):
                 log(f"{run.name}: {count} tokens")
         windows = parse_timeline(simulation.console())
     run.figures  = text.figures
     run.timeline = windows[windows["time"] > windows["time"][-1] - run.figures.decode_cycles]
-    traffic      = image.traffic(1)
-    state        = image.device.sizes.state
-    run.bound    = (traffic.total - state + state/run.store_every)/run.beat
+    run.bound    = least_bytes(image, run)/run.beat
     run.head_bound   = image.tape_bytes(ProgramKind.HEAD)/run.beat
     run.prompt_bound = 1/image.prompt_tokens_per_second(1, run.beat)
+
+
+def least_bytes(image, run):
+    """Of a decoded token, at the least: all drafts right."""
+    tokens = run.pass_tokens
+    if run.sessions > 1:
+        return image.traffic(run.sessions, ProgramKind.BATCH, ProgramKind.EACH).total/run.sessions
+    if run.speculate:
+        passes = image.traffic(tokens, ProgramKind.DRAFTS, ProgramKind.EACH, store=False) + image.traffic(1, ProgramKind.STATE, deferred=tokens - 1)
+        return passes.total/tokens
+    state = image.device.sizes.state
+    return image.traffic(1).total - state + state/run.store_every
 
 # Results ------------------------------------------------------------------------------------------
 
@@ -177,6 +202,11 @@ def entries(runs, clock):
         found.append(entry("decode_q4_tokens", clock/run.cycles, f"tokens/s at {clock/1e6:.0f} MHz", run, clock/run.bound, least=17))
     if run := by_name.get("decode_q4"):
         found.append(entry("idle_share", run.idle, "of decoding's cycles", run, most=0.04))
+    if run := by_name.get("batch_q4_r4"):
+        found.append(entry("batch_q4_r4", clock/run.cycles, f"tokens/s at {clock/1e6:.0f} MHz, of all sessions", run, clock/run.bound, least=36))
+    if "decode_q4" in by_name and (run := by_name.get("draft_q4_r4")):
+        found.append(entry("speculate_gain", by_name["decode_q4"].cycles/run.cycles, "times as fast as decode_q4", run,
+            by_name["decode_q4"].cycles/run.bound, least=1.8))
     if run := by_name.get("prefill_q4_r4"):
         found.append(entry("prefill_q4_r4", clock*run.prompt_rate, f"tokens/s at {clock/1e6:.0f} MHz", run, clock/run.prompt_bound, least=72))
     return found
@@ -226,7 +256,7 @@ def plot_causes(runs):
     names = [run.name for run in runs][::-1]
     left  = np.zeros(len(runs))
     for name, color in UNITS.items():
-        share = np.array([run.figures.waits[name]/max(run.figures.waited_passes, 1)/run.cycles for run in runs[::-1]])
+        share = np.array([run.figures.waits[name]/max(run.figures.waited_tokens, 1)/run.cycles for run in runs[::-1]])
         axis.barh(names, share, left=left, color=color, label=name)
         left += share
     axis.set(xlabel="of a token's cycles, the next descriptor waited for ...")

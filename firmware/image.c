@@ -15,6 +15,7 @@
 #define KINDS            (PROGRAMS/MAX_PASS_TOKENS)
 #define CANDIDATE_BYTES  8
 #define DESCRIPTOR_BYTES 64
+#define WINDOW_MULTIPLE  16
 #define MAX_LOGIT_ROWS   (MAX_VOCABULARY + 64) /* More than a block of rows has. */
 
 _Static_assert(sizeof(struct image) <= HEADER_BYTES, "the header");
@@ -73,6 +74,10 @@ uint32_t COLD image_wrong_word(const struct image *image, uint32_t room)
 		return WORD(state_bytes);
 	if (image->window_bytes % ALIGNMENT)
 		return WORD(window_bytes);
+	if (image->window_step % WINDOW_MULTIPLE || (uint64_t)image->window_step*(image->pass_tokens - 1) > image->window_bytes)
+		return WORD(window_step);
+	if (!in_range(image->sessions, 1, image->pass_tokens))
+		return WORD(sessions);
 	if (image->deferred > MAX_DEFERRED)
 		return WORD(deferred);
 	if (image->x_stride % ALIGNMENT || image->x_stride > MAX_RECORDS)
@@ -87,12 +92,12 @@ uint32_t COLD image_wrong_word(const struct image *image, uint32_t room)
 		return WORD(parameters);
 	if (!inside(image, image->records, 0))
 		return WORD(records);
-	if (!inside(image, image->results, CANDIDATES*CANDIDATE_BYTES))
+	if (!inside(image, image->results, (uint64_t)image->pass_tokens*CANDIDATES*CANDIDATE_BYTES))
 		return WORD(results);
 	if (!inside(image, image->zero_window, image->window_bytes))
 		return WORD(zero_window);
 	for (kind = 0; kind < KINDS; kind++)
-		for (tokens = 1; tokens <= image->pass_tokens; tokens++) {
+		for (tokens = 1; tokens <= (kind == PROGRAM_BATCH ? image->sessions : image->pass_tokens); tokens++) {
 			const struct image_program *program = image_program(image, kind, tokens);
 
 			word = wrong_program_word(image, program);

@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: BSD-2-Clause
  */
 
+#include "batch.h"
 #include "checksum.h"
 #include "generate.h"
 #include "operations.h"
@@ -52,6 +53,14 @@ const struct operation operations[OPCODES] TABLE = {
 		.flags  = GENERATE_FLAGS,
 		.check  = generate_check,
 		.begin  = generate_begin,
+	},
+#endif
+#if defined(PROGRAM_RUNS_MODELS) && !SSM_STOCHASTIC_ROUNDING /* Of which a pass has one seed. */
+	[OPCODE_BATCH] = {
+		.engine = &program_engine,
+		.flags  = BATCH_FLAGS,
+		.check  = batch_check,
+		.begin  = batch_begin,
 	},
 #endif
 };

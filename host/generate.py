@@ -178,13 +178,13 @@ class ExactText(Text):
 
     def rate(self) -> str:
         figures = self.figures
-        return f"{figures.decode_cycles/figures.decode_passes:.0f} cycles a token" if figures and figures.decode_passes else ""
+        return f"{figures.decode_cycles/figures.decode_tokens:.0f} cycles a token" if figures and figures.decode_tokens else ""
 
     def summary(self) -> dict[str, Any]:
         return {} if self.figures is None or self.info is None else device_summary(self.figures, self.info)
 
     def report(self) -> list[str]:
-        if self.figures is None or self.info is None or not self.figures.decode_passes:
+        if self.figures is None or self.info is None or not self.figures.decode_tokens:
             return []
         summary = device_summary(self.figures, self.info)
         cycles  = summary["cycles_per_token"]
@@ -197,27 +197,32 @@ class ExactText(Text):
             units = sorted(waits.items(), key=lambda wait: -wait[1])
             lines.append("of these cycles, the next operation waited " + ", ".join(f"{count:.0f} ({count/cycles:.0%}) for {name}" for name, count in units)
                 + f"; the GEMV engine waited {tape:.0f} for weights")
+        if summary["drafted"]:
+            lines.append(f"{summary['drafted']} drafts, {summary['accepted']} of them right: {self.figures.decode_tokens} tokens in "
+                f"{self.figures.decode_passes} passes")
         return lines
 
 
 def device_summary(figures: Figures, info: Info) -> dict[str, Any]:
     """Figures of a device, ready for JSON: of decoding, those a token are means of the tokens that were run."""
-    passes, peak = figures.decode_passes, info.data_width//8
-    mean = lambda value, count=passes: value/count if count else None
+    tokens, peak = figures.decode_tokens, info.data_width//8
+    mean = lambda value, count=tokens: value/count if count else None
     return {
         "prefill_cycles"       : figures.prefill_cycles,
         "decode_cycles"        : figures.decode_cycles,
-        "decode_passes"        : passes,
+        "decode_passes"        : figures.decode_passes,
+        "drafted"              : figures.drafted,
+        "accepted"             : figures.decode_tokens - figures.decode_passes,
         "cycles_per_token"     : mean(figures.decode_cycles),
         "read_bytes"           : mean(figures.decode_read),
         "write_bytes"          : mean(figures.decode_written),
         "peak_bytes_per_cycle" : peak,
         "dram_share"           : (figures.decode_read + figures.decode_written)/(figures.decode_cycles*peak) if figures.decode_cycles else None,
-        "wait_cycles"          : {cause: mean(figures.waits[cause], figures.waited_passes) for cause in CAUSES} if figures.waited_passes else None,
+        "wait_cycles"          : {cause: mean(figures.waits[cause], figures.waited_tokens) for cause in CAUSES} if figures.waited_tokens else None,
     }
 
 
-NO_DEVICE = dict.fromkeys(("prefill_cycles", "decode_cycles", "decode_passes", "cycles_per_token", "read_bytes", "write_bytes",
+NO_DEVICE = dict.fromkeys(("prefill_cycles", "decode_cycles", "decode_passes", "drafted", "accepted", "cycles_per_token", "read_bytes", "write_bytes",
     "peak_bytes_per_cycle", "dram_share", "wait_cycles"))
 
 # Generation ---------------------------------------------------------------------------------------
@@ -257,6 +262,8 @@ def open_text(args: Namespace, network: Any) -> Iterator[Text]:
     """Context manager: a :class:`Text`, as the options say. network: of :func:`load_model`."""
     if args.on != "device" and args.store_every != 1:
         raise UsageError(f"--store-every must be left out with --on {args.on}, is {args.store_every}: it is of a device's DRAM.")
+    if args.on != "device" and args.speculate:
+        raise UsageError(f"--speculate must be left out with --on {args.on}: it is of a device's passes.")
     if args.on == "torch":
         yield TorchText(Decoder(network, TorchBlocks(network.config)), _sampler(args))
     elif args.on == "exact":
@@ -264,8 +271,8 @@ def open_text(args: Namespace, network: Any) -> Iterator[Text]:
         yield ExactText(ExactDecoder(ExactNetwork(network, seed=seed), draws_of(args, network.vocab_size)), network)
     else:
         draws = draws_of(args, network.vocab_size)
-        with open_model(args, network, 1 if args.load_session else 0) as there:
-            yield ExactText(DeviceDecoder(there, draws, args.store_every), network, there.device.info)
+        with open_model(args, network, 1 if args.load_session else 0, args.speculate) as there:
+            yield ExactText(DeviceDecoder(there, draws, args.store_every, args.speculate), network, there.device.info)
 
 
 def _sampler(args: Namespace) -> Sampler:
@@ -396,6 +403,7 @@ def _write_text(args: Namespace, text: Text, config: NetworkConfig, tokenizer: T
         "data_width"       : info.data_width if info else None,
         "pass_tokens"      : program.pass_tokens if program else None,
         "store_every"      : args.store_every if program else None,
+        "speculate"        : args.speculate if program else None,
         "prompt_tokens"    : prompt,
         "generated_tokens" : generated,
         "generated"        : generated, # Its name before.

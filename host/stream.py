@@ -30,6 +30,7 @@ from collections.abc import Callable, Sequence
 
 import shtab
 
+from host.commands.batch import add_batch_arguments, batch
 from host.commands.bench import add_bench_arguments, bench
 from host.commands.discover import add_discover_arguments, discover
 from host.commands.generate import add_generate_arguments, generate
@@ -55,6 +56,7 @@ COMMANDS: tuple[tuple[Command, Options | None], ...] = ( # Command, and its opti
     (load,     add_load_arguments),
     (run,      add_run_arguments),
     (generate, add_generate_arguments),
+    (batch,    add_batch_arguments),
     (logits,   add_logits_arguments),
     (bench,    add_bench_arguments),
     (selftest, None),

@@ -3,7 +3,7 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""The golden device: what firmware and gateware do with a job GENERATE, bit for bit, on :class:`model.machine.Machine`.
+"""The golden device: what firmware and gateware do with jobs GENERATE and BATCH, bit for bit, on :class:`model.machine.Machine`.
 
 ::
 
@@ -11,11 +11,14 @@
               after the last pass, where tokens are asked for:      HEAD
     tokens:   sample; a stop token ends the text, else it is written; as many as were asked for end it;
               else a pass of this one token:                        LAYERS, HEAD; and again
+    drafts:   where there are some, a pass of token and drafts:     DRAFTS, EACH
+              sample after each token, as long as the next one's draft is what comes out
+    batch:    a pass of the last token of each session:             BATCH, EACH; sample after each; and again
 
 The first pass begins with session_in, or with zeros; those that store the state write session_out, from which the next one goes on. Where a
 pass does not, its tokens are deferred: the next one runs them again, as far as the state is concerned, from their records. A pass stores the
-state when that makes `store_every` tokens or more, and when no other can follow; where a text ends early, STATE does. A token's place in the
-text, from which its draw and its rounding come, is `place` plus the tokens before it in the job. All that is wrong with the operands is
+state when that makes `store_every` tokens or more, and when no other can follow; one with drafts does not, and of its tokens those that were
+right are deferred; then, and where a text ends, STATE stores what is deferred. A token's place in the text, from which its draw and its rounding come, is `place` plus the tokens before it in the job. All that is wrong with the operands is
 found before anything is written.
 """
 
@@ -23,17 +26,18 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from model.exact.drafts import draft
 from model.exact.sampling import sample
 from model.image import DESCRIPTOR_BYTES, descriptor_traffic, Traffic
 from model.machine import CANDIDATE, Machine
 
-from operations.config import ALIGNMENT, ProgramConfig, SSMConfig, ceil_multiple
+from operations.config import ALIGNMENT, ELEMENT_BYTES, ProgramConfig, SSMConfig, ceil_multiple
 from operations.image import (HEADER_BYTES, IMAGE_HEAD, IMAGE_MAGIC, IMAGE_VERSION, IMAGE_WORDS, MAX_DEFERRED, MAX_PASS_TOKENS, MAX_PROMPT_TOKENS,
-    MAX_RECORDS, MAX_STOP_TOKENS, MAX_TOKENS, MAX_VOCABULARY, OUTPUT_HEAD, OUTPUT_HEAD_BYTES, OUTPUT_WIDE, PROGRAM_ENTRY, ProgramKind, Reason,
+    MAX_RECORDS, MAX_STOP_TOKENS, MAX_TOKENS, MAX_VOCABULARY, OUTPUT_COUNTS, OUTPUT_HEAD, OUTPUT_HEAD_BYTES, OUTPUT_WIDE, PROGRAM_ENTRY, TEXT_WORDS, ProgramKind, Reason,
     program_number)
 from operations.numerics import CANDIDATES
-from operations.operations import JobFlag
-from operations.program import Register
+from operations.operations import JobFlag, Opcode
+from operations.program import SCRATCH_MULTIPLE, Register
 from operations.protocol import Error
 
 # Errors -------------------------------------------------------------------------------------------
@@ -111,18 +115,20 @@ class GoldenDevice:
             "logit_rows"   : head.vocabulary <= head.logit_rows <= MAX_VOCABULARY + 64,
             "state_bytes"  : head.state_bytes > 0 and head.state_bytes % ALIGNMENT == 0,
             "window_bytes" : head.window_bytes % ALIGNMENT == 0,
+            "window_step"  : head.window_step % (ELEMENT_BYTES*SCRATCH_MULTIPLE) == 0 and head.window_step*(head.pass_tokens - 1) <= head.window_bytes,
+            "sessions"     : 1 <= head.sessions <= head.pass_tokens,
             "deferred"     : head.deferred <= MAX_DEFERRED,
             "x_stride"     : head.x_stride % ALIGNMENT == 0 and head.x_stride <= MAX_RECORDS,
             "bc_stride"    : head.bc_stride % ALIGNMENT == 0 and head.bc_stride <= MAX_RECORDS,
             **{name: inside(getattr(head, name)) for name in ("tape", "embedding", "parameters", "records")},
-            "results"      : inside(head.results, CANDIDATES*CANDIDATE.itemsize),
+            "results"      : inside(head.results, head.pass_tokens*CANDIDATES*CANDIDATE.itemsize),
             "zero_window"  : inside(head.zero_window, head.window_bytes),
         }
         for number, name in enumerate(IMAGE_HEAD):
             if not checks[name]:
                 raise JobError(Error.BAD_IMAGE, number)
         for kind in ProgramKind:
-            for tokens in range(1, head.pass_tokens + 1):
+            for tokens in range(1, (head.sessions if kind == ProgramKind.BATCH else head.pass_tokens) + 1):
                 number = program_number(kind, tokens)
                 place, count, tape, beats = entries[number]
                 for word, good in enumerate((inside(place, DESCRIPTOR_BYTES), count > 0 and inside(place, count*DESCRIPTOR_BYTES),
@@ -131,19 +137,32 @@ class GoldenDevice:
                         raise JobError(Error.BAD_IMAGE, len(IMAGE_HEAD) + number*size + word)
         return head, entries
 
-    def _check(self, op, flags):
-        """(head, entries, prompt, stop tokens) of a job that may run."""
-        if flags & ~(JobFlag.ZERO_STATE | JobFlag.LOGITS):
-            raise JobError(Error.BAD_FLAGS, flags)
-        logits = bool(flags & JobFlag.LOGITS)
-        for value, low, high, error in (
-            (op.prompt_tokens, 1, MAX_PROMPT_TOKENS,            Error.BAD_TOKENS),
-            (op.tokens,        0, 0 if logits else MAX_TOKENS,  Error.BAD_TOKENS),
-            (op.top_k,         1, CANDIDATES,                   Error.BAD_TOP_K),
-            (op.stop_tokens,   0, MAX_STOP_TOKENS,              Error.BAD_STOP_TOKENS),
-        ):
+    def _limits(self, op, *limits):
+        """limits: (value, least, most, error)."""
+        for value, low, high, error in (*limits, (op.top_k, 1, CANDIDATES, Error.BAD_TOP_K),
+                (op.stop_tokens, 0, MAX_STOP_TOKENS, Error.BAD_STOP_TOKENS)):
             if not low <= value <= high:
                 raise JobError(error, value)
+
+    @staticmethod
+    def _apart(*pairs):
+        """pairs: (a region that is written, [others])."""
+        for written, others in pairs:
+            if any(written[0] < other[1] and other[0] < written[1] for other in others):
+                raise JobError(Error.OVERLAP, written[0])
+
+    @staticmethod
+    def _check_tokens(head, tokens):
+        for token in tokens: # A stop token that is none of the vocabulary never comes.
+            if token >= head.vocabulary:
+                raise JobError(Error.BAD_TOKEN, token)
+
+    def _check(self, op, flags):
+        """(head, entries, prompt, stop tokens) of a job GENERATE that may run."""
+        if flags & ~(JobFlag.ZERO_STATE | JobFlag.LOGITS | JobFlag.SPECULATE):
+            raise JobError(Error.BAD_FLAGS, flags)
+        logits = bool(flags & JobFlag.LOGITS)
+        self._limits(op, (op.prompt_tokens, 1, MAX_PROMPT_TOKENS, Error.BAD_TOKENS), (op.tokens, 0, 0 if logits else MAX_TOKENS, Error.BAD_TOKENS))
         if not 1 <= op.store_every <= MAX_DEFERRED + 1:
             raise JobError(Error.BAD_STORE_EVERY, op.store_every)
         head, entries = self._image(op.model)
@@ -155,17 +174,31 @@ class GoldenDevice:
         output  = self._region(op.output, self._output_bytes(head, op, logits))
         after   = self._region(op.session_out, session)
         before  = [] if flags & JobFlag.ZERO_STATE else [self._region(op.session_in, session)]
-        overlap = lambda one, other: one[0] < other[1] and other[0] < one[1]
-        for written, others in ((after, [image, given, *(region for region in before if region != after)]),
-                (output, [image, given, after, *before])):
-            if any(overlap(written, other) for other in others):
-                raise JobError(Error.OVERLAP, written[0])
-        tokens = self.words(op.prompt, op.prompt_tokens + op.stop_tokens)
-        prompt, stop = tokens[:op.prompt_tokens], tokens[op.prompt_tokens:]
-        for token in prompt: # A stop token that is none of the vocabulary never comes.
-            if token >= head.vocabulary:
-                raise JobError(Error.BAD_TOKEN, token)
-        return head, entries, prompt, stop
+        self._apart((after, [image, given, *(region for region in before if region != after)]), (output, [image, given, after, *before]))
+        tokens  = self.words(op.prompt, op.prompt_tokens + op.stop_tokens)
+        self._check_tokens(head, tokens[:op.prompt_tokens])
+        return head, entries, tokens[:op.prompt_tokens], tokens[op.prompt_tokens:]
+
+    def _check_batch(self, op, flags):
+        """(head, entries, texts [(token, place, seed)], stop tokens) of a job BATCH that may run."""
+        if self.ssm.stochastic_rounding:
+            raise JobError(Error.BAD_OPCODE, Opcode.BATCH)
+        if flags:
+            raise JobError(Error.BAD_FLAGS, flags)
+        self._limits(op, (op.session_count, 1, MAX_PASS_TOKENS, Error.BAD_SESSIONS), (op.tokens, 1, MAX_TOKENS, Error.BAD_TOKENS))
+        head, entries = self._image(op.model)
+        if op.session_count > head.sessions:
+            raise JobError(Error.BAD_SESSIONS, op.session_count)
+        count    = TEXT_WORDS*op.session_count + op.stop_tokens
+        image    = self._region(op.model, head.image_bytes)
+        given    = self._region(op.texts, 4*count)
+        output   = self._region(op.output, OUTPUT_HEAD_BYTES + 4*op.tokens*op.session_count)
+        sessions = self._region(op.sessions, op.session_count*(head.state_bytes + head.window_bytes))
+        self._apart((sessions, [image, given]), (output, [image, given, sessions]))
+        words    = self.words(op.texts, count)
+        texts    = [tuple(words[TEXT_WORDS*n:][:TEXT_WORDS]) for n in range(op.session_count)]
+        self._check_tokens(head, [token for token, _, _ in texts])
+        return head, entries, texts, words[TEXT_WORDS*op.session_count:]
 
     @staticmethod
     def _output_bytes(head, op, logits):
@@ -175,7 +208,7 @@ class GoldenDevice:
         size = lambda tokens: ceil_multiple(4*head.logit_rows*tokens, ALIGNMENT)
         return whole*size(head.pass_tokens) + size(rest)
 
-    # Job.
+    # Jobs.
 
     def generate(self, flags, operands):
         """Run a job GENERATE. Returns the tokens that were run, and the :class:`Traffic` of all passes.
@@ -187,24 +220,9 @@ class GoldenDevice:
         op = SimpleNamespace(**operands)
         head, entries, prompt, stop = self._check(op, flags)
         logits = bool(flags & JobFlag.LOGITS)
-        run    = _Passes(self, head, entries, op, flags)
-        totals = dict.fromkeys(OUTPUT_WIDE, 0)
-        counts = {"count": 0, "reason": Reason.NONE}
-
-        def report():
-            if not logits:
-                words = [counts["count"], counts["reason"]]
-                for name in OUTPUT_WIDE:
-                    words += [totals[name] & 2**32 - 1, totals[name] >> 32]
-                assert len(words) == len(OUTPUT_HEAD)
-                self.store(op.output, words)
-
-        def account(stage, traffic):
-            totals[f"{stage}_read"]    += traffic.read
-            totals[f"{stage}_written"] += traffic.written
-            totals[f"{stage}_cycles"]  += -(-8*traffic.total//self.data_width) # At the least.
-
-        report()
+        run    = _Passes(self, head, entries, op.model, op.session_out, None if flags & JobFlag.ZERO_STATE else op.session_in, op.store_every,
+            op.seed, op.place)
+        output = _Output(self, op.output, not logits)
         target = op.output
         for first in range(0, len(prompt), head.pass_tokens):
             tokens = prompt[first:first + head.pass_tokens]
@@ -213,88 +231,166 @@ class GoldenDevice:
                 kinds += [ProgramKind.LOGITS]
             elif op.tokens and first + len(tokens) == len(prompt):
                 kinds += [ProgramKind.HEAD]
-            account("prefill", run(tokens, kinds, target, first + len(tokens) == len(prompt) and op.tokens <= 1))
+            output.account("prefill", run(tokens, kinds, target, first + len(tokens) == len(prompt) and op.tokens <= 1))
+            run.keep(len(tokens))
             target += ceil_multiple(4*head.logit_rows*len(tokens), ALIGNMENT)
-        while op.tokens and counts["reason"] == Reason.NONE:
-            token = self._sample(op, head, run.taken)
-            if token in stop:
-                counts["reason"] = Reason.STOP
-                break
-            self.store(op.output + OUTPUT_HEAD_BYTES + 4*counts["count"], [token])
-            counts["count"] += 1
-            report()
-            cancelled = self.token()
-            if counts["count"] == op.tokens:
-                counts["reason"] = Reason.LENGTH
-            elif cancelled:
-                counts["reason"] = Reason.CANCELLED
-            else:
-                account("decode", run([token], [ProgramKind.LAYERS, ProgramKind.HEAD], 0, counts["count"] + 1 == op.tokens))
+        text, drafts = prompt, []
+        while op.tokens and output.reason == Reason.NONE:
+            for taken in range(len(drafts) + 1): # Drafts that were right.
+                token = self._sample(op, head, taken, op.seed, op.place + len(text))
+                if token in stop:
+                    output.reason = Reason.STOP
+                    break
+                text = [*text, token]
+                output.write([token], op.tokens)
+                if output.reason != Reason.NONE or taken == len(drafts) or token != drafts[taken]:
+                    break
+            if drafts:
+                run.keep(taken + 1)
+                if run.deferred >= op.store_every:
+                    output.account("decode", run.store())
+            if output.reason == Reason.NONE:
+                left   = op.tokens - output.count
+                drafts = draft(text, min(head.pass_tokens, left) - 1) if flags & JobFlag.SPECULATE else []
+                output.passes  += 1
+                output.drafted += len(drafts)
+                if drafts:
+                    output.account("decode", run([token, *drafts], [ProgramKind.DRAFTS, ProgramKind.EACH]))
+                else:
+                    output.account("decode", run([token], [ProgramKind.LAYERS, ProgramKind.HEAD], last=left == 1))
+                    run.keep(1)
         if run.deferred:
-            account("decode", run.store())
-        report()
-        return run.taken, Traffic(*(totals[f"prefill_{what}"] + totals[f"decode_{what}"] for what in ("read", "written")))
+            output.account("decode", run.store())
+        output.report()
+        return run.taken, output.traffic
 
-    def _sample(self, op, head, taken):
-        first = op.model + head.results - self.base
+    def batch(self, flags, operands):
+        """Run a job BATCH. Returns and raises as :meth:`generate`."""
+        op = SimpleNamespace(**operands)
+        head, entries, texts, stop = self._check_batch(op, flags)
+        run    = _Passes(self, head, entries, op.model, op.sessions, op.sessions)
+        output = _Output(self, op.output)
+        tokens = [token for token, _, _ in texts]
+        while output.reason == Reason.NONE:
+            output.account("decode", run(tokens, [ProgramKind.BATCH, ProgramKind.EACH]))
+            run.keep(len(tokens))
+            output.passes += 1
+            tokens = [self._sample(op, head, n, seed, place + output.passes) for n, (_, place, seed) in enumerate(texts)]
+            output.write(tokens, op.tokens, any(token in stop for token in tokens))
+        output.report()
+        return run.taken, output.traffic
+
+    def _sample(self, op, head, row, seed, place):
+        """The token that follows the one with the number `row` of those whose candidates were written."""
+        first = op.model + head.results - self.base + row*CANDIDATES*CANDIDATE.itemsize
         found = np.frombuffer(self.memory[first:first + CANDIDATES*CANDIDATE.itemsize].tobytes(), CANDIDATE)
         found = found[:min(CANDIDATES, head.vocabulary)]
         if not np.isfinite(found["logit"][0]):
             raise JobError(Error.BAD_LOGITS, int(found["logit"][:1].view("<u4")[0]))
-        return sample(found["token"], found["logit"], op.inverse, op.top_k, op.seed, (op.place + taken) % 2**32)
+        return sample(found["token"], found["logit"], op.inverse, op.top_k, seed, place % 2**32)
+
+
+class _Output:
+    """What a job writes; but with LOGITS only counts."""
+    def __init__(self, device, address, written=True):
+        self.device  = device
+        self.address = address
+        self.written = written
+        self.totals  = dict.fromkeys(OUTPUT_WIDE, 0)
+        self.count   = self.passes = self.drafted = 0
+        self.reason  = Reason.NONE
+        self.report()
+
+    def report(self):
+        if self.written:
+            words = [getattr(self, name) for name in OUTPUT_COUNTS]
+            for total in self.totals.values():
+                words += [total & 2**32 - 1, total >> 32]
+            assert len(words) == len(OUTPUT_HEAD)
+            self.device.store(self.address, words)
+
+    def account(self, stage, traffic):
+        self.totals[f"{stage}_read"]    += traffic.read
+        self.totals[f"{stage}_written"] += traffic.written
+        self.totals[f"{stage}_cycles"]  += -(-8*traffic.total//self.device.data_width) # At the least.
+
+    @property
+    def traffic(self):
+        return Traffic(*(self.totals[f"prefill_{what}"] + self.totals[f"decode_{what}"] for what in ("read", "written")))
+
+    def write(self, tokens, most, stopped=False):
+        """A token of each text."""
+        self.device.store(self.address + OUTPUT_HEAD_BYTES + 4*self.count*len(tokens), tokens)
+        self.count += 1
+        self.report()
+        cancelled = self.device.token()
+        if stopped:
+            self.reason = Reason.STOP
+        elif self.count == most:
+            self.reason = Reason.LENGTH
+        elif cancelled:
+            self.reason = Reason.CANCELLED
 
 
 class _Passes:
-    """The passes of a job, one after the other. taken: tokens run so far."""
-    def __init__(self, device, head, entries, op, flags):
+    """The passes of a job, one after the other. taken: tokens run so far that stay; before: session_in, None: zeros."""
+    def __init__(self, device, head, entries, model, after, before, store_every=1, seed=0, place=0):
         self.device  = device
         self.head    = head
         self.entries = entries
-        self.op      = op
-        self.zero    = bool(flags & JobFlag.ZERO_STATE)
+        self.image   = model - device.base
+        self.after   = after - device.base
+        self.zero    = before is None
+        self.state   = self.after if before is None else before - device.base
+        self.window  = self.image + head.zero_window if before is None else self.state + head.state_bytes
+        self.store_every, self.seed, self.place = store_every, seed, place
         self.taken   = 0
         self.stored  = 0 # Tokens that the state in memory is after.
+        self.storing = self.drafts = False # The last pass.
         build        = device.program
         self.machine = Machine(device.memory, device.data_width, device.ssm, build.elements, build.activations, build.pass_tokens)
-        image        = op.model - device.base
-        self.machine.registers = {register: image + getattr(head, name) for register, name in ((Register.EMBEDDING, "embedding"),
+        self.machine.registers = {register: self.image + getattr(head, name) for register, name in ((Register.EMBEDDING, "embedding"),
             (Register.PARAMETERS, "parameters"), (Register.RECORDS, "records"))}
 
     deferred = property(lambda self: self.taken - self.stored)
 
     def __call__(self, tokens, kinds, logits=0, last=False):
-        """Run the programs of these kinds for tokens. logits: bus address that LOGITS writes to; last: no pass can follow. Returns the
-        :class:`Traffic`."""
-        store   = last or self.deferred + len(tokens) >= self.op.store_every
-        traffic = self._run(tokens, kinds, logits, self.deferred, store)
-        self.taken += len(tokens)
-        if store:
-            self.stored = self.taken
-        return traffic
+        """Run the programs of these kinds for tokens; keep() follows. logits: bus address that LOGITS writes to; last: no pass can follow.
+        Returns the :class:`Traffic`."""
+        self.drafts  = ProgramKind.DRAFTS in kinds
+        self.storing = not self.drafts and (last or self.deferred + len(tokens) >= self.store_every)
+        return self._run(tokens, kinds, logits, self.deferred, self.storing)
+
+    def keep(self, tokens):
+        """Of the last pass the first ones, all unless it had drafts."""
+        self.taken += tokens
+        self.window = self.after + self.head.state_bytes + (self.head.window_step*(tokens - 1) if self.drafts else 0)
+        if self.storing:
+            self._stored()
+
+    def _stored(self):
+        self.stored = self.taken
+        self.state  = self.after
+        self.zero   = False
 
     def store(self):
         """The state of the tokens that are deferred."""
-        self.taken -= 1
-        traffic = self._run([0], [ProgramKind.STATE], 0, self.deferred, True)
-        self.taken += 1
-        self.stored = self.taken
+        tokens  = max(1, self.deferred - MAX_DEFERRED)
+        traffic = self._run([0]*tokens, [ProgramKind.STATE], 0, self.deferred - tokens, True)
+        self.window = self.after + self.head.state_bytes
+        self._stored()
         return traffic
 
     def _run(self, tokens, kinds, logits, deferred, store):
-        device, op, machine = self.device, self.op, self.machine
-        image   = op.model - device.base
-        first   = self.taken == 0
-        after   = op.session_out - device.base
-        before  = op.session_in - device.base if not self.stored and not self.zero else after
-        window  = image + self.head.zero_window if first and self.zero else \
-            (op.session_in - device.base if first else after) + self.head.state_bytes
-        machine.registers |= {Register.STATE_IN: before, Register.STATE_OUT: after, Register.WINDOW_IN: window,
-            Register.WINDOW_OUT: after + self.head.state_bytes, Register.X_RECORDS: image + self.head.records + deferred*self.head.x_stride,
-            Register.BC_RECORDS: image + self.head.records + deferred*self.head.bc_stride}
-        machine.zero_state = not self.stored and self.zero
+        device, machine, image = self.device, self.machine, self.image
+        records = image + self.head.records
+        machine.registers |= {Register.STATE_IN: self.state, Register.STATE_OUT: self.after, Register.WINDOW_IN: self.window,
+            Register.WINDOW_OUT: self.after + self.head.state_bytes, Register.X_RECORDS: records + deferred*self.head.x_stride,
+            Register.BC_RECORDS: records + deferred*self.head.bc_stride}
+        machine.zero_state = self.zero
         machine.no_store   = not store
         machine.deferred   = deferred
-        machine.seed       = (op.seed + op.place + self.taken - deferred) % 2**32 if device.ssm.stochastic_rounding else None
+        machine.seed       = (self.seed + self.place + self.stored) % 2**32 if device.ssm.stochastic_rounding else None
         machine.tokens     = [*tokens, *[0]*(len(machine.tokens) - len(tokens))]
         traffic = Traffic()
         for kind in kinds:

@@ -109,20 +109,27 @@ class Image:
         self.data_width = data_width
         self.ssm        = ssm
         self.program    = program
-        self.device     = device = DeviceModel(model, data_width, ssm, program.pass_tokens)
+        self.device     = self._device()
         self._check()
-        self.session_bytes = device.sizes.state + device.sizes.window
+        self.session_bytes = self.device.session_bytes
         self._programs()
         self._layout()
 
     # Limits.
+
+    def _device(self):
+        """With batches of as many sessions as there is room for on chip."""
+        build  = self.program
+        device = DeviceModel(self.model, self.data_width, self.ssm, build.pass_tokens)
+        most   = next((count for count in range(device.sessions, 1, -1) if device.scratch_of(build.pass_tokens, count) <= build.elements), 1)
+        return device if most == device.sessions else DeviceModel(self.model, self.data_width, self.ssm, build.pass_tokens, sessions=most)
 
     def _check(self):
         """Raise ValueError unless the model fits the build's memories on chip."""
         device, build = self.device, self.program
         if device.scratch > build.elements:
             fits    = [tokens for tokens in (1, 2, 4) if tokens < build.pass_tokens and
-                device.scratch_of(tokens) <= build.elements]
+                device.scratch_of(tokens, 1) <= build.elements]
             advice  = f"with scratch = {ceil_multiple(device.scratch, 1024)}" if device.scratch <= 2**20 else "for a smaller model"
             advice += f", or with pass_tokens = {fits[-1]}" if fits else ""
             raise ValueError(f"the model's scratchpad must be of at most {build.elements} elements with pass_tokens = {build.pass_tokens}, "
@@ -152,8 +159,15 @@ class Image:
         """{(kind, tokens): words}."""
         device, self.programs = self.device, {}
         for tokens in range(1, self.program.pass_tokens + 1):
-            for kind, words in ((ProgramKind.LAYERS, device.layers(tokens)), (ProgramKind.HEAD, device.head(tokens - 1)),
-                    (ProgramKind.LOGITS, device.all_logits(tokens)), (ProgramKind.STATE, device.states(tokens))):
+            for kind, words in {
+                ProgramKind.LAYERS : device.layers(tokens),
+                ProgramKind.HEAD   : device.head(1, tokens - 1),
+                ProgramKind.LOGITS : device.all_logits(tokens),
+                ProgramKind.STATE  : device.states(tokens),
+                ProgramKind.DRAFTS : device.layers(tokens, drafts=True),
+                ProgramKind.EACH   : device.head(tokens),
+                **({ProgramKind.BATCH: device.layers(tokens, batch=True)} if tokens <= device.sessions else {}),
+            }.items():
                 self.programs[kind, tokens] = np.array(words + device.end(), "<u4").reshape(-1, DESCRIPTOR_WORDS)
 
     def _layout(self):
@@ -162,7 +176,12 @@ class Image:
             parts.append(Part(name, places.take(size), size))
             return parts[-1].place
         take("header", HEADER_BYTES)
-        self.program_places = {key: take("programs", words.nbytes) for key, words in self.programs.items()}
+        self.program_places, found = {}, {}
+        for key, words in self.programs.items(): # Of one token some are the same.
+            content = words.tobytes()
+            if content not in found:
+                found[content] = take("programs", words.nbytes)
+            self.program_places[key] = found[content]
         layers      = device.layer_matrices
         self.tape   = take("layers", sum(device.matrix_bytes[:layers]))
         self.head   = take("head",   device.matrix_bytes[layers])
@@ -192,6 +211,8 @@ class Image:
             "logit_rows"   : device.logit_rows,
             "state_bytes"  : device.sizes.state,
             "window_bytes" : device.sizes.window,
+            "window_step"  : device.window_step,
+            "sessions"     : device.sessions,
             "deferred"     : MAX_DEFERRED,
             "x_stride"     : device.x_stride,
             "bc_stride"    : device.bc_stride,
@@ -205,8 +226,12 @@ class Image:
     def _tape_of(self, kind):
         """(place, beats) of the matrices that a kind of program reads."""
         layers = self.device.layer_matrices
-        place, sizes = {ProgramKind.LAYERS: (self.tape, self.device.matrix_bytes[:layers]), ProgramKind.STATE: (self.tape, [])}.get(kind,
-            (self.head, self.device.matrix_bytes[layers:layers + 1]))
+        if kind == ProgramKind.STATE:
+            place, sizes = self.tape, []
+        elif kind in (ProgramKind.LAYERS, ProgramKind.DRAFTS, ProgramKind.BATCH):
+            place, sizes = self.tape, self.device.matrix_bytes[:layers]
+        else:
+            place, sizes = self.head, self.device.matrix_bytes[layers:layers + 1]
         return place, sum(sizes)*8//self.data_width
 
     def tape_bytes(self, kind):
@@ -232,14 +257,15 @@ class Image:
 
     # Costs.
 
-    def traffic(self, tokens=1, *kinds):
-        """The :class:`Traffic` of a pass of so many tokens: of its programs of these kinds (default: LAYERS and HEAD)."""
+    def traffic(self, tokens=1, *kinds, deferred=0, store=True):
+        """The :class:`Traffic` of a pass of so many tokens: of its programs of these kinds (default: LAYERS and HEAD). deferred, store: as of
+        :func:`descriptor_traffic`."""
         total = Traffic()
         for kind in kinds or (ProgramKind.LAYERS, ProgramKind.HEAD):
             words = self.programs[kind, tokens]
             total = total + Traffic(words.nbytes + self.tape_bytes(kind))
             for descriptor, _, _, operands in map(unpack, words.tolist()):
-                total = total + descriptor_traffic(descriptor.code, operands, 0)
+                total = total + descriptor_traffic(descriptor.code, operands, 0, deferred, store)
             if kind == ProgramKind.LOGITS:
                 total = total + Traffic(0, self.logit_bytes(tokens))
         return total
@@ -265,7 +291,7 @@ class Image:
         return [min(most, tokens - first) for first in range(0, tokens, most)]
 
     def output_bytes(self, prompt_tokens, tokens, logits=False):
-        """Of what a job GENERATE writes to `output`."""
+        """Of what a job GENERATE writes to `output`; or BATCH, where `tokens` are those of all sessions."""
         if logits:
             return sum(map(self.logit_bytes, self.passes(prompt_tokens)))
         return OUTPUT_HEAD_BYTES + ceil_multiple(4*tokens, ALIGNMENT)

@@ -12,10 +12,14 @@
                              STORE (records), SSM, SUM (silu(z)), LOAD (y), SUM (gate), NORM, QUANTISE, MATRIX, ADD
     head:    ROUND, NORM, QUANTISE, MATRIX, BEST
 
+The tokens of a pass follow one another, or are of as many sessions (a batch): then each token's row of in_proj lies behind a window of its
+own, and the SSM core has a descriptor for each session.
+
 The rows of z are the last ones of in_proj: while their weights are read, all is done that is in front of the SSM core.
 Weights of vectors are loaded when nothing waits for them: a layer's norm during the layer before.
 
-In the scratchpad each token has its rows of in_proj; in front of the first token's lie the window's.
+In the scratchpad each token has its rows of in_proj; in front of the first token's lie the window's. silu(z) takes the place of z, and y
+that of the convolution's results.
 """
 
 from copy import copy
@@ -31,7 +35,7 @@ from model.exact.tape import block_rows, pack_matrix, tape_beats
 from operations.config import ALIGNMENT, ELEMENT_BYTES, SEED_STRIDE, SSMConfig, ceil_multiple, check_choice, check_range
 from operations.image import MAX_DEFERRED
 from operations.numerics import CANDIDATES, COLUMNS, GROUP, Function
-from operations.program import SCRATCH_MULTIPLE, Code, Register, Unit, pack
+from operations.program import OFFSET_BITS, SCRATCH_MULTIPLE, Code, Register, Unit, pack
 from operations.ssm import SCALAR_ELEMENTS, Geometry, pack_x
 
 # Helpers ------------------------------------------------------------------------------------------
@@ -46,6 +50,23 @@ class Places:
         first     = self.size
         self.size = ceil_multiple(first + size, self.multiple)
         return first
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where the results of in_proj and the windows lie in the scratchpad, in elements.
+
+    Parameters
+    ----------
+    window : the first row of token 0's window, which the next ones and its own row follow,
+    step   : so far from each other.
+    row    : token 0's own row.
+    stride : from a token's to the next one's.
+    """
+    window : int
+    step   : int
+    row    : int
+    stride : int
 
 
 class Parameters:
@@ -83,6 +104,7 @@ class DeviceModel:
     width  : of the tape's beats, bits.
     config : of the SSM core.
     tokens : R, the most in a pass: 1, 2, 4 or 8.
+    sessions : the most of a batch, 1 to `tokens`. None: as many as one register reaches.
     deferred : tokens whose records lie in front of those of the pass, at most.
 
     Attributes
@@ -95,6 +117,7 @@ class DeviceModel:
     parameters : bytes.
     records    : bytes, as they are before the first pass.
     sizes      : :class:`Sizes`.
+    sessions   : the most of a batch.
     scratch    : elements of the scratchpad that the programs use.
     activations : words of sixteen columns of the activations' memory, likewise.
 
@@ -102,7 +125,7 @@ class DeviceModel:
     ------
     ValueError : a parameter does not fit binary16, or a size is none that the device has.
     """
-    def __init__(self, model, width=128, config=SSMConfig(), tokens=1, deferred=MAX_DEFERRED):
+    def __init__(self, model, width=128, config=SSMConfig(), tokens=1, deferred=MAX_DEFERRED, sessions=None):
         check_choice("tokens", tokens, (1, 2, 4, 8))
         check_range("deferred", deferred, 0, MAX_DEFERRED)
         layer = model.config.layer
@@ -122,6 +145,9 @@ class DeviceModel:
         self._tape()
         self._parameters()
         self._records(tokens, tokens + deferred)
+        self.session_bytes = self.sizes.state + self.sizes.window
+        self.sessions      = min(tokens, max(1, 2**OFFSET_BITS//self.session_bytes)) if sessions is None else sessions
+        check_range("sessions", self.sessions, 1, tokens)
         self._scratchpad(tokens)
 
     # Layout.
@@ -219,12 +245,14 @@ class DeviceModel:
             self.x_at.append(places.take(len(data)))
             parts.append(data)
         self.bc_at   = [places.take(all_tokens*self.bc_stride) for _ in self.model.layers]
-        self.y_at    = places.take(tokens*layer.heads*geometry.y_record_bytes)
+        self.y_stride = layer.heads*geometry.y_record_bytes
+        self.y_at     = places.take(tokens*self.y_stride)
         self.records = b"".join(parts).ljust(places.size, b"\0")
         self.tile_bytes   = layer.heads*geometry.tile_bytes
-        self.window_bytes = ceil_multiple((layer.d_conv - 1)*layer.d_xbc*ELEMENT_BYTES, ALIGNMENT)
+        self.window_step  = layer.d_xbc*ELEMENT_BYTES if layer.d_conv > 1 else 0
+        self.window_bytes = ceil_multiple((layer.d_conv + tokens - 2)*self.window_step, ALIGNMENT)
         self.sizes = Sizes(self.tile_bytes*len(self.model.layers), self.window_bytes*len(self.model.layers),
-            places.size, CANDIDATES*8)
+            places.size, tokens*CANDIDATES*8)
 
     def _scratchpad(self, tokens):
         layer, places = self.layer, Places(SCRATCH_MULTIPLE)
@@ -232,50 +260,63 @@ class DeviceModel:
         self.strides = {
             "residual" : 2*layer.d_model,
             "hidden"   : width(layer.d_model), # What comes out of a norm, or of out_proj.
-            "xbc"      : layer.d_xbc,
+            "xbc"      : layer.d_xbc,  # And y.
             "dt"       : ceil_multiple(layer.heads, SCRATCH_MULTIPLE),
             "dA"       : ceil_multiple(layer.heads, SCRATCH_MULTIPLE),
-            "y"        : layer.d_inner,
-            "gate"     : layer.d_inner,
         }
         self.at = {name: places.take(tokens*stride) for name, stride in self.strides.items()}
-        self.at["window"]  = places.take((layer.d_conv - 1)*self.rows) # Rows go on from it.
-        self.at["rows"]    = places.take(tokens*self.rows)
+        before  = layer.d_conv - 1
+        own     = before*self.first + self.rows # Of a session: of its window's rows only what is in front of z.
+        first   = places.take(max((before + tokens)*self.rows, self.sessions*own))
+        self.text  = Rows(first, self.rows,  first + before*self.rows,  self.rows)
+        self.batch = Rows(first, self.first, first + before*self.first, own)
         vectors = {"norm": layer.d_model, "conv": (layer.d_conv + 1)*layer.d_xbc, "dt_bias": 2*self.strides["dt"], "A": self.strides["dt"],
             "ssm_norm": layer.d_inner} | ({"in_bias": 2*self.rows, "out_bias": 2*layer.d_model} if layer.bias else {})
         self.at.update((name, places.take(size)) for name, size in vectors.items())
         self.scratch     = places.size
         self.activations = max(layer.d_model, layer.d_inner)//COLUMNS
 
-    def scratch_of(self, tokens):
-        """Elements of the scratchpad that programs for so many tokens would use."""
+    def scratch_of(self, tokens, sessions):
+        """Elements of the scratchpad that programs for so many tokens would use, in batches of so many sessions."""
         other = copy(self)
+        other.sessions = sessions
         other._scratchpad(tokens)
         return other.scratch
 
     # Programs.
 
-    def layers(self, tokens):
-        """The words of the program that takes `tokens` tokens through all layers, without its END."""
+    def layers(self, tokens, batch=False, drafts=False):
+        """The words of the program that takes `tokens` tokens through all layers, without its END.
+
+        batch: they are of as many sessions. drafts: the window after each of them is stored, not only that after the last.
+        """
         words = pack(Code.EMBED, **self._stream, table=(Register.EMBEDDING, 0), groups=self.layer.d_model//GROUP, tokens=tokens,
             flags=self._narrow(self.model.embedding))
         words += self._load("norm", self.places[0]["norm"], self.layer.d_model)
         for n in range(len(self.model.layers)):
-            words += self._layer(n, tokens)
+            words += self._layer(n, tokens, batch, drafts)
         return words
 
-    def head(self, token):
-        """The words of the program that follows, to the best candidates of the token with this number in the pass; without its END."""
-        words = self._last_norm(1, token) + self._logits(1)
-        return words + pack(Code.BEST, {Unit.GEMV: 0}, target=(Register.RESULTS, 0))
+    def head(self, tokens=1, first=0):
+        """The words of the program that follows, to the best candidates of `tokens` tokens of the pass, from the one with this number on;
+        without its END."""
+        words = self._last_norm(tokens, first) + self._logits(tokens)
+        return words + pack(Code.BEST, {Unit.GEMV: 0}, target=(Register.RESULTS, 0), tokens=tokens)
 
     def all_logits(self, tokens):
         """The words of the program that follows, to all logits of each token; without its END."""
         return pack(Code.LOGITS, target=(Register.RESULTS, 0)) + self._last_norm(tokens) + self._logits(tokens)
 
     def states(self, tokens):
-        """The words of the program that stores the layers' states after so many tokens, and those that are deferred in front of them."""
-        return [word for n in range(len(self.model.layers)) for word in self._ssm(n, tokens, {})]
+        """The words of the program that stores the layers' states after so many tokens, and those that are deferred in front of them; and
+        puts their windows in place."""
+        words = []
+        for n in range(len(self.model.layers)):
+            words += self._ssm(n, tokens, {})
+            if self.layer.d_conv > 1:
+                for code, register in ((Code.LOAD, Register.WINDOW_IN), (Code.STORE, Register.WINDOW_OUT)):
+                    words += pack(code, memory=(register, n*self.window_bytes), **self._window(self.text.window, self.rows))
+        return words
 
     def _last_norm(self, tokens, first=0):
         words = self._load("norm", self.last_norm, self.layer.d_model)
@@ -321,35 +362,41 @@ class DeviceModel:
         units = eps_units(size, self.layer.norm_eps)
         return {"eps_low": units & 2**32 - 1, "eps_high": units >> 32}
 
-    def _layer(self, n, tokens):
+    def _window(self, row, step, more=0):
+        """Of a LOAD or STORE: a window whose first row lies there, and `more` tokens' rows behind it."""
+        return {"scratch": row + self.sections["B"][0], "elements": self.layer.d_xbc, "rows": self.layer.d_conv - 1 + more,
+            "memory_row_stride": self.window_step, "scratch_row_stride": step}
+
+    def _layer(self, n, tokens, batch, drafts):
         layer, at, strides, geometry = self.layer, self.at, self.strides, self.geometry
         places, weights = self.places[n], self.model.layers[n]
         dt, B, C, x, z = (self.sections[name][0] for name in ("dt", "B", "C", "x", "z"))
-        row    = at["rows"]
+        rows      = self.batch if batch else self.text
+        row       = rows.row
+        sessions  = tokens if batch else 1
+        window_at = [s*self.session_bytes + n*self.window_bytes for s in range(sessions)]
 
         def vector(name, stem="target"):
             return {stem: at[name], f"{stem}_stride": strides[name]}
 
         def section(first, stem):
-            return {stem: row + first, f"{stem}_stride": self.rows}
+            return {stem: row + first, f"{stem}_stride": rows.stride}
 
         # The norm waits for its weights alone, which are loaded long since; no vector is under way when QUANTISE begins.
         words  = self._norm(tokens)
         for first, end, waits in ((0, self.first, {Unit.MOVE: 0}), (self.first, self.rows, {})):
-            words += pack(Code.MATRIX, waits, self._narrow(weights.in_proj), target=row + first, target_stride=self.rows,
+            words += pack(Code.MATRIX, waits, self._narrow(weights.in_proj), target=row + first, target_stride=rows.stride,
                 groups=layer.d_model//GROUP, tokens=tokens, rows=ceil_multiple(end - first, self._block(weights.in_proj)))
         words += self._load("dt_bias", places["dt"], 2*strides["dt"])
         words += self._load("A", places["A"], strides["dt"])
-        window = {"elements": layer.d_xbc, "rows": layer.d_conv - 1,
-            "memory_row_stride": layer.d_xbc*ELEMENT_BYTES, "scratch_row_stride": self.rows}
-        if layer.d_conv > 1:
-            words += pack(Code.LOAD, memory=(Register.WINDOW_IN, n*self.window_bytes), scratch=at["window"] + B, **window)
+        for s, place in enumerate(window_at) if layer.d_conv > 1 else ():
+            words += pack(Code.LOAD, memory=(Register.WINDOW_IN, place), **self._window(rows.window + s*rows.stride, rows.step))
         words += self._load("conv", places["conv"], (layer.d_conv + 1)*layer.d_xbc)
         words += self._load("ssm_norm", places["ssm_norm"], layer.d_inner)
         if layer.bias:
             words += self._load("in_bias", places["in_bias"], 2*self.rows)
             words += self._load("out_bias", places["out_bias"], 2*layer.d_model)
-            words += self._bias("in_bias", row, self.first, self.rows, self.rows, tokens, {Unit.GEMV: 1, Unit.MOVE: 0})
+            words += self._bias("in_bias", row, self.first, self.rows, rows.stride, tokens, {Unit.GEMV: 1, Unit.MOVE: 0})
         # Under the rows of z.
         ready  = {Unit.GEMV: 1, Unit.MOVE: 0}
         low, high = (int(np.float16(limit).view(np.uint16)) for limit in layer.dt_limit)
@@ -357,11 +404,13 @@ class DeviceModel:
             elements=layer.heads, tokens=tokens, function=Function.SOFTPLUS, low=low, high=high)
         words += pack(Code.SUM, **vector("dA"), **vector("dt", "a"), b=at["A"], elements=layer.heads, tokens=tokens, function=Function.EXP)
         # The convolution's terms are rows of the window and of tokens, one below the other.
-        words += pack(Code.SUM, {}, ["BIAS"], **vector("xbc"), a=at["window"] + B, a_stride=self.rows, a_term_stride=self.rows,
+        words += pack(Code.SUM, {}, ["BIAS"], **vector("xbc"), a=rows.window + B, a_stride=rows.stride, a_term_stride=rows.step,
             b=at["conv"], b_term_stride=layer.d_xbc, terms=layer.d_conv + 1, elements=layer.d_xbc, tokens=tokens, function=Function.SILU)
-        if layer.d_conv > 1: # All sums but those of dt, dA and the convolution have retired: that of a bias.
-            words += pack(Code.STORE, {Unit.VECTOR: 3}, memory=(Register.WINDOW_OUT, n*self.window_bytes),
-                scratch=at["window"] + tokens*self.rows + B, **window)
+        # All sums but those of dt, dA and the convolution have retired: that of a bias.
+        behind = tokens if not batch and not drafts else 1 # So many rows behind the first one's lies the window that is stored.
+        for s, place in enumerate(window_at) if layer.d_conv > 1 else ():
+            words += pack(Code.STORE, {Unit.VECTOR: 3}, memory=(Register.WINDOW_OUT, place),
+                **self._window(rows.window + s*rows.stride + behind*rows.step, rows.step, tokens - 1 if drafts else 0))
         # Records.
         heads  = {"rows": layer.heads, "memory_row_stride": geometry.x_record_bytes, "memory_token_stride": self.x_stride, "tokens": tokens}
         x_at   = self.x_at[n]
@@ -376,36 +425,40 @@ class DeviceModel:
         for first, offset in ((B, 0), (C, geometry.d_state_padded)):
             words += pack(Code.STORE, memory=(Register.BC_RECORDS, self.bc_at[n] + offset*ELEMENT_BYTES), scratch=at["xbc"] + first - B, **groups)
         # Not beside the rows of z: DRAM moves more when streams of reads and of reads and writes come one after the other.
-        words += self._ssm(n, tokens, {Unit.MOVE: 0, Unit.GEMV: 0})
+        for s in range(sessions):
+            words += self._ssm(n, 1 if batch else tokens, {} if s else {Unit.MOVE: 0, Unit.GEMV: 0}, s)
         # The gate, the norm, and out.
         if layer.bias:
-            words += self._bias("in_bias", row, self.rows - self.first, self.rows, self.rows, tokens, {}, self.first)
-        words += pack(Code.SUM, {}, ["ONES"], **vector("gate"), **section(z, "a"), elements=layer.d_inner, tokens=tokens,
+            words += self._bias("in_bias", row, self.rows - self.first, self.rows, rows.stride, tokens, {}, self.first)
+        words += pack(Code.SUM, {}, ["ONES"], **section(z, "target"), **section(z, "a"), elements=layer.d_inner, tokens=tokens,
             function=Function.SILU)
-        words += pack(Code.LOAD, {Unit.SSM: 0}, memory=(Register.RECORDS, self.y_at), scratch=at["y"], elements=layer.headdim,
-            rows=layer.heads, memory_row_stride=geometry.y_record_bytes, memory_token_stride=layer.heads*geometry.y_record_bytes,
-            scratch_row_stride=layer.headdim, scratch_token_stride=strides["y"], tokens=tokens)
+        words += pack(Code.LOAD, {Unit.SSM: 0}, memory=(Register.RECORDS, self.y_at), scratch=at["xbc"], elements=layer.headdim,
+            rows=layer.heads, memory_row_stride=geometry.y_record_bytes, memory_token_stride=self.y_stride,
+            scratch_row_stride=layer.headdim, scratch_token_stride=strides["xbc"], tokens=tokens)
         following = self.places[n + 1]["norm"] if n + 1 < len(self.places) else None
         if following is not None:
             words += self._load("norm", following, layer.d_model)
-        words += pack(Code.SUM, {Unit.MOVE: int(following is not None)}, **vector("y"), **vector("y", "a"), **vector("gate", "b"),
+        words += pack(Code.SUM, {Unit.MOVE: int(following is not None)}, **vector("xbc"), **vector("xbc", "a"), **section(z, "b"),
             elements=layer.d_inner, tokens=tokens)
-        words += pack(Code.NORM, **vector("y"), **vector("y", "source"), weight=at["ssm_norm"], elements=layer.d_inner//layer.ngroups,
+        words += pack(Code.NORM, **vector("xbc"), **vector("xbc", "source"), weight=at["ssm_norm"], elements=layer.d_inner//layer.ngroups,
             groups=layer.ngroups, tokens=tokens, **self._eps(layer.d_inner//layer.ngroups))
-        words += pack(Code.QUANTISE, {Unit.VECTOR: 0}, **vector("y", "source"), groups=layer.d_inner//GROUP, tokens=tokens)
+        words += pack(Code.QUANTISE, {Unit.VECTOR: 0}, **vector("xbc", "source"), groups=layer.d_inner//GROUP, tokens=tokens)
         words += pack(Code.MATRIX, {}, self._narrow(weights.out_proj), **vector("hidden"), groups=layer.d_inner//GROUP, tokens=tokens,
             rows=ceil_multiple(layer.d_model, self._block(weights.out_proj)))
         if layer.bias:
             words += self._bias("out_bias", at["hidden"], layer.d_model, layer.d_model, strides["hidden"], tokens, {Unit.GEMV: 0})
         return words + pack(Code.ADD, {Unit.GEMV: 0}, **self._stream, **vector("hidden", "source"), elements=layer.d_model, tokens=tokens)
 
-    def _ssm(self, n, tokens, waits):
+    def _ssm(self, n, tokens, waits, session=0):
+        """session: of a batch, whose token is the one with this number."""
         layer, geometry = self.layer, self.geometry
-        return pack(Code.SSM, waits, x=(Register.RECORDS, self.x_at[n]), bc=(Register.RECORDS, self.bc_at[n]), y=(Register.RECORDS, self.y_at),
-            state_in=(Register.STATE_IN, n*self.tile_bytes), state_out=(Register.STATE_OUT, n*self.tile_bytes), heads=layer.heads,
+        state = session*self.session_bytes + n*self.tile_bytes
+        return pack(Code.SSM, waits, x=(Register.RECORDS, self.x_at[n] + session*self.x_stride),
+            bc=(Register.RECORDS, self.bc_at[n] + session*self.bc_stride), y=(Register.RECORDS, self.y_at + session*self.y_stride),
+            state_in=(Register.STATE_IN, state), state_out=(Register.STATE_OUT, state), heads=layer.heads,
             headdim=layer.headdim, d_state=layer.d_state, group_heads=layer.heads//layer.ngroups, tokens=tokens,
             x_step=geometry.x_record_bytes, y_step=geometry.y_record_bytes, bc_step=geometry.bc_record_bytes, state_step=geometry.tile_bytes,
-            x_stride=self.x_stride, y_stride=layer.heads*geometry.y_record_bytes, bc_stride=self.bc_stride,
+            x_stride=self.x_stride, y_stride=self.y_stride, bc_stride=self.bc_stride,
             seed=n*layer.heads*SEED_STRIDE % 2**32)
 
     def _bias(self, name, place, elements, term, stride, tokens, waits, first=0):

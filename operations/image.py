@@ -9,15 +9,17 @@ An image begins with its header: the words of IMAGE_HEAD, then an entry of PROGR
 tokens 1 to MAX_PASS_TOKENS, kind by kind; those above ``pass_tokens`` are zeros. What is called a place is bytes from the image's
 beginning on, a multiple of ALIGNMENT; so an image may lie anywhere. All of it is only read, except records and results.
 
-A session is a region of its own: ``state_bytes`` of head tiles, layer by layer, then ``window_bytes`` of the convolutions' windows.
+A session is a region of its own: ``state_bytes`` of head tiles, layer by layer, then ``window_bytes`` of the convolutions' windows, each
+with room behind it: where drafts are run, for the window after each token of a pass.
 
-What GENERATE writes begins with the words of OUTPUT_HEAD, zeros when it begins; the tokens follow from byte OUTPUT_HEAD_BYTES on, a word
-each, written before `count` counts it. With LOGITS there are, for each pass, the logits as the descriptor LOGITS has them (docs/program.md): of all passes of `pass_tokens`
+What GENERATE and BATCH write begins with the words of OUTPUT_HEAD, zeros when it begins; the tokens follow from byte OUTPUT_HEAD_BYTES on, a
+word each, written before `count` counts it; with BATCH a token of each session, then the next one of each. With LOGITS there are, for each pass, the logits as the descriptor LOGITS has them (docs/program.md): of all passes of `pass_tokens`
 tokens, and then of one with the rest, each of 4*logit_rows bytes a token, filled up to a multiple of ALIGNMENT.
 
 All words are 32 bits, little endian.
 """
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 from operations.config import ALIGNMENT, ceil_multiple
@@ -25,7 +27,7 @@ from operations.config import ALIGNMENT, ceil_multiple
 # Image --------------------------------------------------------------------------------------------
 
 IMAGE_MAGIC     = 0x4932424d # "MB2I".
-IMAGE_VERSION   = 2
+IMAGE_VERSION   = 3
 MAX_PASS_TOKENS = 8
 MAX_DEFERRED    = 7
 
@@ -42,6 +44,8 @@ IMAGE_HEAD = (
     "logit_rows",     # Rows of the head's matrix on the tape, `vocabulary` or a few more.
     "state_bytes",    # Of a session.
     "window_bytes",   # Of a session.
+    "window_step",    # Bytes from the window after a token to that after the next, in what DRAFTS stores.
+    "sessions",       # The most of a BATCH.
     "deferred",       # The most tokens that may be deferred: the state that a pass begins with is the one before them.
     "x_stride",       # Bytes from a token's x records to the next one's,
     "bc_stride",      # and from its BC records.
@@ -49,7 +53,7 @@ IMAGE_HEAD = (
     "embedding",      # Place of the embedding.
     "parameters",     # Place of the other weights.
     "records",        # Place of the SSM core's records, which every pass overwrites.
-    "results",        # Place of the candidates, likewise.
+    "results",        # Place of the candidates of each token of a pass, likewise.
     "zero_window",    # Place of window_bytes of zeros.
 )
 
@@ -59,7 +63,10 @@ class ProgramKind(IntEnum):
     LAYERS = 0 # From the tokens to the residual stream after the last layer.
     HEAD   = 1 # After it: the candidates that follow the last of the r tokens.
     LOGITS = 2 # After it: all logits of the r tokens.
-    STATE  = 3 # The SSM core alone: where r and more tokens are deferred, their state is stored.
+    STATE  = 3 # The SSM core alone: where r and more tokens are deferred, their state is stored, and the window put in its place.
+    DRAFTS = 4 # As LAYERS, but stores the window after each of the r tokens.
+    BATCH  = 5 # As LAYERS, but the tokens are of r sessions, one of each; these lie one right after the other.
+    EACH   = 6 # As HEAD, but the candidates that follow each of the r tokens.
 
 
 PROGRAM_ENTRY = (
@@ -93,18 +100,34 @@ CAUSES = ("move", "gemv", "vector", "ssm", "head", "tape") # Whom the dispatcher
 # Of the prompt's passes, and of those of the tokens after it: cycles from the first one's start to the last one's end, bytes read and
 # written; and in how many of decoding's cycles whom was waited for. 64 bits each, the low word first.
 OUTPUT_WIDE = (*_WIDE, *(f"decode_wait_{cause}" for cause in CAUSES))
-OUTPUT_HEAD = (
+OUTPUT_COUNTS = (
     "count",          # Tokens so far. Written after each.
     "reason",         # Reason.
+    "passes",         # After the prompt's,
+    "drafted",        # and of their tokens those that were drafts.
+)
+OUTPUT_HEAD = (
+    *OUTPUT_COUNTS,
     *(f"{name}_{half}" for name in OUTPUT_WIDE for half in ("low", "high")),
 )
 OUTPUT_HEAD_BYTES = 2*ALIGNMENT
 assert 4*len(OUTPUT_HEAD) <= OUTPUT_HEAD_BYTES
+
+
+def unpack_output(words: Sequence[int]) -> tuple[dict[str, int], dict[str, int]]:
+    """The values of OUTPUT_COUNTS and of OUTPUT_WIDE, by name. words: of OUTPUT_HEAD."""
+    first = len(OUTPUT_COUNTS)
+    return dict(zip(OUTPUT_COUNTS, words)), {name: words[first + 2*n] | words[first + 1 + 2*n] << 32 for n, name in enumerate(OUTPUT_WIDE)}
+
+TEXT_WORDS = 3 # Of each session of a BATCH: token, place, seed.
 
 # Limits -------------------------------------------------------------------------------------------
 
 MAX_PROMPT_TOKENS = 2**20
 MAX_TOKENS        = 2**20 # That a job generates.
 MAX_STOP_TOKENS   = 16
+HISTORY           = 1024  # Of a text's last tokens, that drafts come from (model/exact/drafts.py):
+DRAFT_LEAST       = 2     # from where so many are the same as the last ones,
+DRAFT_MOST        = 4     # or more, up to so many.
 MAX_VOCABULARY    = 2**20
 MAX_RECORDS       = 2**24 # Bytes of a token's x records of a layer, or BC records.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
 from operations.fields import Address, Count, Field, Flag, Immediate, Size
-from operations.image import MAX_DEFERRED, MAX_PROMPT_TOKENS, MAX_STOP_TOKENS, MAX_TOKENS
+from operations.image import MAX_DEFERRED, MAX_PASS_TOKENS, MAX_PROMPT_TOKENS, MAX_STOP_TOKENS, MAX_TOKENS
 from operations.numerics import CANDIDATES
 
 # Engines ------------------------------------------------------------------------------------------
@@ -30,6 +30,7 @@ class Opcode(IntEnum):
     SELFTEST = 2
     CHECKSUM = 3
     GENERATE = 4
+    BATCH    = 5
 
 
 class JobFlag(IntFlag):
@@ -37,6 +38,7 @@ class JobFlag(IntFlag):
     NO_STORE   = 1 << 1
     RESIDENT   = 1 << 3
     LOGITS     = 1 << 4
+    SPECULATE  = 1 << 5
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,24 @@ OPERATIONS = (
         flags  = (
             Flag("ZERO_STATE", 0, "Start from a state of zeros."),
             Flag("LOGITS",     4, "Write all logits of each token of the prompt; `tokens` is 0 then."),
+            Flag("SPECULATE",  5, "Run drafts, what came in the text after the same tokens, in the same pass as a token, and keep those that are "
+                "right: the tokens are the same as without. `store_every` counts those."),
+        ),
+        units  = "tokens run"),
+    Operation(Opcode.BATCH, Engine.PROGRAM, "Generates tokens of several sessions together, a token of each in a pass, each as GENERATE would. It "
+        "ends when one of them generates a stop token, which is the last one of its own; no token that is generated last is run. There is none "
+        "with stochastic rounding, of which a pass has one seed.",
+        fields = (
+            Address("model",         "The model's image."),
+            Address("sessions",      "The sessions, one right after the other; they are overwritten."),
+            Address("texts",         "Three words of each session: its last token, which it has not run, that token's place in its text, and its seed; "
+                "then a word for each stop token."),
+            Count("session_count",   "Of sessions.", high=MAX_PASS_TOKENS),
+            Count("tokens",          "The most to be generated, of each session.", high=MAX_TOKENS),
+            Address("output",        "The tokens."),
+            Immediate("inverse",     "2**16/temperature; 0: the best token is taken.", 0),
+            Count("top_k",           "Of so many of the best tokens.", 1, 1, CANDIDATES),
+            Count("stop_tokens",     "Tokens that end a text.", 0, 0, MAX_STOP_TOKENS),
         ),
         units  = "tokens run"),
 )

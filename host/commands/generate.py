@@ -48,6 +48,9 @@ def add_generate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--store-every", type=number(int, "an integer", 1, MAX_DEFERRED + 1), default=1, metavar="K",
         help="With --on device, the state goes to DRAM with each so many-th token, and at the end; the tokens between run through the SSM core "
              "again with the next one. The bits are the same; DRAM has less to write, the core more to do (default: %(default)s).")
+    parser.add_argument("--speculate", action="store_true",
+        help="With --on device that runs several tokens at once (--pass-tokens), also run what came after the same tokens earlier in the text, and "
+             "keep what is right: the text is the same, in fewer passes where it repeats itself.")
     parser.add_argument("--load-session", metavar="FILE", help="Go on from a saved session; the prompt continues its text.")
     parser.add_argument("--save-session", metavar="FILE", help="Save the session at the end, with the state of all layers.")
 

@@ -13,9 +13,9 @@ In the data region, from its start::
     output    of a job
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ from model.exact.sampling import Draws
 from model.image import SESSIONS, Image
 
 from operations.config import ALIGNMENT, ceil_multiple, check_range
-from operations.image import CAUSES, MAX_DEFERRED, MAX_STOP_TOKENS, OUTPUT_HEAD, OUTPUT_HEAD_BYTES, OUTPUT_WIDE, ProgramKind, Reason
+from operations.image import CAUSES, MAX_DEFERRED, MAX_STOP_TOKENS, OUTPUT_HEAD, OUTPUT_HEAD_BYTES, ProgramKind, Reason, unpack_output
 from operations.operations import JobFlag, Opcode
 from operations.timeouts import program_timeout
 
@@ -61,6 +61,12 @@ def device_image(device: Device, model: Any) -> Image:
     return Image(model, device.info.data_width, device.info.config, program)
 
 # Sizes --------------------------------------------------------------------------------------------
+
+def check_drafts(pass_tokens: int) -> None:
+    """Raise ValueError unless a device that runs so many tokens at once can run drafts."""
+    if pass_tokens == 1:
+        raise ValueError("pass_tokens of the device must be 2, 4 or 8 for drafts (--speculate), is 1: they are run beside a token.")
+
 
 def prompt_tokens(image: Image) -> int:
     """Of a prompt, in a job."""
@@ -91,29 +97,33 @@ def job_bytes(image: Image) -> int:
 
 @dataclass
 class Figures:
-    """What jobs took, by the device's counters. A decoding pass is one of a single token that was generated."""
+    """What jobs took, by the device's counters. A decoding pass is one of tokens that were generated, or of drafts."""
     prefill_tokens : int = 0
     prefill_cycles : int = 0
     decode_passes  : int = 0
+    decode_tokens  : int = 0 # That they ran, but for drafts that were wrong.
+    drafted        : int = 0 # Tokens that were drafts, right or wrong.
     decode_cycles  : int = 0
     decode_read    : int = 0
     decode_written : int = 0
-    waited_passes  : int = 0 # Decoding passes that `waits` are of.
+    waited_tokens  : int = 0 # Decoded tokens that `waits` are of.
     waits          : dict[str, int] = field(default_factory=lambda: dict.fromkeys(CAUSES, 0))
 
-    def add(self, wide: dict[str, int], prompt_tokens: int, run: int, going_on: bool) -> None:
+    def add(self, output: "JobOutput", prompt_tokens: int = 0, going_on: bool = False) -> None:
         """A job's. going_on: its prompt is the token that the job before has generated last."""
-        passes = run - prompt_tokens
-        parts  = [("decode", passes)] + ([("prefill", 1)] if going_on else [])
+        wide   = output.wide
+        tokens = output.run - prompt_tokens
         if not going_on:
             self.prefill_tokens += prompt_tokens
             self.prefill_cycles += wide["prefill_cycles"]
-        for part, count in parts:
-            self.decode_passes  += count
+        for part, passes, count in [("decode", output.passes, tokens)] + ([("prefill", 1, 1)] if going_on else []):
+            self.decode_passes  += passes
+            self.decode_tokens  += count
             self.decode_cycles  += wide[f"{part}_cycles"]
             self.decode_read    += wide[f"{part}_read"]
             self.decode_written += wide[f"{part}_written"]
-        self.waited_passes += passes
+        self.drafted       += output.drafted
+        self.waited_tokens += tokens
         for cause in CAUSES:
             self.waits[cause] += wide[f"decode_wait_{cause}"]
 
@@ -121,11 +131,13 @@ class Figures:
 
 @dataclass(frozen=True)
 class JobOutput:
-    """What a job GENERATE wrote, and the tokens that it ran."""
-    tokens : list[int]
-    reason : Reason
-    run    : int
-    wide   : dict[str, int]
+    """What a job GENERATE or BATCH wrote, and the tokens that it ran; passes, drafted: of its passes after the prompt's."""
+    tokens  : list[int]
+    reason  : Reason
+    run     : int
+    wide    : dict[str, int]
+    passes  : int = 0
+    drafted : int = 0
 
 
 class ModelOnDevice:
@@ -197,8 +209,8 @@ class ModelOnDevice:
             self.image.session_bytes) for kind in kinds)
 
     def generate(self, prompt: Sequence[int], tokens: int, session_in: int | None, session_out: int, draws: Draws, place: int = 0,
-                 stop_tokens: Sequence[int] = (), logits: bool = False, store_every: int = 1) -> Iterator[int | JobOutput]:
-        """Run a job: yields tokens as they come, and at last its :class:`JobOutput`.
+                 stop_tokens: Sequence[int] = (), logits: bool = False, store_every: int = 1, speculate: bool = False) -> Iterator[int | JobOutput]:
+        """Run a job GENERATE: yields tokens as they come, and at last its :class:`JobOutput`.
 
         session_in: its address; None: it begins with zeros. What other arguments are, operations/operations.py says.
 
@@ -206,30 +218,94 @@ class ModelOnDevice:
         ------
         DeviceError, DeviceTimeout : the job failed, or did not go on. What session_out holds then is nothing.
         """
-        device, image = self.device, self.image
+        image   = self.image
+        address = self._write_prompt([*prompt, *stop_tokens])
+        flags   = (JobFlag.ZERO_STATE if session_in is None else 0) | (JobFlag.LOGITS if logits else 0) | (JobFlag.SPECULATE if speculate else 0)
+        last    = ProgramKind.LOGITS if logits else ProgramKind.HEAD
+        first   = sum(self.cycles(count, ProgramKind.LAYERS, *([ProgramKind.LOGITS] if logits else [])) for count in image.passes(len(prompt))) + \
+            self.cycles(1, last)
+        each    = self.cycles(1, ProgramKind.LAYERS, ProgramKind.HEAD)
+        if speculate:
+            each = self.cycles(image.program.pass_tokens, ProgramKind.DRAFTS, ProgramKind.EACH, ProgramKind.STATE)
+        job     = Job(Opcode.GENERATE, flags, expected=first + tokens*each, model=self.device.info.data_base,
+            session_in  = session_out if session_in is None else session_in, session_out = session_out, prompt=address, prompt_tokens=len(prompt),
+            place=place % 2**32, tokens=tokens, output=self._output, inverse=draws.inverse, top_k=draws.top_k, seed=draws.seed,
+            stop_tokens = len(stop_tokens), store_every=store_every)
+        end     = place + len(prompt)
+        result: Result | None = None
+        shown: list[int] = []
+        for item in self._run(job, 0 if logits else tokens, 1, first, each, f"run the prompt's tokens {place} to {end - 1}",
+                lambda count: f"generate token {end + count}"):
+            if isinstance(item, Result):
+                result = item
+            else:
+                shown += item
+                yield item[0]
+        assert result is not None
+        if logits:
+            self._check_run(result, len(prompt))
+            yield JobOutput([], Reason.LENGTH, result.units, {})
+            return
+        output = self._read_output(result, tokens, 1)
+        count  = len(output.tokens)
+        self._check_run(result, len(prompt) + (count if output.reason == Reason.STOP else max(count - 1, 0)))
+        yield from output.tokens[len(shown):]
+        yield output
+
+    def batch(self, texts: Sequence[tuple[int, int, int]], tokens: int, sessions: int, draws: Draws, stop_tokens: Sequence[int] = ()) \
+            -> Iterator[list[int] | JobOutput]:
+        """Run a job BATCH: yields the tokens of each pass as they come, one of each text, and at last its :class:`JobOutput`, whose tokens are
+        those of the first text, then of the next one, and so on.
+
+        texts: (last token, which has not been run, its place, its seed). sessions: the address of the first one's.
+
+        Raises
+        ------
+        DeviceError, DeviceTimeout : the job failed, or did not go on. What the sessions hold then is nothing.
+        """
+        count   = len(texts)
+        address = self._write_prompt([*(word % 2**32 for text in texts for word in text), *stop_tokens])
+        each    = self.cycles(count, ProgramKind.BATCH, ProgramKind.EACH)
+        job     = Job(Opcode.BATCH, expected=(tokens + 1)*each, model=self.device.info.data_base, sessions=sessions, texts=address,
+            session_count=count, tokens=tokens, output=self._output, inverse=draws.inverse, top_k=draws.top_k, stop_tokens=len(stop_tokens))
+        result: Result | None = None
+        shown   = 0
+        for item in self._run(job, tokens, count, each, each, f"run {count} sessions together", lambda done: f"generate token {done} of each session"):
+            if isinstance(item, Result):
+                result = item
+            else:
+                shown += 1
+                yield item
+        assert result is not None
+        output = self._read_output(result, tokens, count)
+        rows   = [output.tokens[first:first + count] for first in range(0, len(output.tokens), count)]
+        self._check_run(result, len(output.tokens))
+        yield from rows[shown:]
+        yield replace(output, tokens=[row[n] for n in range(count) for row in rows])
+
+    def _write_prompt(self, words: Sequence[int]) -> int:
+        """What a job is to read: at the address that is returned. Where a job was given up, its end is waited for."""
         self.settle()
         address = self._prompts[self._jobs % PROMPTS]
         self._jobs += 1
-        device.write(address, np.array([*prompt, *stop_tokens], "<u4").tobytes())
-        if not logits and self._head()[1] == Reason.NONE: # Else an earlier job has ended here: what comes then is this one's.
+        self.device.write(address, np.array(words, "<u4").tobytes())
+        return address
+
+    def _run(self, job: Job, tokens: int, width: int, first: int, each: int, what: str, what_next: Callable[[int], str]) \
+            -> Iterator[list[int] | Result]:
+        """Run a job: yields `width` tokens each time that it has written as many, up to `tokens` times, and its result.
+
+        first, each: cycles after which the first ones have surely come, and the next ones.
+        """
+        device = self.device
+        if tokens and self._head()[1] == Reason.NONE: # Else an earlier job has ended here: what comes then is this one's.
             device.write(self._output, np.array([0, NOT_BEGUN], "<u4").tobytes())
-        flags  = (JobFlag.ZERO_STATE if session_in is None else 0) | (JobFlag.LOGITS if logits else 0)
-        passes = image.passes(len(prompt))
-        last   = ProgramKind.LOGITS if logits else ProgramKind.HEAD
-        first  = sum(self.cycles(count, ProgramKind.LAYERS, *([ProgramKind.LOGITS] if logits else [])) for count in passes) + \
-            self.cycles(1, last)
-        each   = self.cycles(1, ProgramKind.LAYERS, ProgramKind.HEAD)
-        index  = device.submit(Job(Opcode.GENERATE, flags, expected=first + tokens*each, model=device.info.data_base,
-            session_in  = session_out if session_in is None else session_in, session_out = session_out, prompt=address, prompt_tokens=len(prompt),
-            place=place % 2**32, tokens=tokens, output=self._output, inverse=draws.inverse, top_k=draws.top_k, seed=draws.seed,
-            stop_tokens = len(stop_tokens), store_every=store_every))
+        index  = device.submit(job)
         self._index, self._patience = index, (first + each)/device.info.clock_hz # Until a cancelled one has ended.
         self._running = True
         shown  = 0
-        what   = f"job {index} to run the prompt's tokens {place} to {place + len(prompt) - 1}"
-        end    = place + len(prompt)
         watch  = self._head if tokens else lambda: (0, NOT_BEGUN)
-        follow = device.follow(index, watch, what, first)
+        follow = device.follow(index, watch, f"job {index} to {what}", first)
         while True:
             try:
                 count, reason = next(follow)
@@ -240,21 +316,16 @@ class ModelOnDevice:
                 raise
             except DeviceTimeout as error:
                 if shown:
-                    raise DeviceTimeout(f"{str(error).partition(' for ')[0]} for job {index} to generate token {end + shown}.") from None
+                    raise DeviceTimeout(f"{str(error).partition(' for ')[0]} for job {index} to {what_next(shown)}.") from None
                 raise
             if reason == Reason.NONE and shown < count <= tokens:
-                for token in self._tokens(shown, count):
+                words = self._tokens(shown*width, count*width)
+                for row in range(0, len(words), width):
                     shown += 1
-                    yield token
+                    yield words[row:row + width]
         result = device.wait(index)
         self._running = False
-        if logits:
-            self._check_run(result, len(prompt))
-            yield JobOutput([], Reason.LENGTH, result.units, {})
-            return
-        output = self._read_output(result, len(prompt), tokens)
-        yield from output.tokens[shown:]
-        yield output
+        yield result
 
     def _head(self) -> tuple[int, int]:
         """(count, reason) of a job's output."""
@@ -268,20 +339,19 @@ class ModelOnDevice:
         self.device.check_running() # Until its DRAM is set up again, all of it reads as zeros.
         return [int(word) for word in words]
 
-    def _read_output(self, result: Result, prompt_tokens: int, tokens: int) -> JobOutput:
-        words = [int(word) for word in self.device.transport.read_words(self._output, len(OUTPUT_HEAD))]
-        count, reason = words[:2]
-        wide  = {name: words[2 + 2*n] | words[3 + 2*n] << 32 for n, name in enumerate(OUTPUT_WIDE)}
+    def _read_output(self, result: Result, tokens: int, width: int) -> JobOutput:
+        """width: tokens that are counted as one."""
+        counts, wide  = unpack_output([int(word) for word in self.device.transport.read_words(self._output, len(OUTPUT_HEAD))])
+        count, reason = counts["count"], counts["reason"]
         if count > tokens or reason not in ((Reason.LENGTH, Reason.STOP, Reason.CANCELLED) if tokens else (Reason.NONE,)):
             raise DeviceError(f"Job {result.index} ended, and its output says {count} tokens, reason {reason}: another host may be using the "
                 "device; reset it.", result.index, None, 0)
-        self._check_run(result, prompt_tokens + (count if reason == Reason.STOP else max(count - 1, 0)))
-        values = self._tokens(0, count) if count else []
+        values = self._tokens(0, count*width) if count else []
         for token in values:
             if token >= self.image.model.vocab_size:
                 raise DeviceError(f"Job {result.index} ended, and its output has token {token}, which is none: reset the device.",
                     result.index, None, 0)
-        return JobOutput(values, Reason(reason), result.units, wide)
+        return JobOutput(values, Reason(reason), result.units, wide, counts["passes"], counts["drafted"])
 
     @staticmethod
     def _check_run(result: Result, expected: int) -> None:
@@ -321,14 +391,18 @@ class DeviceDecoder:
     model : :class:`ModelOnDevice`, loaded.
     draws : :class:`model.exact.sampling.Draws`.
     store_every : tokens after which the state is stored, 1 to MAX_DEFERRED + 1.
+    speculate : drafts from the text are run with a token; the device runs several tokens at once.
 
     Attributes
     ----------
     tokens  : All tokens so far.
     figures : :class:`Figures` of all jobs.
     """
-    def __init__(self, model: ModelOnDevice, draws: Draws = Draws(), store_every: int = 1):
+    def __init__(self, model: ModelOnDevice, draws: Draws = Draws(), store_every: int = 1, speculate: bool = False):
         check_range("store_every", store_every, 1, MAX_DEFERRED + 1)
+        if speculate:
+            check_drafts(model.image.program.pass_tokens)
+        self.speculate = speculate
         self.model   = model
         self.draws   = draws
         self.store_every = store_every
@@ -456,12 +530,12 @@ class DeviceDecoder:
         out   = slots[1] if self._slot == slots[0] else slots[0]
         self._valid = False
         for item in self.model.generate(prompt, tokens, self._slot if self._done else None, out, self.draws, self._done, stop_tokens, logits,
-                self.store_every):
+                self.store_every, self.speculate):
             if isinstance(item, JobOutput):
                 self._before = (self._slot, self._done)
                 self._slot   = out
                 self._done  += item.run
                 self._valid  = True
                 if not logits:
-                    self.figures.add(item.wide, len(prompt), item.run, going_on)
+                    self.figures.add(item, len(prompt), going_on)
             yield item

@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 
 from bench import whole_model
-from bench.cases import shaped_model
+from bench.cases import repeating_model, shaped_model
 
 from host.device.model import Figures
+
+from model.exact.decoder import ExactDecoder
+from model.exact.network import ExactNetwork
 
 from tools.simulation.timeline import COLUMNS, MARK, WINDOW, parse_timeline
 
@@ -35,7 +38,7 @@ def runs():
     """Eight decoded tokens of 6,400 cycles in each, 80 % of whose beats are moved; in front of them a prompt of 64 tokens."""
     found = whole_model.the_runs()
     for run in found:
-        run.figures  = Figures(64, 64*4000, 8, 8*6400, 8*6400*run.beat//2, 8*6400*run.beat*3//10, 8,
+        run.figures  = Figures(64, 64*4000, 8, 8, 0, 8*6400, 8*6400*run.beat//2, 8*6400*run.beat*3//10, 8,
             {"move": 800, "gemv": 40_000, "vector": 1600, "ssm": 8000, "head": 0, "tape": 400})
         run.timeline = windows(8*6400//WINDOW, busy=WINDOW, read=128, write=77, idle=16, gemv=200)
         run.bound, run.prompt_bound = 5120.0, 3000.0
@@ -50,8 +53,8 @@ def test_figures(runs):
     run.timeline = run.timeline[:-20] # Windows in which no program ran.
     assert run.idle == pytest.approx((180*16 + 20*WINDOW)/(200*WINDOW))
     assert run.prompt_rate == 1/4000
-    assert [run.config.memory.data_width for run in runs] == [128, 128, 128, 128, 512]
-    assert [run.config.program.pass_tokens for run in runs] == [1, 1, 1, 4, 1]
+    assert [run.config.memory.data_width for run in runs] == [128]*6 + [512]
+    assert [run.config.program.pass_tokens for run in runs] == [1, 1, 1, 4, 4, 4, 1]
 
 
 def test_entries(runs):
@@ -62,11 +65,14 @@ def test_entries(runs):
         "decode_q4_share_512" : (pytest.approx(0.8), 0.80, None),
         "idle_share"          : (pytest.approx(0.0625), None, 0.04),
         "prefill_q4_r4"       : (25_000, 72, None),
+        "batch_q4_r4"         : (CLOCK/6400, 36, None),
+        "speculate_gain"      : (1, 1.8, None),
         "decode_q4_tokens"    : (CLOCK/6400, 17, None),
     }
     assert rows["decode_q4_rate"]["value"] == CLOCK/6400 and rows["decode_q4_rate"]["ratio"] == pytest.approx(0.8)
     assert rows["prefill_q4_r4"]["ratio"] == pytest.approx(0.75)
-    assert {name for name, row in rows.items() if whole_model.missed(row)} == {"decode_q4_share", "idle_share", "decode_q8_share"}
+    assert {name for name, row in rows.items() if whole_model.missed(row)} == {"decode_q4_share", "idle_share", "decode_q8_share",
+        "speculate_gain"}
 
 
 def test_page(runs):
@@ -74,6 +80,14 @@ def test_page(runs):
     assert '<tr class="missed"><td class=text>decode_q4_share</td>' in text and '<tr class="missed"><td class=text>prefill_q4_r4' not in text
     assert text.count("<svg") == text.count("</svg>") == 4
     assert not re.search(r"<(link|script|img)|url\((?!#)|@import", text) # Nothing is loaded from elsewhere.
+
+
+def test_repeating():
+    """Its greedy text, which drafts are taken from, goes round."""
+    model   = repeating_model(shaped_model("q4_0", 1, 64), 5)
+    decoder = ExactDecoder(ExactNetwork(model))
+    decoder.prefill([0, 1])
+    assert list(decoder.generate(8)) == [2, 3, 4, 0, 1, 2, 3, 4]
 
 
 def test_console():

@@ -27,7 +27,8 @@ CONFIGS = {
     "programs" : (SSMConfig(), ProgramConfig(pass_tokens=2)),
 }
 
-OF_PROGRAMS = {Error.BAD_IMAGE, Error.BAD_TOKEN, Error.BAD_TOP_K, Error.BAD_STOP_TOKENS, Error.BAD_STORE_EVERY, Error.BAD_LOGITS}
+OF_PROGRAMS = {Error.BAD_IMAGE, Error.BAD_TOKEN, Error.BAD_TOP_K, Error.BAD_STOP_TOKENS, Error.BAD_STORE_EVERY, Error.BAD_LOGITS,
+    Error.BAD_SESSIONS}
 
 
 def run_seeded(program, inputs, seed=1):
@@ -55,11 +56,14 @@ def test_seeded_inputs(tmp_path, name):
     ("ring.c",      "if ((int32_t)(doorbell - completed) <= 0)", "if (doorbell == completed)", "not so: "),
     ("image.c",     " && bytes <= image->image_bytes - place",  " && bytes + 1",             "not so: found|AddressSanitizer"),
     ("image.c",     "if (word < sizeof(*program)/4)",           "if (word < 1)",             "not so: found"),
-    ("generate.c",  "if (token < image.vocabulary)",            "if (token < 100000)",       "not so: found"),
-    ("generate.c",  "task->detail < IMAGE_WORDS",               "task->detail < 2",          "not so: found|AddressSanitizer"),
+    ("passes.c",    "if (token < passes_image.vocabulary)",     "if (token < 100000)",       "not so: found"),
+    ("passes.c",    "passes->task->detail < IMAGE_WORDS",       "passes->task->detail < 2",   "not so: found|AddressSanitizer"),
     ("generate.c",  "(error = request_range(&out, job->session_out, session, detail))", "0",        "not so: found|AddressSanitizer"),
     ("generate.c",  "if (range_overlap(&out, &model) || range_overlap(&out, &prompt))", "if (0)", "not so: found"),
     ("generate.c",  "if (range_overlap(&out, &in) && out.first != in.first)", "if (0)",      "not so: found"),
+    ("batch.c",     "if (range_overlap(&sessions, &model) || range_overlap(&sessions, &texts))", "if (0)", "not so: found"),
+    ("batch.c",     "if (job->session_count > passes_image.sessions)", "if (0)",               "not so: found|AddressSanitizer"),
+    ("generate.c",  "(left < passes_image.pass_tokens ? left : passes_image.pass_tokens) - 1", "MAX_PASS_TOKENS - 1", "not so: |AddressSanitizer"),
 ])
 def test_the_fuzzer_finds(tmp_path, monkeypatch, file, code, without, message):
     """A firmware from which a check was removed."""
@@ -69,7 +73,7 @@ def test_the_fuzzer_finds(tmp_path, monkeypatch, file, code, without, message):
     assert text.count(code) == 1
     (folder/file).write_text(text.replace(code, without))
     monkeypatch.setattr(firmware_build, "DIRECTORY", str(folder))
-    program = file in ("generate.c", "image.c")
+    program = file in ("generate.c", "batch.c", "passes.c", "image.c")
     fuzzer  = native.build_seeded_fuzzer(str(tmp_path), *CONFIGS["programs" if program else "plain"])
     result  = run_seeded(fuzzer, 100_000 if program else 20_000)
     assert result.returncode != 0

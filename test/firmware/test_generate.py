@@ -3,7 +3,7 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""The firmware's opcode GENERATE, compiled for the host against fake engines: which programs it runs, with what in the registers,
+"""The firmware's opcodes GENERATE and BATCH, compiled for the host against fake engines: which programs it runs, with what in the registers,
 what it writes, and what it refuses."""
 
 import struct
@@ -15,6 +15,7 @@ import pytest
 from native import build as native
 from native.device import DATA_BASE, RAM_BASE, RAM_END, Device
 
+from model.exact.drafts import draft
 from model.exact.head import best
 from model.exact.sampling import inverse_of, sample
 
@@ -37,17 +38,18 @@ MODEL, SESSION_IN, SESSION_OUT, PROMPT, OUTPUT = (DATA_BASE + 0x100000*n for n i
 
 # Image --------------------------------------------------------------------------------------------
 
-HEAD = dict(magic=IMAGE_MAGIC, version=IMAGE_VERSION, image_bytes=0x20000, data_width=native.DATA_WIDTH, lanes=CONFIG.lanes, pass_tokens=3,
+HEAD = dict(magic=IMAGE_MAGIC, version=IMAGE_VERSION, image_bytes=0x40000, data_width=native.DATA_WIDTH, lanes=CONFIG.lanes, pass_tokens=3,
     scratch=PROGRAM.elements, activations=PROGRAM.activations, deferred=7, x_stride=0x80, bc_stride=0x40, vocabulary=1000, logit_rows=1002, state_bytes=0x3000, window_bytes=0x400,
-    tape=0x10000, embedding=0x11000, parameters=0x12000, records=0x13000, results=0x14000, zero_window=0x15000)
+    window_step=0x70, sessions=2, tape=0x30000, embedding=0x31000, parameters=0x32000, records=0x33000, results=0x34000, zero_window=0x35000)
 
+TOO_FAR = HEAD["image_bytes"] # The image's end.
 STATE, SESSION = HEAD["state_bytes"], HEAD["state_bytes"] + HEAD["window_bytes"]
 
 
 def entry(kind, tokens):
     """The program of a kind for so many tokens, by its words."""
     number = program_number(kind, tokens)
-    return dict(program=0x1000 + 0x1000//2*number, descriptors=number + 2, tape_place=0x10000 + 0x40*number, tape_beats=10*number + 1)
+    return dict(program=0x1000 + 0x2000//2*number, descriptors=number + 2, tape_place=0x30000 + 0x40*number, tape_beats=10*number + 1)
 
 
 def image_words(tokens=HEAD["pass_tokens"], **changes):
@@ -55,7 +57,7 @@ def image_words(tokens=HEAD["pass_tokens"], **changes):
     words = [HEAD[name] for name in IMAGE_HEAD]
     for kind in ProgramKind:
         for count in range(1, MAX_PASS_TOKENS + 1):
-            values = entry(kind, count) if count <= tokens else {}
+            values = entry(kind, count) if count <= (tokens if kind != ProgramKind.BATCH else HEAD["sessions"]) else {}
             words += [values.get(name, 0) for name in PROGRAM_ENTRY]
     for name, value in changes.items():
         words[IMAGE_HEAD.index(name)] = value
@@ -81,7 +83,7 @@ def device(driver):
     driver.power_up()
     write_image(driver)
     driver.open(MODEL, HEADER_BYTES)
-    driver.open(MODEL + HEAD["results"], 8*CANDIDATES)
+    driver.open(MODEL + HEAD["results"], 3*8*CANDIDATES)
     driver.open(PROMPT, 4096)
     driver.open(OUTPUT, 4096)
     return driver
@@ -136,7 +138,7 @@ def kind_of(program):
 def output(device):
     head = dict(zip(OUTPUT_HEAD, struct.unpack(f"<{len(OUTPUT_HEAD)}I", device.read(OUTPUT, 4*len(OUTPUT_HEAD)))))
     wide = {name: head[f"{name}_low"] | head[f"{name}_high"] << 32 for name in OUTPUT_WIDE}
-    return dict(count=head["count"], reason=Reason(head["reason"]),
+    return dict(count=head["count"], reason=Reason(head["reason"]), passes=head["passes"], drafted=head["drafted"],
         tokens=list(struct.unpack(f"<{head['count']}I", device.read(OUTPUT + OUTPUT_HEAD_BYTES, 4*head["count"]))), **wide)
 
 
@@ -187,6 +189,7 @@ def test_passes(device, length):
         assert program.no_store == int(kind_of(program)[0] != LAYERS) and program.deferred == 0
     told = output(device)
     assert (told["count"], told["reason"], told["tokens"]) == (3, Reason.LENGTH, [7, 8, 9])
+    assert (told["passes"], told["drafted"]) == (2, 0)
 
 
 def test_zero_state(device):
@@ -304,6 +307,176 @@ def test_cancelled(device):
     assert output(device)["reason"] == Reason.CANCELLED
 
 
+# Drafts -------------------------------------------------------------------------------------------
+
+def candidates_of(tokens):
+    found = np.zeros((len(tokens), CANDIDATES), [("token", "<u4"), ("logit", "<f4")])
+    found["token"][:, 0], found["logit"][:, 0] = tokens, 1
+    return found.tobytes()
+
+
+def follow(device, text, length):
+    """The engines go on with a text, of which so many tokens are the prompt; behind a draft that is wrong comes what is wrong."""
+    done = [length]
+
+    def handler(program):
+        kind, _ = kind_of(program)
+        if kind == HEADS:
+            rows    = [text[done[0]]]
+            done[0] += 1
+        elif kind == ProgramKind.EACH:
+            drafts = device.programs[-2].tokens[1:]
+            right  = next((n for n, draft in enumerate(drafts) if draft != text[done[0] + n]), len(drafts))
+            rows   = [*text[done[0]:done[0] + right + 1], *[777]*(len(drafts) - right)]
+            done[0] += right + 1
+        else:
+            return
+        device.write(program.bases[Register.RESULTS], candidates_of(rows))
+    device.on("program", handler)
+
+
+@pytest.mark.parametrize("every", [1, 4, 8])
+@pytest.mark.parametrize("kind", ["round", "changes", "new"])
+@pytest.mark.parametrize("tokens, stop", [(17, None), (2, None), (40, 9), (40, 12)])
+def test_speculate(device, kind, tokens, stop, every):
+    """The tokens of a pass are the last one and its drafts, its window the one after the last that was right."""
+    rng    = np.random.default_rng(5)
+    text   = [*range(100, 107)]*14 if kind == "round" else rng.integers(0, 1000, 98).tolist()
+    if kind == "changes":
+        text = [token if n % 11 else n for n, token in enumerate([*range(100, 107)]*14)]
+    length = 16
+    if stop is not None:
+        text[length + stop] = 9
+    decoded = tokens if stop is None else stop + 1 # Tokens that are chosen.
+    count, deferred, drafted, place = 0, 0, 0, length
+    wanted, drafts, window, passes = [], [], SESSION_OUT + STATE, 0
+    STATES, DRAFTS, EACH = ProgramKind.STATE, ProgramKind.DRAFTS, ProgramKind.EACH
+    for size in [3]*5 + [1]: # The prompt's passes.
+        deferred = 0 if deferred + size >= every else deferred + size
+    def store():
+        wanted.append((STATES, max(1, deferred - 7), deferred - max(1, deferred - 7), (), window))
+    while True:
+        right = 0
+        while True:
+            count += 1
+            if count == decoded or right == len(drafts) or text[length + count - 1] != drafts[right]:
+                break
+            right += 1
+        if drafts:
+            deferred += right + 1
+            place    += right + 1
+            window    = SESSION_OUT + STATE + HEAD["window_step"]*right
+            if deferred >= every:
+                store()
+                deferred, window = 0, SESSION_OUT + STATE
+        if count == decoded:
+            break
+        left   = tokens - count
+        drafts = draft(text[:length + count], min(3, left) - 1)
+        passes  += 1
+        drafted += len(drafts)
+        named    = (text[length + count - 1], *drafts)
+        if drafts:
+            wanted += [(DRAFTS, len(named), deferred, named, window), (EACH, len(named), 0, (), window)]
+        else:
+            wanted.append((LAYERS, 1, deferred, named, window))
+            deferred = 0 if deferred + 1 >= every or left == 1 else deferred + 1
+            window   = SESSION_OUT + STATE
+            wanted.append((HEADS, 1, 0, (), window))
+            place += 1
+    if deferred:
+        store()
+    follow(device, text, length)
+    assert_done(run(device, text[:length], (9,), tokens=tokens, flags=JobFlag.SPECULATE, store_every=every, seed=3), length + decoded - 1)
+    found = [(*kind_of(program), program.deferred, program.tokens, program.bases[Register.WINDOW_IN]) for program in device.programs]
+    assert found[7:] == wanted # Behind those of the prompt.
+    told = output(device)
+    assert told["tokens"] == text[length:length + decoded - (stop is not None)]
+    assert (told["passes"], told["drafted"]) == (passes, drafted)
+    assert all(program.no_store == (kind_of(program)[0] != STATES) for program in device.programs if kind_of(program)[0] in (DRAFTS, EACH, STATES))
+    assert kind == "new" or drafted or tokens == 2
+
+
+# Batches ------------------------------------------------------------------------------------------
+
+def batch(device, given, stops=(), **words):
+    device.write(PROMPT, struct.pack(f"<{3*len(given) + len(stops)}I", *(word for text in given for word in text), *stops))
+    return device.run(**dict(opcode=Opcode.BATCH, model=MODEL, sessions=SESSION_OUT, texts=PROMPT, session_count=len(given), tokens=4, output=OUTPUT,
+        inverse=0, top_k=1, stop_tokens=len(stops)) | words)
+
+
+@pytest.mark.parametrize("stop, cancel", [(None, False), (9, False), (None, True)])
+def test_batch(device, stop, cancel):
+    """A token of each session in a pass; the states in place, stored by each."""
+    rows   = [[20, 30], [21, 31], [22, 9], [23, 33]]
+    left   = [row for row in rows]
+    index  = device.rung
+
+    def handler(program):
+        if kind_of(program)[0] == ProgramKind.EACH:
+            device.write(program.bases[Register.RESULTS], candidates_of(left.pop(0)))
+            if cancel and len(left) == 1:
+                device.write(device.slot(index) + JOB_BYTES - 4, struct.pack("<I", ~index % 2**32))
+    device.on("program", handler)
+    count = 4 if stop is None and not cancel else 3
+    assert_done(batch(device, [(5, 7, 1), (6, 70, 2)], () if stop is None else (stop,)), 2*count)
+    assert [kind_of(program) for program in device.programs] == [(ProgramKind.BATCH, 2), (ProgramKind.EACH, 2)]*count
+    assert [program.tokens for program in device.programs[::2]] == [(5, 6), *map(tuple, rows[:count - 1])]
+    for program in device.programs:
+        assert (program.zero_state, program.deferred) == (0, 0) and program.no_store == (kind_of(program)[0] == ProgramKind.EACH)
+        assert program.bases[Register.STATE_IN]  == program.bases[Register.STATE_OUT]  == SESSION_OUT
+        assert program.bases[Register.WINDOW_IN] == program.bases[Register.WINDOW_OUT] == SESSION_OUT + STATE
+        assert program.bases[Register.X_RECORDS] == program.bases[Register.BC_RECORDS] == MODEL + HEAD["records"]
+    told = output(device)
+    assert (told["count"], told["passes"]) == (count, count)
+    assert told["reason"] == (Reason.STOP if stop else Reason.CANCELLED if cancel else Reason.LENGTH)
+    assert list(struct.unpack(f"<{2*count}I", device.read(OUTPUT + OUTPUT_HEAD_BYTES, 8*count))) == [token for row in rows[:count] for token in row]
+    assert told["prefill_cycles"] == 0 and told["decode_cycles"] > 1000*2*count
+
+
+def test_batch_sampling(device):
+    """Each session has its seed and its place."""
+    rng     = np.random.default_rng(3)
+    choices = [best((rng.standard_normal(HEAD["vocabulary"])*3).astype(np.float32)) for _ in range(2)]
+    found   = np.zeros((2, CANDIDATES), [("token", "<u4"), ("logit", "<f4")])
+    for row, (tokens, logits) in zip(found, choices):
+        row["token"], row["logit"] = tokens, logits
+    device.on("program", lambda program: device.write(program.bases[Register.RESULTS], found.tobytes()))
+    assert_done(batch(device, [(5, 7, 1), (6, 2**32 - 2, 2)], tokens=20, inverse=inverse_of(0.7), top_k=40), 40)
+    told = np.array(struct.unpack("<40I", device.read(OUTPUT + OUTPUT_HEAD_BYTES, 160))).reshape(20, 2)
+    for column, place, seed, (tokens, logits) in zip(told.T, (8, 2**32 - 1), (1, 2), choices):
+        assert column.tolist() == [sample(tokens, logits, inverse_of(0.7), 40, seed, (place + n) % 2**32) for n in range(20)]
+
+
+BAD_BATCHES = [
+    (dict(given=[(1, 0, 0)]*3),               Error.BAD_SESSIONS, 3),
+    (dict(session_count=0),                         Error.BAD_SESSIONS, 0),
+    (dict(session_count=9),                         Error.BAD_SESSIONS, 9),
+    (dict(session_count=2**31),                     Error.BAD_SESSIONS, 2**31),
+    (dict(tokens=0),                                Error.BAD_TOKENS, 0),
+    (dict(tokens=MAX_TOKENS + 1),                   Error.BAD_TOKENS, MAX_TOKENS + 1),
+    (dict(top_k=0),                                 Error.BAD_TOP_K, 0),
+    (dict(stop_tokens=17),                          Error.BAD_STOP_TOKENS, 17),
+    (dict(flags=JobFlag.ZERO_STATE),                Error.BAD_FLAGS, JobFlag.ZERO_STATE),
+    (dict(model=MODEL + 4),                         Error.BAD_ALIGNMENT, MODEL + 4),
+    (dict(model=RAM_END),                           Error.BAD_ADDRESS, RAM_END),
+    (dict(texts=RAM_END),                           Error.BAD_ADDRESS, RAM_END),
+    (dict(sessions=RAM_END - SESSION),              Error.BAD_ADDRESS, RAM_END - SESSION),
+    (dict(sessions=MODEL - SESSION),                Error.OVERLAP, MODEL - SESSION),
+    (dict(sessions=PROMPT - 2*SESSION + ALIGNMENT), Error.OVERLAP, PROMPT - 2*SESSION + ALIGNMENT),
+    (dict(output=SESSION_OUT + 2*SESSION - ALIGNMENT), Error.OVERLAP, SESSION_OUT + 2*SESSION - ALIGNMENT),
+    (dict(output=MODEL + TOO_FAR - ALIGNMENT),      Error.OVERLAP, MODEL + TOO_FAR - ALIGNMENT),
+    (dict(given=[(1, 0, 0), (1000, 0, 0)]),   Error.BAD_TOKEN, 1000),
+]
+
+
+@pytest.mark.parametrize("changes, error, detail", BAD_BATCHES)
+def test_bad_batch(device, changes, error, detail):
+    assert_fails(batch(device, **{"given": [(1, 0, 0)]*2} | changes), error, detail)
+    assert not device.programs
+    assert device.read(OUTPUT, 4096) == bytes(4096)
+
+
 def test_tokens_are_told_at_once(device):
     """A host may follow the text while it is written."""
     seen = []
@@ -390,19 +563,18 @@ def assert_refused(device, error, detail, **words):
     assert device.read(OUTPUT, 4096) == bytes(4096)
 
 
-TOO_FAR = 0x20000 # The image's end.
-
 BAD_WORDS = [
     ("magic", 0), ("magic", IMAGE_MAGIC ^ 1), ("version", 0), ("version", IMAGE_VERSION + 1),
-    ("image_bytes", 0), ("image_bytes", HEADER_BYTES), ("image_bytes", 0x20001), ("image_bytes", RAM_END - MODEL + ALIGNMENT),
+    ("image_bytes", 0), ("image_bytes", HEADER_BYTES), ("image_bytes", 0x40001), ("image_bytes", RAM_END - MODEL + ALIGNMENT),
     ("image_bytes", 2**32 - ALIGNMENT),
     ("data_width", 0), ("data_width", 2*native.DATA_WIDTH), ("lanes", 8), ("pass_tokens", 0), ("pass_tokens", 5), ("pass_tokens", 2**31),
     ("scratch", PROGRAM.elements + 1), ("activations", PROGRAM.activations + 1),
     ("vocabulary", 0), ("vocabulary", MAX_VOCABULARY + 1), ("logit_rows", 999), ("logit_rows", 2**31),
     ("state_bytes", 0), ("state_bytes", 0x3001), ("window_bytes", 0x420),
+    ("window_step", 0x68), ("window_step", 0x210), ("window_step", 2**31), ("sessions", 0), ("sessions", 4),
     *((name, value) for name in ("tape", "embedding", "parameters", "records", "results", "zero_window")
         for value in (0, HEADER_BYTES - ALIGNMENT, 0x10020, TOO_FAR, 2**32 - ALIGNMENT)),
-    ("results", TOO_FAR - 8*CANDIDATES + ALIGNMENT), ("zero_window", TOO_FAR - 0x400 + ALIGNMENT),
+    ("results", TOO_FAR - 3*8*CANDIDATES + ALIGNMENT), ("zero_window", TOO_FAR - 0x400 + ALIGNMENT),
 ]
 
 
@@ -413,11 +585,11 @@ def test_bad_image(device, name, value):
 
 
 @pytest.mark.parametrize("kind",   ProgramKind)
-@pytest.mark.parametrize("tokens", [1, 3])
+@pytest.mark.parametrize("tokens", [1, 2])
 @pytest.mark.parametrize("name, value", [
     ("program", 0), ("program", HEADER_BYTES - ALIGNMENT), ("program", 0x1010), ("program", TOO_FAR), ("program", 2**32 - ALIGNMENT),
-    ("descriptors", 0), ("descriptors", 0x800), ("descriptors", 2**26), ("descriptors", 2**32 - 1),
-    ("tape_place", 0), ("tape_place", 0x10010), ("tape_place", TOO_FAR),
+    ("descriptors", 0), ("descriptors", 0x1000), ("descriptors", 2**26), ("descriptors", 2**32 - 1),
+    ("tape_place", 0), ("tape_place", 0x30010), ("tape_place", TOO_FAR),
     ("tape_beats", 0x10000//BEAT + 1), ("tape_beats", 2**28), ("tape_beats", 2**32 - 1),
 ])
 def test_bad_program(device, kind, tokens, name, value):
@@ -441,8 +613,8 @@ def test_programs_that_are_not_needed(device):
 
 def test_largest_image(device):
     """It, and all in it, may end where the data region ends."""
-    address = RAM_END - 0x20000
-    words   = image_words(results=TOO_FAR - 8*CANDIDATES)
+    address = RAM_END - TOO_FAR
+    words   = image_words(results=TOO_FAR - 3*8*CANDIDATES)
     words[word_of(LAYERS, 1, "program")]     = TOO_FAR - 4*64
     words[word_of(LAYERS, 1, "descriptors")] = 4
     words[word_of(LAYERS, 1, "tape_place")]  = TOO_FAR - 4*ALIGNMENT
@@ -475,7 +647,7 @@ def test_largest_image(device):
     (Error.BAD_ADDRESS,     "session_out",   RAM_END - SESSION + ALIGNMENT),
     (Error.BAD_ADDRESS,     "output",        RAM_END - OUTPUT_HEAD_BYTES),
     (Error.OVERLAP,         "session_out",   MODEL),
-    (Error.OVERLAP,         "session_out",   MODEL + 0x20000 - ALIGNMENT),
+    (Error.OVERLAP,         "session_out",   MODEL + TOO_FAR - ALIGNMENT),
     (Error.OVERLAP,         "session_out",   MODEL - SESSION + ALIGNMENT),
     (Error.OVERLAP,         "session_out",   PROMPT),
     (Error.OVERLAP,         "session_out",   SESSION_IN + ALIGNMENT),
@@ -502,7 +674,7 @@ def test_huge_logits(device):
     """Sizes beyond 32 bits are not taken for small ones."""
     write_image(device, image_words(vocabulary=MAX_VOCABULARY, logit_rows=MAX_VOCABULARY))
     assert_fails(device.run(**job(3*1024, 0, flags=JobFlag.LOGITS)), Error.BAD_ADDRESS, OUTPUT)
-    write_image(device, image_words(state_bytes=2**32 - ALIGNMENT, window_bytes=2*ALIGNMENT, zero_window=0x1000))
+    write_image(device, image_words(state_bytes=2**32 - ALIGNMENT, window_bytes=2*ALIGNMENT, window_step=0, zero_window=0x1000))
     assert_fails(device.run(**job(1, 0)), Error.BAD_ADDRESS, SESSION_IN)
 
 

@@ -11,6 +11,7 @@ import pytest
 from models import random_model
 
 from host.connect import simulated_transport, SIM_TIMEOUT_SCALE
+from host.device.batch import DeviceBatch
 from host.device.csr import CSRMap
 from host.device.device import Device
 from host.device.model import DeviceDecoder, ModelOnDevice, device_image
@@ -49,12 +50,15 @@ def check(device, n, sizes):
     rng   = np.random.default_rng(n)
     there = ModelOnDevice(device, device_image(device, model))
     there.load()
-    text  = rng.integers(0, model.vocab_size, 9).tolist()
+    text  = np.tile(rng.integers(0, model.vocab_size, 5), 2)[:9].tolist()
     found = DeviceDecoder(there).logits(text)
     wanted, _ = ExactNetwork(model)(text)
     assert np.array_equal(bits(found), bits(wanted)), (n, "logits")
-    for draws, every in ((Draws(), 1), (Draws(inverse_of(1.3), int(rng.integers(2, 65)), int(rng.integers(2**32))), 1), (Draws(), 4)):
-        one, other = DeviceDecoder(there, draws, every), ExactDecoder(ExactNetwork(model), draws)
+    several = there.image.program.pass_tokens > 1
+    drafts  = ((Draws(), 1, True), (Draws(), 8, True)) if several else ()
+    drawn = Draws(inverse_of(1.3), int(rng.integers(2, 65)), int(rng.integers(2**32)))
+    for draws, every, speculate in ((Draws(), 1, False), (drawn, 1, False), (Draws(), 4, False), *drafts):
+        one, other = DeviceDecoder(there, draws, every, speculate), ExactDecoder(ExactNetwork(model), draws)
         tokens = []
         for decoder in (one, other):
             decoder.prefill(text)
@@ -62,6 +66,16 @@ def check(device, n, sizes):
         assert tokens[0] == tokens[1], (n, draws)
         for layer, (a, b) in enumerate(zip(one.states(), other.states())):
             assert np.array_equal(bits(a.h), bits(b.h)) and np.array_equal(bits(a.window), bits(b.window)), (n, draws, layer)
+    if several:
+        batch   = DeviceBatch(there, drawn)
+        prompts = [text[n:] for n in range(batch.sessions + 1)]
+        found   = [[] for _ in prompts]
+        for number, token in batch.generate(prompts, 10):
+            found[number].append(token)
+        for number, prompt in enumerate(prompts):
+            exact = ExactDecoder(ExactNetwork(model), Draws(drawn.inverse, drawn.top_k, (drawn.seed + number) % 2**32))
+            exact.prefill(prompt)
+            assert found[number] == list(exact.generate(10)), (n, number)
     device.free()
 
 # Tests --------------------------------------------------------------------------------------------

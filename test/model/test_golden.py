@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from golden_session import GoldenSession
-from models import random_model
+from models import cyclic_model, random_model
 
+from model.exact.drafts import draft
 from model.exact.head import best
 from model.exact.network import ExactNetwork
 from model.exact.sampling import inverse_of, sample
@@ -18,8 +19,8 @@ from model.golden import JobError
 from model.quantized import quantize_checkpoint
 
 from operations.config import SSMConfig
-from operations.image import IMAGE_HEAD, Reason
-from operations.operations import JobFlag
+from operations.image import HISTORY, IMAGE_HEAD, Reason
+from operations.operations import JobFlag, Opcode
 from operations.protocol import Error
 
 # Helpers ------------------------------------------------------------------------------------------
@@ -126,6 +127,145 @@ def test_stochastic():
     assert_states(session, 1, states)
 
 
+def repeating(model, tokens=40, of=5, seed=1):
+    """A text that repeats itself, with a few tokens of its own."""
+    rng   = np.random.default_rng(seed)
+    piece = rng.integers(0, model.vocab_size, of)
+    text  = np.tile(piece, tokens//of + 1)[:tokens]
+    text[rng.integers(0, tokens, 3)] = rng.integers(0, model.vocab_size, 3)
+    return text.tolist()
+
+
+def test_draft():
+    """What followed the most of the last tokens, and of such places the last one; it goes on from itself."""
+    assert draft([1, 2, 3, 4], 3) == []
+    assert draft([1, 2, 3, 1, 2], 3) == [3, 1, 2]
+    assert draft([7, 7, 7], 4) == [7, 7, 7, 7]
+    assert draft([5, 1, 2, 8, 4, 1, 2, 9, 6, 1, 2], 1) == [9]
+    assert draft([5, 1, 2, 8, 4, 1, 2, 9, 5, 1, 2], 1) == [8]
+    assert draft([1], 2) == draft([], 2) == draft([1, 2, 1, 2], 0) == []
+    text = [1, 2, 3] + [9]*(HISTORY - 4) + [1, 2]
+    assert draft(text, 1) == [] and draft(text[1:], 1) == [] and draft([1, 2, 3] + [9]*(HISTORY - 5) + [1, 2], 1) == [3]
+
+
+@pytest.mark.parametrize("sizes", [{}, dict(d_conv=1), dict(d_conv=2, ngroups=2), dict(bias=True)])
+@pytest.mark.parametrize("tokens, every", [(2, 1), (4, 1), (4, 8), (8, 3), (8, 8), (1, 2)])
+def test_speculate(tokens, every, sizes):
+    """The tokens and the state are those without; where drafts are wrong, and where they are right."""
+    model   = random_model(**sizes)
+    prompt  = repeating(model)
+    session = GoldenSession(model, tokens)
+    accepted = drafted = 0
+    for options in (dict(), dict(inverse=inverse_of(0.5), top_k=8, seed=3), dict(inverse=inverse_of(30.0), top_k=64, seed=4)):
+        for count in (1, 2, 23):
+            plain  = session.generate(prompt, count, flags=JobFlag.ZERO_STATE, **options)
+            states = session.states(1)
+            found  = session.generate(prompt, count, flags=JobFlag.ZERO_STATE | JobFlag.SPECULATE, store_every=every, **options)
+            assert (found.tokens, found.run, found.reason) == (plain.tokens, plain.run, plain.reason)
+            assert_states(session, 1, states)
+            assert found.drafted >= 0 and plain.drafted == 0 and plain.passes == count - 1
+            accepted += plain.passes - found.passes
+            drafted  += found.drafted
+    assert 0 <= accepted <= drafted and (tokens == 1) == (drafted == 0)
+
+
+@pytest.mark.parametrize("tokens", [2, 4, 8])
+def test_speculate_gains(tokens):
+    """A text that says the same over and over: drafts are right, and tokens come in fewer passes. It ends where it ends without them."""
+    session = GoldenSession(cyclic_model(7), tokens)
+    prompt  = [n % 7 for n in range(20)]
+    for stop, every in (((), 1), ((3,), 1), ((), 8), ((), 5)):
+        plain  = session.generate(prompt, 30, stop, flags=JobFlag.ZERO_STATE)
+        states = session.states(1)
+        found  = session.generate(prompt, 30, stop, flags=JobFlag.ZERO_STATE | JobFlag.SPECULATE, store_every=every)
+        assert (found.tokens, found.reason, found.run) == (plain.tokens, plain.reason, plain.run)
+        assert_states(session, 1, states)
+        if not stop:
+            assert found.tokens == [n % 7 for n in range(20, 50)]
+            assert found.passes == -(-29//tokens) and found.drafted == 29 - found.passes
+
+
+@pytest.mark.parametrize("rounding", [None, 7])
+def test_speculate_stochastic(rounding):
+    model   = random_model()
+    session = GoldenSession(model, 4, ssm=SSMConfig(stochastic_rounding=rounding is not None))
+    options = dict(flags=JobFlag.ZERO_STATE, seed=rounding or 0)
+    plain   = session.generate(repeating(model), 15, **options)
+    states  = session.states(1)
+    options["flags"] |= JobFlag.SPECULATE
+    assert session.generate(repeating(model), 15, store_every=5, **options).tokens == plain.tokens
+    assert_states(session, 1, states)
+
+# Batches ------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("sizes", [{}, dict(d_conv=1), dict(d_conv=2, ngroups=2), dict(bias=True), dict(tied=False, kind="q4_0")])
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_batch(count, sizes):
+    """Each session's tokens and state are those that it would have by itself."""
+    model   = random_model(**sizes)
+    session = GoldenSession(model, 4, sessions=6)
+    draws   = dict(inverse=inverse_of(2.0), top_k=40)
+    texts, wanted = [], []
+    for n in range(count):
+        prompt = [(token + n) % model.vocab_size for token in PROMPT[:3 + n]]
+        tokens, states = expected(model, prompt, 7, 2.0, 40, seed=50 + n)
+        session.generate(prompt[:-1], 0, into=1 + n, flags=JobFlag.ZERO_STATE)
+        texts.append((prompt[-1], len(prompt) - 1, 50 + n))
+        wanted.append((tokens, states))
+    before = session.states(count + 1)
+    found  = session.batch(texts, 7, first=1, **draws)
+    assert found.tokens == [tokens for tokens, _ in wanted] and found.reason == Reason.LENGTH
+    assert found.run == 7*count and found.passes == 7
+    for n, (tokens, _) in enumerate(wanted): # The last one has not been run.
+        _, states = ExactNetwork(model)([(token + n) % model.vocab_size for token in PROMPT[:3 + n]] + tokens[:-1])
+        assert_states(session, 1 + n, states)
+    assert_states(session, count + 1, before)
+
+
+def test_batch_stop():
+    """One of them ends all; then the others go on."""
+    model   = random_model()
+    session = GoldenSession(model, 4, sessions=2)
+    prompts = (PROMPT, PROMPT[::-1])
+    wanted  = [expected(model, prompt, 12, 20.0, seed=4 + n)[0] for n, prompt in enumerate(prompts)]
+    stop    = next(token for n, token in enumerate(wanted[1]) if n > 2 and token not in wanted[1][:n] + wanted[0][:n + 1])
+    at      = wanted[1].index(stop)
+    for n, prompt in enumerate(prompts):
+        session.generate(prompt[:-1], 0, into=n, flags=JobFlag.ZERO_STATE)
+    options = dict(inverse=inverse_of(20.0), top_k=64)
+    found   = session.batch([(prompt[-1], len(prompt) - 1, 4 + n) for n, prompt in enumerate(prompts)], 12, [69, stop], **options)
+    assert found.tokens == [tokens[:at + 1] for tokens in wanted] and found.reason == Reason.STOP
+    assert_states(session, 1, ExactNetwork(model)(prompts[1] + wanted[1][:at])[1])
+    found   = session.batch([(wanted[0][at], len(PROMPT) + at, 4)], 11 - at, **options)
+    assert found.tokens == [wanted[0][at + 1:]]
+
+
+def test_batch_refused():
+    model   = random_model()
+    session = GoldenSession(model, 2, sessions=3)
+    for changes, error, detail in (
+        (dict(texts=[(1, 0, 0)]*3),         Error.BAD_SESSIONS, 3),
+        (dict(texts=[]),                    Error.BAD_SESSIONS, 0),
+        (dict(texts=[(1, 0, 0), (70, 0, 0)]), Error.BAD_TOKEN, 70),
+        (dict(tokens=0),                    Error.BAD_TOKENS, 0),
+        (dict(flags=JobFlag.SPECULATE),     Error.BAD_FLAGS, JobFlag.SPECULATE),
+        (dict(top_k=65),                    Error.BAD_TOP_K, 65),
+        (dict(output=session.slots[1]),     Error.OVERLAP, session.slots[1]),
+        (dict(sessions=0),                  Error.OVERLAP, 0),
+    ):
+        with pytest.raises(JobError) as caught:
+            session.batch(**{**dict(texts=[(1, 0, 0)]*2, tokens=1), **changes})
+        assert (caught.value.error, caught.value.detail) == (error, detail), changes
+
+
+def test_batch_stochastic():
+    """A pass has one seed: there is none."""
+    session = GoldenSession(random_model(), 2, ssm=SSMConfig(stochastic_rounding=True))
+    with pytest.raises(JobError) as caught:
+        session.batch([(1, 0, 0)], 1)
+    assert (caught.value.error, caught.value.detail) == (Error.BAD_OPCODE, Opcode.BATCH)
+
+
 def test_in_place_and_no_tokens():
     model   = random_model()
     session = GoldenSession(model, 2)
@@ -164,7 +304,7 @@ def test_tiny():
 
 # Refusals -----------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("name, value", [("magic", 1), ("version", 3), ("image_bytes", 2**30), ("data_width", 256), ("lanes", 32), ("pass_tokens", 4),
+@pytest.mark.parametrize("name, value", [("magic", 1), ("version", 4), ("image_bytes", 2**30), ("data_width", 256), ("lanes", 32), ("pass_tokens", 4),
     ("scratch", 2**17), ("activations", 300), ("vocabulary", 0), ("logit_rows", 1), ("state_bytes", 0), ("window_bytes", 4), ("tape", 0),
     ("results", 2**28), ("zero_window", 65)])
 def test_bad_image(name, value):

@@ -27,7 +27,7 @@ class Session:
         self.device = device = DeviceModel(model, width, SSMConfig(), tokens)
         sizes    = device.sizes
         programs = {("layers", count): device.layers(count) for count in range(1, tokens + 1)}
-        programs |= {("head", count): device.head(count - 1) for count in range(1, tokens + 1)}
+        programs |= {("head", count): device.head(1, count - 1) for count in range(1, tokens + 1)}
         programs |= {("logits", count): device.all_logits(count) for count in range(1, tokens + 1)}
         programs = {name: np.array(words + device.end(), "<u4").tobytes() for name, words in programs.items()}
         regions  = [(Register.TAPE, device.tape), (Register.PARAMETERS, device.parameters), (Register.STATE_IN, bytes(sizes.state)),

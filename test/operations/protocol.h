@@ -18,7 +18,7 @@
 #define TIMEOUT_DESCRIPTOR 0x3e8u
 #define MIN_BEAT_BYTES 0x10u
 #define MIN_LANES_BYTES 0x8u
-#define PROTOCOL_VERSION 0x7u
+#define PROTOCOL_VERSION 0x8u
 #define FIRMWARE_OFFSET 0x0u
 #define FIRMWARE_SIZE 0x100000u
 #define INFO_OFFSET 0x100000u
@@ -33,10 +33,10 @@
 #define ENGINES_MAX 0x4u
 #define CANDIDATES 0x40u
 #define IMAGE_MAGIC 0x4932424du
-#define IMAGE_VERSION 0x2u
+#define IMAGE_VERSION 0x3u
 #define MAX_PASS_TOKENS 0x8u
-#define PROGRAMS 0x20u
-#define HEADER_BYTES 0x280u
+#define PROGRAMS 0x38u
+#define HEADER_BYTES 0x400u
 #define OUTPUT_HEAD_BYTES 0x80u
 #define MAX_PROMPT_TOKENS 0x100000u
 #define MAX_DEFERRED 0x7u
@@ -44,12 +44,19 @@
 #define MAX_TOKENS 0x100000u
 #define MAX_STOP_TOKENS 0x10u
 #define MAX_VOCABULARY 0x100000u
+#define TEXT_WORDS 0x3u
+#define HISTORY 0x400u
+#define DRAFT_LEAST 0x2u
+#define DRAFT_MOST 0x4u
 #define FIRMWARE_VERSION 0x200u
 
 #define PROGRAM_LAYERS 0u
 #define PROGRAM_HEAD 1u
 #define PROGRAM_LOGITS 2u
 #define PROGRAM_STATE 3u
+#define PROGRAM_DRAFTS 4u
+#define PROGRAM_BATCH 5u
+#define PROGRAM_EACH 6u
 
 #define REASON_NONE 0u
 #define REASON_LENGTH 1u
@@ -71,11 +78,13 @@
 #define OPCODE_SELFTEST 2u
 #define OPCODE_CHECKSUM 3u
 #define OPCODE_GENERATE 4u
+#define OPCODE_BATCH 5u
 
 #define JOB_ZERO_STATE 1u
 #define JOB_NO_STORE 2u
 #define JOB_RESIDENT 8u
 #define JOB_LOGITS 16u
+#define JOB_SPECULATE 32u
 
 #define STATUS_EMPTY 0u
 #define STATUS_RUNNING 1u
@@ -108,7 +117,8 @@
 #define ERROR_BAD_STOP_TOKENS 23u
 #define ERROR_BAD_LOGITS 24u
 #define ERROR_BAD_STORE_EVERY 25u
-#define OPCODES 5u
+#define ERROR_BAD_SESSIONS 26u
+#define OPCODES 6u
 
 /* NOP */
 #define NOP_FLAGS (0u)
@@ -144,7 +154,7 @@ struct job_checksum {
 };
 
 /* GENERATE */
-#define GENERATE_FLAGS (JOB_ZERO_STATE | JOB_LOGITS)
+#define GENERATE_FLAGS (JOB_ZERO_STATE | JOB_LOGITS | JOB_SPECULATE)
 struct job_generate {
 	uint32_t model;
 	uint32_t session_in;
@@ -159,6 +169,20 @@ struct job_generate {
 	uint32_t seed;
 	uint32_t stop_tokens;
 	uint32_t store_every;
+};
+
+/* BATCH */
+#define BATCH_FLAGS (0u)
+struct job_batch {
+	uint32_t model;
+	uint32_t sessions;
+	uint32_t texts;
+	uint32_t session_count;
+	uint32_t tokens;
+	uint32_t output;
+	uint32_t inverse;
+	uint32_t top_k;
+	uint32_t stop_tokens;
 };
 
 struct engine_ssm {
@@ -219,6 +243,7 @@ struct job {
 		struct job_ssm ssm;
 		struct job_checksum checksum;
 		struct job_generate generate;
+		struct job_batch batch;
 	};
 	uint32_t result_sequence;
 	uint32_t status;
@@ -256,6 +281,8 @@ struct image {
 	uint32_t logit_rows;
 	uint32_t state_bytes;
 	uint32_t window_bytes;
+	uint32_t window_step;
+	uint32_t sessions;
 	uint32_t deferred;
 	uint32_t x_stride;
 	uint32_t bc_stride;
@@ -271,6 +298,8 @@ struct image {
 struct output {
 	uint32_t count;
 	uint32_t reason;
+	uint32_t passes;
+	uint32_t drafted;
 	uint32_t prefill_cycles_low;
 	uint32_t prefill_cycles_high;
 	uint32_t prefill_read_low;

@@ -245,7 +245,7 @@ class FakeDevice:
         if error == Error.NONE and job["opcode"] == Opcode.CHECKSUM:
             results |= {"cycles_low": 1000}
             self._checksum(job["region"], job["region_bytes"], job["block_bytes"], job["table"])
-        if error == Error.NONE and job["opcode"] == Opcode.GENERATE:
+        if error == Error.NONE and job["opcode"] in (Opcode.GENERATE, Opcode.BATCH):
             try:
                 if self.fail_generate:
                     raise JobError(*self.fail_generate)
@@ -270,7 +270,8 @@ class FakeDevice:
             self.config, self.program)
         golden.token = lambda: self._token(job)
         self.generated = 0
-        tokens, traffic = golden.generate(job["flags"], {field.name: job[field.name] for field in OPERATIONS[Opcode.GENERATE].fields})
+        run    = golden.generate if job["opcode"] == Opcode.GENERATE else golden.batch
+        tokens, traffic = run(job["flags"], {field.name: job[field.name] for field in OPERATIONS[job["opcode"]].fields})
         return {"cycles_low": traffic.total//16, "bytes_read_low": traffic.read, "bytes_written_low": traffic.written, "units": tokens}
 
     def go_on(self):

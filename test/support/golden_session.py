@@ -13,7 +13,7 @@ from model.golden import GoldenDevice
 from model.image import Image
 
 from operations.config import ProgramConfig, SSMConfig
-from operations.image import MAX_STOP_TOKENS, OUTPUT_HEAD, OUTPUT_HEAD_BYTES, OUTPUT_WIDE, Reason
+from operations.image import MAX_STOP_TOKENS, OUTPUT_HEAD, OUTPUT_HEAD_BYTES, Reason, unpack_output
 from operations.operations import JobFlag
 
 # Results ------------------------------------------------------------------------------------------
@@ -25,19 +25,21 @@ class Generated:
     reason : Reason
     run    : int
     wide   : dict
+    passes : int = 0
+    drafted : int = 0
 
 # Session ------------------------------------------------------------------------------------------
 
 class GoldenSession:
     """Jobs GENERATE. The image lies at address 0; all else in the memory is undefined."""
-    def __init__(self, model, tokens=1, width=128, ssm=SSMConfig(), most=64):
+    def __init__(self, model, tokens=1, width=128, ssm=SSMConfig(), most=64, sessions=2):
         program     = ProgramConfig(pass_tokens=tokens, vector_lanes=8)
         self.image  = Image(model, width, ssm, program)
         at          = self.image.size
-        self.slots  = [at, at + self.image.session_bytes]
-        self.prompt = at + 2*self.image.session_bytes
+        self.slots  = [at + n*self.image.session_bytes for n in range(sessions)]
+        self.prompt = at + sessions*self.image.session_bytes
         self.output = self.prompt + 4*(most + MAX_STOP_TOKENS)//64*64 + 64
-        size        = self.output + max(self.image.output_bytes(most, 0, True), self.image.output_bytes(0, most))
+        size        = self.output + max(self.image.output_bytes(most, 0, True), self.image.output_bytes(0, most*sessions))
         self.memory = np.random.default_rng(1).integers(0, 256, size, np.uint8)
         self.memory[:self.image.size] = self.image.to_bytes()
         self.device = GoldenDevice(self.memory, data_width=width, ssm=ssm, program=program)
@@ -50,10 +52,22 @@ class GoldenSession:
         return self.device.generate(flags, operands)[0]
 
     def generate(self, prompt, tokens, stop=(), source=0, into=1, flags=0, **changes):
-        run   = self._run(prompt, tokens, stop, source, into, flags, changes)
-        words = self.device.words(self.output, len(OUTPUT_HEAD))
-        wide  = {name: words[2 + 2*n] | words[3 + 2*n] << 32 for n, name in enumerate(OUTPUT_WIDE)}
-        return Generated(self.device.words(self.output + OUTPUT_HEAD_BYTES, words[0]), Reason(words[1]), run, wide)
+        return self._generated(self._run(prompt, tokens, stop, source, into, flags, changes))
+
+    def batch(self, texts, tokens, stop=(), first=0, flags=0, **changes):
+        """texts: (token, place, seed) of each session from slot `first` on. The tokens are in lists, of each session."""
+        words = np.array([*np.array(texts).reshape(-1), *stop], "<u4").view(np.uint8)
+        self.memory[self.prompt:self.prompt + len(words)] = words
+        operands = dict(model=0, sessions=self.slots[first], texts=self.prompt, session_count=len(texts), tokens=tokens, output=self.output, inverse=0,
+            top_k=1, stop_tokens=len(stop)) | changes
+        return self._generated(self.device.batch(flags, operands)[0], len(texts))
+
+    def _generated(self, run, sessions=None):
+        counts, wide = unpack_output(self.device.words(self.output, len(OUTPUT_HEAD)))
+        tokens = self.device.words(self.output + OUTPUT_HEAD_BYTES, counts["count"]*(sessions or 1))
+        if sessions:
+            tokens = [tokens[n::sessions] for n in range(sessions)]
+        return Generated(tokens, Reason(counts["reason"]), run, wide, counts["passes"], counts["drafted"])
 
     def logits(self, prompt, source=0, into=1, flags=0, **changes):
         self._run(prompt, 0, (), source, into, flags | JobFlag.LOGITS, changes)

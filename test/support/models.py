@@ -5,10 +5,14 @@
 
 """Quantised models of random weights and odd sizes."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from model.config import Mamba2Config, NetworkConfig
 from model.quantized import QuantizedLayer, QuantizedModel, quantize_matrix
+
+from operations.numerics import GROUP
 
 # Models -------------------------------------------------------------------------------------------
 
@@ -30,3 +34,14 @@ def random_model(seed=1, kind="q8_0", vocab_size=70, n_layer=2, tied=True, **siz
         for _ in range(n_layer))
     embedding = quantize_matrix(rng.standard_normal((vocab_size, layer.d_model)).astype(np.float32), kind)
     return QuantizedModel(config, embedding, layers, vector(layer.d_model), embedding if tied else matrix(vocab_size, layer.d_model))
+
+
+def cyclic_model(period, **sizes):
+    """A :class:`QuantizedModel` whose text counts up to `period` - 1, and again from 0: its layers add nothing."""
+    model     = random_model(tied=False, **sizes)
+    embedding = model.embedding.integers*np.repeat(model.embedding.scales.astype(np.float32), GROUP, 1)
+    head      = 0.01*embedding
+    head[:period] = np.roll(embedding[:period], 1, 0)
+    kind      = model.head.type
+    layers    = tuple(replace(layer, out_proj=quantize_matrix(np.zeros(layer.out_proj.shape, np.float32), kind)) for layer in model.layers)
+    return replace(model, layers=layers, head=quantize_matrix(head, kind))

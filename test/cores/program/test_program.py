@@ -37,7 +37,7 @@ class Layout:
         sizes = device.sizes
         self.at, parts, size = {}, [], 0
         programs = {("layers", count): device.layers(count) for count in range(1, tokens + 1)}
-        programs |= {("head", count): device.head(count - 1) for count in range(1, tokens + 1)}
+        programs |= {("head", count): device.head(1, count - 1) for count in range(1, tokens + 1)}
         programs |= {("logits", count): device.all_logits(count) for count in range(1, tokens + 1)}
         programs |= {("state", count): device.states(count) for count in range(1, tokens + 1)}
         words = {name: np.array(program + device.end(), "<u4").tobytes() for name, program in programs.items()}

@@ -11,15 +11,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fake_device import EtherboneServer, FakeDevice, fake_firmware
-from models import random_model
+from connection import Connection, loaded
+from models import cyclic_model, random_model
 
-from host.device.csr import CSRMap
-from host.device.device import Device
 from host.device.manifest import Manifest
 from host.device.model import DeviceDecoder, ModelOnDevice, device_image
 from host.errors import DeviceError, DeviceTimeout, SessionInvalid, VersionMismatch
-from host.link.etherbone import Etherbone
 
 from model.exact.decoder import ExactDecoder
 from model.exact.network import ExactNetwork
@@ -36,45 +33,10 @@ PROMPT = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4, 6]
 DRAWS  = Draws(inverse_of(2.0), 30, 5)
 
 
-class Connection:
-    """A fake device, and a Device that is booted on it, with little patience."""
-    def __init__(self, folder, program=ProgramConfig(pass_tokens=4), config=SSMConfig(), patience=5, ram_size=0x100_0000, **options):
-        (folder/"firmware.bin").write_bytes(fake_firmware())
-        self.firmware = str(folder/"firmware.bin")
-        self.fake     = FakeDevice(config, program=program, ram_size=ram_size, **options)
-        (folder/"csr.csv").write_text(self.fake.csr_csv())
-        self.csr      = CSRMap.from_csv(folder/"csr.csv")
-        self.patience = patience
-
-    def __enter__(self):
-        self.fake.__enter__()
-        self.server    = EtherboneServer(self.fake).__enter__()
-        self.transport = Etherbone(self.server.ip, self.server.port, timeout=0.2).__enter__()
-        return self.connect()
-
-    def connect(self):
-        device = Device(self.transport, self.csr, patience=self.patience, timeout_scale=1e-3)
-        device.boot(self.firmware)
-        device.fake, device.again = self.fake, self.connect
-        return device
-
-    def __exit__(self, *exception):
-        self.transport.__exit__(*exception)
-        self.server.__exit__(*exception)
-        self.fake.hang = None
-        self.fake.__exit__(*exception)
-
-
 @pytest.fixture
 def device(tmp_path):
     with Connection(tmp_path) as device:
         yield device
-
-
-def loaded(device, model, **options):
-    result = ModelOnDevice(device, device_image(device, model), **options)
-    result.load()
-    return result
 
 
 def assert_states(one, other):
@@ -83,9 +45,9 @@ def assert_states(one, other):
 
 # Text ---------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("tokens, every", [(1, 1), (1, 4), (4, 1), (4, 8)])
+@pytest.mark.parametrize("tokens, every, speculate", [(1, 1, False), (1, 4, False), (4, 1, False), (4, 8, False), (4, 1, True), (4, 8, True)])
 @pytest.mark.parametrize("kind, config, width", [("q8_0", SSMConfig(), 128), ("q4_0", SSMConfig(lanes=32, stochastic_rounding=True), 512)])
-def test_text(tmp_path, monkeypatch, kind, config, width, tokens, every):
+def test_text(tmp_path, monkeypatch, kind, config, width, tokens, every, speculate):
     """Greedy and drawn, in several jobs, then settled and gone on with; all bits of the state."""
     monkeypatch.setattr("host.device.model.JOB_TOKENS", 64)
     model = random_model(kind=kind)
@@ -93,7 +55,7 @@ def test_text(tmp_path, monkeypatch, kind, config, width, tokens, every):
         there = loaded(device, model, sessions=1)
         for draws in (Draws(seed=7), DRAWS):
             exact   = ExactDecoder(ExactNetwork(model, seed=draws.seed if config.stochastic_rounding else None), draws)
-            decoder = DeviceDecoder(there, draws, every)
+            decoder = DeviceDecoder(there, draws, every, speculate)
             for text in (decoder, exact):
                 text.prefill(PROMPT)
             assert list(decoder.generate(70)) == list(exact.generate(70))
@@ -103,7 +65,33 @@ def test_text(tmp_path, monkeypatch, kind, config, width, tokens, every):
             assert list(decoder.generate(3, may_end=True)) == list(exact.generate(3))
             assert decoder.tokens == exact.tokens
             assert_states(decoder.states(), exact.states())
-            assert decoder.figures.prefill_tokens >= len(PROMPT) and decoder.figures.decode_passes == 69 + 2
+            figures = decoder.figures
+            assert figures.prefill_tokens >= len(PROMPT) and figures.decode_tokens == 69 + 2
+            assert figures.decode_passes == 71 if not speculate else 71 - figures.drafted <= figures.decode_passes <= 71
+
+
+def test_speculate(tmp_path):
+    """A text that repeats itself comes in a quarter of the passes; other texts are not hurt. One token at once is too few."""
+    model = cyclic_model(7)
+    with Connection(tmp_path) as device:
+        decoder = DeviceDecoder(loaded(device, model), speculate=True)
+        decoder.prefill([n % 7 for n in range(20)])
+        assert list(decoder.generate(41)) == [n % 7 for n in range(20, 61)]
+        assert (decoder.figures.decode_passes, decoder.figures.decode_tokens, decoder.figures.drafted) == (10, 40, 30)
+        for end in (1, 2, 3, 8): # Closed at any token.
+            text = decoder.generate(30)
+            before = len(decoder.tokens)
+            for _ in range(end):
+                next(text)
+            text.close()
+            assert decoder.tokens == [n % 7 for n in range(before + end)]
+        exact = ExactDecoder(ExactNetwork(model))
+        exact.prefill(decoder.tokens)
+        assert_states(decoder.states(), exact.states())
+    with Connection(tmp_path, ProgramConfig()) as device:
+        there = loaded(device, model)
+        with pytest.raises(ValueError, match=r"^pass_tokens of the device must be 2, 4 or 8 for drafts \(--speculate\), is 1"):
+            DeviceDecoder(there, speculate=True)
 
 
 def test_logits(device):

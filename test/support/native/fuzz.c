@@ -82,7 +82,7 @@ static unsigned checksums; /* Starts of the checksum unit. */
 #define IMAGE_SIZE      0x8000
 #define VOCABULARY      100
 
-/* All images that were ever at IMAGE_AT, and all jobs GENERATE. */
+/* All images that were ever at IMAGE_AT, and all jobs GENERATE and BATCH. */
 static struct image images[MAX_IMAGES];
 static unsigned     image_count;
 static struct job   generations[MAX_GENERATIONS];
@@ -153,8 +153,17 @@ static void open_region(uint64_t first, uint64_t bytes)
 static void name_generation(const struct job *job)
 {
 	const struct job_generate *generate = &job->generate;
+	const struct job_batch    *batch    = &job->batch;
 
-	if (job->opcode != OPCODE_GENERATE || generation_count == MAX_GENERATIONS || generate->prompt_tokens > MAX_PROMPT_TOKENS
+	if (generation_count == MAX_GENERATIONS)
+		return;
+	if (job->opcode == OPCODE_BATCH && batch->session_count <= MAX_PASS_TOKENS && batch->stop_tokens <= MAX_STOP_TOKENS && batch->tokens <= MAX_TOKENS) {
+		generations[generation_count++] = *job;
+		open_region(batch->model, HEADER_BYTES);
+		open_region(batch->texts, 4*(TEXT_WORDS*batch->session_count + batch->stop_tokens));
+		open_region(batch->output, OUTPUT_HEAD_BYTES + 4ull*batch->tokens*batch->session_count);
+	}
+	if (job->opcode != OPCODE_GENERATE || generate->prompt_tokens > MAX_PROMPT_TOKENS
 		|| generate->stop_tokens > MAX_STOP_TOKENS || generate->tokens > MAX_TOKENS)
 		return;
 	generations[generation_count++] = *job;
@@ -184,8 +193,8 @@ static struct image good_image(void)
 {
 	struct image image = {.magic = IMAGE_MAGIC, .version = IMAGE_VERSION, .image_bytes = IMAGE_SIZE, .data_width = MEMORY_DATA_WIDTH,
 		.lanes = ssm_built.lanes, .pass_tokens = PROGRAM_PASS_TOKENS, .scratch = PROGRAM_SCRATCH, .activations = PROGRAM_ACTIVATIONS,
-		.vocabulary = VOCABULARY, .logit_rows = VOCABULARY + 4, .state_bytes = 0x800, .window_bytes = 0x100,
-		.deferred = 7, .x_stride = 0x40, .bc_stride = 0x40, .tape = 0x4000,
+		.vocabulary = VOCABULARY, .logit_rows = VOCABULARY + 4, .state_bytes = 0x800, .window_bytes = 0x100, .window_step = 0x30,
+		.sessions = PROGRAM_PASS_TOKENS, .deferred = 7, .x_stride = 0x40, .bc_stride = 0x40, .tape = 0x4000,
 		.embedding = 0x5000, .parameters = 0x5400, .records = 0x5800, .results = 0x6000, .zero_window = 0x6400};
 	unsigned i;
 
@@ -224,7 +233,7 @@ static void write_image(unsigned changes)
 		words[(choice & 1 ? choice >> 1 : choice >> 4)%(sizeof(*image)/4)] = image_word();
 	}
 	fake_dram_write(IMAGE_AT, (const uint8_t *)image, sizeof(*image));
-	open_region((uint64_t)IMAGE_AT + image->results, 8*CANDIDATES);
+	open_region((uint64_t)IMAGE_AT + image->results, 8*CANDIDATES*PROGRAM_PASS_TOKENS);
 }
 
 /* Some tokens, now and then one that is none. */
@@ -297,6 +306,44 @@ static int apart(uint64_t a, uint64_t a_bytes, uint64_t b, uint64_t b_bytes)
 	return a + a_bytes <= b || b + b_bytes <= a;
 }
 
+/* Whether it is one of an image's of so many tokens, and lies in it: of a batch, or another one. */
+static int of_image(const struct fake_program *program, const struct image *image, int batch)
+{
+	uint32_t most = batch ? image->sessions : image->pass_tokens, model = IMAGE_AT, end = image->image_bytes, kind, n;
+	int      found = 0;
+
+	for (n = 0; n < PROGRAMS; n++) {
+		kind   = n/MAX_PASS_TOKENS;
+		found |= n%MAX_PASS_TOKENS < most && (kind == PROGRAM_BATCH ? batch : kind == PROGRAM_EACH || !batch)
+			&& program->address == model + image->programs[n].program
+			&& program->descriptors == image->programs[n].descriptors && program->bases[0] == model + image->programs[n].tape_place
+			&& program->tape_beats == image->programs[n].tape_beats;
+	}
+	for (n = 0; n < FAKE_TOKENS; n++)
+		if (program->tokens[n] != FAKE_NO_TOKEN && program->tokens[n] >= image->vocabulary)
+			return 0;
+	return found && in_data(model, end) && program->address - model >= HEADER_BYTES && program->address - model + 64ull*program->descriptors <= end
+		&& program->bases[0] - model >= HEADER_BYTES && program->bases[0] - model + (uint64_t)program->tape_beats*PROGRAM_BEAT_BYTES <= end
+		&& image->results + 8ull*CANDIDATES*image->pass_tokens <= end && image->zero_window + image->window_bytes <= end;
+}
+
+static int may_run_batch(const struct fake_program *program, const struct job_batch *batch, const struct image *image)
+{
+	const uint32_t *bases = program->bases;
+	uint64_t state = image->state_bytes, size = batch->session_count*(state + image->window_bytes);
+	uint64_t output = OUTPUT_HEAD_BYTES + 4ull*batch->tokens*batch->session_count, texts = 4ull*(TEXT_WORDS*batch->session_count + batch->stop_tokens);
+	uint32_t model = IMAGE_AT, sessions = batch->sessions, records = model + image->records;
+
+	return batch->model == model && bases[1] == model + image->embedding && bases[2] == model + image->parameters && bases[7] == records
+		&& bases[3] == sessions && bases[4] == sessions && bases[5] == sessions + state && bases[6] == sessions + state
+		&& bases[8] == model + image->results && bases[9] == records && bases[10] == records && !(program->start & ~2u)
+		&& batch->session_count && batch->session_count <= image->sessions && of_image(program, image, 1)
+		&& in_data(sessions, size) && in_data(batch->output, output) && in_data(batch->texts, texts)
+		&& apart(sessions, size, model, image->image_bytes) && apart(sessions, size, batch->texts, texts)
+		&& apart(batch->output, output, model, image->image_bytes) && apart(batch->output, output, sessions, size)
+		&& apart(batch->output, output, batch->texts, texts);
+}
+
 /* Whether a program may be one of a job with an image. */
 static int may_run(const struct fake_program *program, const struct job *job, const struct image *image)
 {
@@ -305,17 +352,22 @@ static int may_run(const struct fake_program *program, const struct job *job, co
 	uint64_t state = image->state_bytes, window = image->window_bytes, size = state + window, output;
 	uint32_t model = IMAGE_AT, end = image->image_bytes;
 	int      zero  = job->flags & JOB_ZERO_STATE, logits = job->flags & JOB_LOGITS;
-	unsigned n, i, found = 0, deferred = program->start >> 8;
+	unsigned n, found = 0, deferred = program->start >> 8;
 
+	if (job->opcode == OPCODE_BATCH)
+		return may_run_batch(program, &job->batch, image);
 	/* The registers, */
 	if (generate->model != model || bases[1] != model + image->embedding || bases[2] != model + image->parameters
 		|| bases[7] != model + image->records || bases[4] != generate->session_out || bases[6] != generate->session_out + state)
 		return 0;
 	if (bases[3] != generate->session_out && (zero || bases[3] != generate->session_in))
 		return 0;
-	if (bases[5] != generate->session_out + state && bases[5] != (zero ? model + image->zero_window : generate->session_in + state))
+	for (n = 0; n < (job->flags & JOB_SPECULATE ? image->pass_tokens : 1); n++)
+		found |= bases[5] == generate->session_out + state + n*image->window_step;
+	if (!found && bases[5] != (zero ? model + image->zero_window : generate->session_in + state))
 		return 0;
-	if ((program->start & 1 && !zero) || deferred > image->deferred || (deferred && deferred > generate->store_every)
+	if ((program->start & 1 && !zero) || deferred > MAX_DEFERRED
+		|| (deferred && deferred > generate->store_every + (job->flags & JOB_SPECULATE ? image->pass_tokens : 0))
 		|| bases[9] - model - image->records > MAX_DEFERRED*image->x_stride || bases[10] - model - image->records > MAX_DEFERRED*image->bc_stride)
 		return 0;
 	output = OUTPUT_HEAD_BYTES + 4ull*generate->tokens;
@@ -325,28 +377,16 @@ static int may_run(const struct fake_program *program, const struct job *job, co
 		&& bases[8] < generate->output + output))
 		return 0;
 	/* the program, */
-	for (n = 0; n < PROGRAMS; n++)
-		found |= n%MAX_PASS_TOKENS < image->pass_tokens && program->address == model + image->programs[n].program
-			&& program->descriptors == image->programs[n].descriptors && bases[0] == model + image->programs[n].tape_place
-			&& program->tape_beats == image->programs[n].tape_beats;
-	if (!found)
+	if (!of_image(program, image, 0))
 		return 0;
-	for (i = 0; i < FAKE_TOKENS; i++)
-		if (program->tokens[i] != FAKE_NO_TOKEN && program->tokens[i] >= image->vocabulary)
-			return 0;
 	/* what it says all this leads to, */
-	if (!in_data(model, end) || !in_data(generate->session_out, size) || (!zero && !in_data(generate->session_in, size))
+	if (!in_data(generate->session_out, size) || (!zero && !in_data(generate->session_in, size))
 		|| !in_data(generate->output, logits ? 4*image->logit_rows : output)
 		|| !in_data(generate->prompt, 4ull*(generate->prompt_tokens + generate->stop_tokens)))
-		return 0;
-	if (program->address - model < HEADER_BYTES || program->address - model + 64ull*program->descriptors > end
-		|| bases[0] - model < HEADER_BYTES || bases[0] - model + (uint64_t)program->tape_beats*PROGRAM_BEAT_BYTES > end)
 		return 0;
 	for (n = 1; n < 9; n++)
 		if ((n < 3 || n > 6) && (n != 8 || !logits) && (bases[n] - model < HEADER_BYTES || bases[n] - model >= end || bases[n] % ALIGNMENT))
 			return 0;
-	if (image->results + 8ull*CANDIDATES > end || image->zero_window + window > end)
-		return 0;
 	/* and what is written. */
 	return apart(generate->session_out, size, model, end) && apart(generate->session_out, size, generate->prompt, 4*generate->prompt_tokens)
 		&& (zero || generate->session_in == generate->session_out || apart(generate->session_out, size, generate->session_in, size))
@@ -359,19 +399,24 @@ static void on_program(const struct fake_program *program)
 {
 	struct {
 		uint32_t token, logit;
-	} candidate = {take8(), 0x3f800000};
-	unsigned job, image, found = 0;
+	} candidate;
+	unsigned job, image, row, found = 0;
 
 	for (job = 0; job < generation_count && !found; job++)
 		for (image = 0; image < image_count && !found; image++)
 			found = may_run(program, &generations[job], &images[image]);
 	CHECK(found);
-	if (candidate.token >= 225 && candidate.token < 245)
-		candidate.logit = take32() | 0x7f800000;
-	if (candidate.token < 250)
-		candidate.token %= VOCABULARY;
-	if (program->bases[8] - IMAGE_AT < IMAGE_SIZE)
-		fake_dram_write(program->bases[8], (const uint8_t *)&candidate, sizeof(candidate));
+	for (row = 0; row < PROGRAM_PASS_TOKENS && program->bases[8] - IMAGE_AT < IMAGE_SIZE; row++) {
+		candidate.token = take8();
+		candidate.logit = 0x3f800000;
+		if (candidate.token >= 225 && candidate.token < 245)
+			candidate.logit = take32() | 0x7f800000;
+		if (candidate.token < 128) /* So that texts repeat themselves. */
+			candidate.token &= 3;
+		else if (candidate.token < 250)
+			candidate.token %= VOCABULARY;
+		fake_dram_write(program->bases[8] + 8*CANDIDATES*row, (const uint8_t *)&candidate, sizeof(candidate));
+	}
 	operation(1);
 }
 #endif
@@ -449,6 +494,15 @@ static struct job good_job(uint32_t opcode)
 		job.generate.top_k         = 1;
 		job.generate.stop_tokens   = 1;
 		job.generate.store_every   = 4;
+	} else if (opcode == OPCODE_BATCH) {
+		job.batch.model         = IMAGE_AT;
+		job.batch.sessions      = DATA_BASE + 0x20000;
+		job.batch.texts         = DATA_BASE + 0x22000;
+		job.batch.session_count = 1;
+		job.batch.tokens        = 2;
+		job.batch.output        = DATA_BASE + 0x23000;
+		job.batch.top_k         = 1;
+		job.batch.stop_tokens   = 1;
 #endif
 	}
 	return job;
@@ -479,7 +533,7 @@ static void post(void)
 		OPCODE_NOP, OPCODE_SELFTEST, OPCODES, OPCODE_CHECKSUM, OPCODE_CHECKSUM, OPCODE_CHECKSUM, OPCODE_SSM,
 		OPCODE_SSM, OPCODE_SSM, OPCODE_SSM, OPCODE_SSM, OPCODE_SSM,
 #ifdef PROGRAM_RUNS_MODELS
-		OPCODE_GENERATE, OPCODE_GENERATE, OPCODE_GENERATE, OPCODE_GENERATE,
+		OPCODE_GENERATE, OPCODE_GENERATE, OPCODE_GENERATE, OPCODE_BATCH,
 #else
 		OPCODE_SSM, OPCODE_SSM, OPCODE_SSM, OPCODE_SSM,
 #endif
@@ -503,6 +557,10 @@ static void post(void)
 		choice = take8();
 		if (choice & 1) {
 			ring[slot].flags = choice >> 1 & 1 ? JOB_ZERO_STATE : ring[slot].flags;
+			if (choice >> 5 & 1) {
+				ring[slot].flags |= JOB_SPECULATE;
+				job->tokens       = 9;
+			}
 			job->inverse     = choice >> 2 & 1 ? 0x10000 : 0;
 			if (choice >> 3 & 1) {
 				ring[slot].flags |= JOB_LOGITS;
@@ -522,6 +580,24 @@ static void post(void)
 		/* More would only take long. */
 		if (job->prompt_tokens <= MAX_PROMPT_TOKENS)
 			job->prompt_tokens %= 600;
+		if (job->tokens <= MAX_TOKENS)
+			job->tokens %= 600;
+	} else if (ring[slot].opcode == OPCODE_BATCH) {
+		struct job_batch *job = &ring[slot].batch;
+
+		choice = take8();
+		job->inverse        = choice & 1 ? 0x10000 : 0;
+		job->session_count += choice >> 1 & 1;
+		if (choice >> 4 & 1 && in_data(job->texts, 0))
+			write_prompt(job->texts);
+		if (!image_count || choice >> 6)
+			write_image(choice >> 6 & 1);
+		if (choice >> 5 & 1) {
+			uint32_t *regions[] = {&job->sessions, &job->texts, &job->output, &job->model};
+			uint8_t   which     = take8();
+
+			*regions[which%3] = *regions[(which >> 2)%4] + ALIGNMENT*((int8_t)take8()/4);
+		}
 		if (job->tokens <= MAX_TOKENS)
 			job->tokens %= 600;
 	}
@@ -588,7 +664,7 @@ static void recover(void)
 	static const uint8_t opcodes[] = {
 		OPCODE_CHECKSUM, OPCODE_SSM,
 #ifdef PROGRAM_RUNS_MODELS
-		OPCODE_GENERATE,
+		OPCODE_GENERATE, OPCODE_BATCH,
 #endif
 	};
 	unsigned i, slot;

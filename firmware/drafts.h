@@ -1,0 +1,23 @@
+/*
+ * This file is part of the Mamba-2 LiteX accelerator.
+ *
+ * SPDX-License-Identifier: BSD-2-Clause
+ *
+ * Drafts of the tokens that follow in a text, from the text itself, as model/exact/drafts.py has them.
+ */
+
+#ifndef DRAFTS_H
+#define DRAFTS_H
+
+#include <stdint.h>
+
+/* A new text begins. */
+void drafts_clear(void);
+
+/* The text goes on with a token. */
+void drafts_add(uint32_t token);
+
+/* Writes so many tokens that may follow, or none. Returns how many. */
+uint32_t drafts_find(uint32_t *drafts, uint32_t count);
+
+#endif

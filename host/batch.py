@@ -1,0 +1,124 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Writes texts for the command batch of stream.py."""
+
+import sys
+
+from argparse import Namespace
+from collections.abc import Iterator
+from typing import Any
+
+from tqdm import tqdm
+
+from host.commands.whole_model import load_quantized, open_model
+from host.device.batch import DeviceBatch
+from host.device.device import Info
+from host.device.model import Figures
+from host.generate import NO_DEVICE, Tokenizer, device_summary
+
+from model.checkpoint_config import checkpoint_path
+from model.exact.decoder import ExactDecoder, check_tokens
+from model.exact.network import ExactNetwork
+from model.exact.sampling import Draws, inverse_of
+from model.tokenizer import TextStream, load_tokenizer
+
+from tools.errors import UsageError
+from tools.files import save_json
+
+# Texts --------------------------------------------------------------------------------------------
+
+class Shown:
+    """The texts so far; each is shown when it has ended, with those before it."""
+    def __init__(self, tokenizer: Tokenizer, prompts: list[list[int]], tokens: int):
+        self.tokenizer = tokenizer
+        self.prompts   = prompts
+        self.tokens: list[list[int]] = [[] for _ in prompts]
+        self.bar       = tqdm(total=len(prompts)*tokens, unit="token", leave=False, file=sys.stderr, disable=None)
+
+    def add(self, number: int, token: int) -> None:
+        self.tokens[number].append(token)
+        self.bar.update()
+
+    def text(self, number: int) -> str:
+        """What was generated."""
+        stream = TextStream(self.tokenizer)
+        before = stream(self.prompts[number]) + stream.flush()
+        return (before + stream(self.tokens[number]) + stream.flush())[len(before):]
+
+    def show(self) -> None:
+        self.bar.close()
+        for number, prompt in enumerate(self.prompts):
+            print(f"--- {number + 1}: {len(prompt)} tokens, {len(self.tokens[number])} more")
+            print(self.tokenizer.decode(prompt) + self.text(number))
+
+
+def exact_texts(args: Namespace, model: Any, prompts: list[list[int]], draws: Draws, stop: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """(number, token), text by text."""
+    for number, prompt in enumerate(prompts):
+        seed    = (draws.seed + number) % 2**32
+        decoder = ExactDecoder(ExactNetwork(model), Draws(draws.inverse, draws.top_k, seed))
+        decoder.prefill(prompt)
+        yield from ((number, token) for token in decoder.generate(args.tokens, stop))
+
+# Command ------------------------------------------------------------------------------------------
+
+def write(args: Namespace) -> None:
+    """Let a model write texts, as the options of host/commands/batch.py say.
+
+    Raises
+    ------
+    CommandError : an option, a file or the model is wrong; the device or the link failed.
+    """
+    if not args.prompts and not args.prompt_tokens:
+        raise UsageError("--prompt must be given for each text, is missing; or --prompt-tokens.")
+    if args.rounding == "stochastic":
+        raise UsageError("--rounding must be nearest for several texts at once, is stochastic: a pass has one seed.")
+    if args.on == "exact" and args.sessions is not None:
+        raise UsageError(f"--sessions must be left out with --on exact, is {args.sessions}: it is of a device.")
+    try:
+        draws     = Draws(inverse_of(args.temperature) if args.temperature else 0, args.top_k, args.seed)
+        model     = load_quantized(args)
+        tokenizer = load_tokenizer(checkpoint_path(args.model), model.vocab_size, args.tokenizer)
+        prompts   = [*(tokenizer.encode(prompt, continuing=False) for prompt in args.prompts), *args.prompt_tokens]
+        for number, prompt in enumerate(prompts, 1):
+            if not prompt:
+                raise UsageError(f"--prompt must be a text to begin with, is empty: the {number}. one.")
+            check_tokens(prompt, model.vocab_size)
+        if args.stop_token:
+            check_tokens(args.stop_token, model.vocab_size)
+        stop  = (*model.config.stop_tokens, *tokenizer.stop_tokens, *args.stop_token)
+        shown = Shown(tokenizer, prompts, args.tokens)
+        info: Info | None = None
+        figures  = Figures()
+        sessions = None
+        if args.on == "exact":
+            for number, token in exact_texts(args, model, prompts, draws, stop):
+                shown.add(number, token)
+        else:
+            with open_model(args, model, min(args.sessions or len(prompts), len(prompts))) as there:
+                most     = min(there.image.device.sessions, len(prompts))
+                together = DeviceBatch(there, draws, args.sessions or most)
+                info, figures, sessions = there.device.info, together.figures, together.sessions
+                for number, token in together.generate(prompts, args.tokens, stop):
+                    shown.add(number, token)
+    except ValueError as error: # CheckpointError is one.
+        raise UsageError(str(error)) from error
+    shown.show()
+    summary = device_summary(figures, info) if info else NO_DEVICE
+    cycles  = summary["cycles_per_token"]
+    if info and cycles:
+        print(f"the device: {cycles:.0f} cycles a token, {info.clock_hz/cycles:.2f} token/s at {info.clock_hz/1e6:g} MHz, all texts together; "
+            f"{summary['dram_share']:.1%} of what DRAM moves in these cycles", file=sys.stderr)
+    save_json(args.json, {
+        "model"     : args.model,
+        "on"        : args.on,
+        "transport" : args.transport if info else None,
+        "clock_hz"  : info.clock_hz if info else None,
+        "sessions"  : sessions,
+        "texts"     : [{"prompt_tokens": prompt, "generated_tokens": tokens, "text": shown.text(number)}
+            for number, (prompt, tokens) in enumerate(zip(prompts, shown.tokens))],
+        **summary,
+    })

@@ -1,0 +1,90 @@
+#
+# This file is part of the Mamba-2 LiteX accelerator.
+#
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Texts that are written together, on a fake device, against each by itself."""
+
+import pytest
+
+from connection import Connection, loaded
+from models import random_model
+
+from host.device.batch import DeviceBatch
+from host.errors import AllocationError
+
+from model.exact.decoder import ExactDecoder
+from model.exact.network import ExactNetwork
+from model.exact.sampling import Draws, inverse_of
+
+from operations.config import ProgramConfig, SSMConfig
+
+# Helpers ------------------------------------------------------------------------------------------
+
+PROMPTS = [[3, 1, 4], [1], [5, 9, 2, 6, 5, 3, 5]*15, [2, 7, 1, 8], [1, 1], [6, 6, 6]]
+
+
+def alone(model, prompt, tokens, draws=Draws(), stop=()):
+    decoder = ExactDecoder(ExactNetwork(model), draws)
+    decoder.prefill(prompt)
+    return list(decoder.generate(tokens, stop))
+
+
+def together(batch, prompts, tokens, stop=()):
+    texts = [[] for _ in prompts]
+    for number, token in batch.generate(prompts, tokens, stop):
+        texts[number].append(token)
+    return texts
+
+# Tests --------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("count, sessions", [(1, None), (3, None), (4, 2), (6, None)])
+@pytest.mark.parametrize("draws", [Draws(), Draws(inverse_of(3.0), 40, 2**32 - 2)])
+def test_texts(tmp_path, count, sessions, draws):
+    """More than there is room for: the next one begins where one ends."""
+    model = random_model()
+    with Connection(tmp_path) as device:
+        batch  = DeviceBatch(loaded(device, model), draws, sessions)
+        wanted = [alone(model, prompt, 9, Draws(draws.inverse, draws.top_k, (draws.seed + n) % 2**32)) for n, prompt in enumerate(PROMPTS[:count])]
+        assert together(batch, PROMPTS[:count], 9) == wanted
+        assert batch.figures.prefill_tokens == sum(map(len, PROMPTS[:count]))
+        # Some end early, at a stop token.
+        stop   = [wanted[0][4], 69]
+        wanted = [text[:next((n for n, token in enumerate(text) if token in stop), 9)] for text in wanted]
+        assert together(batch, PROMPTS[:count], 9, stop) == wanted
+
+
+def test_closed(tmp_path):
+    """At any token; the next ones begin anew."""
+    model = random_model()
+    with Connection(tmp_path) as device:
+        batch = DeviceBatch(loaded(device, model))
+        for end in (1, 4, 9):
+            text = batch.generate(PROMPTS[:3], 50)
+            for _ in range(end):
+                next(text)
+            text.close()
+        assert together(batch, PROMPTS[:2], 5) == [alone(model, prompt, 5) for prompt in PROMPTS[:2]]
+
+
+def test_stochastic(tmp_path):
+    with Connection(tmp_path, config=SSMConfig(stochastic_rounding=True)) as device:
+        with pytest.raises(ValueError, match="^rounding of the device must be to nearest for several texts at once, is stochastic"):
+            DeviceBatch(loaded(device, random_model()))
+
+
+def test_refused(tmp_path):
+    model = random_model()
+    with Connection(tmp_path, ProgramConfig(pass_tokens=2)) as device:
+        there = loaded(device, model)
+        with pytest.raises(ValueError, match="^sessions must be an integer from 1 to 2, is 3.$"):
+            DeviceBatch(there, sessions=3)
+        batch = DeviceBatch(there)
+        for prompts, message in (([[1], []], "tokens must be one or more, are none."), ([[1, 70]], "token must be a number from 0 to 69, is 70.")):
+            with pytest.raises(ValueError, match=message):
+                next(batch.generate(prompts, 3))
+        with pytest.raises(ValueError, match="number of stop tokens must be an integer from 0 to 16, is 17."):
+            next(batch.generate([[1]], 3, range(17)))
+        with pytest.raises(AllocationError):
+            for _ in range(10000):
+                DeviceBatch(there)
