@@ -17,11 +17,13 @@ try:
 except ImportError: # Not even this project's.
     raise SystemExit("whole_model.py: error: this Python lacks the project's packages: run make setup, then . .venv/bin/activate.") from None
 
-environment.check("litex", "matplotlib", "gguf")
+environment.check("litex", "matplotlib", "gguf", "torch", "tokenizers")
 
 import argparse
 import json
+import os
 import sys
+import tempfile
 
 from dataclasses import dataclass
 
@@ -30,6 +32,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bench.cases import repeating_model, shaped_model
+from bench.cpu import measure_cpu
 
 from host.connect import SIM_TIMEOUT_SCALE, simulated_transport
 from host.device.batch import DeviceBatch
@@ -37,10 +40,14 @@ from host.device.csr import CSRMap
 from host.device.device import Device
 from host.device.model import DeviceDecoder, ModelOnDevice
 
-from model.image import Image
+from model.gguf import write_gguf
+from model.image import Image, descriptor_traffic
+from model.tokenizer import NumberTokenizer
+from model.vocabulary import vocabulary_values
 
 from operations.config import ProgramConfig, SystemConfig
 from operations.image import ProgramKind
+from operations.program import Code, unpack
 from operations.protocol import DATA_OFFSET
 
 from tools.arguments import Parser
@@ -56,6 +63,7 @@ COMMAND = "make bench-model"
 CLOSE   = 450_000 # Cycles of the closer look.
 PERIOD  = 8    # Of a text that repeats itself.
 POINTS  = 1500 # Of a timeline, at most.
+BYTES   = {"layers": BLUE, "head": GREEN, "state": ORANGE, "vectors": RED, "programs": GREY} # Of what.
 UNITS   = {"gemv": BLUE, "ssm": GREEN, "vector": ORANGE, "move": RED, "head": GREY}
 
 # Shares of the memory's bandwidth that others state (of other models, on other boards).
@@ -82,6 +90,8 @@ class Run:
     bound       : float      = None # Cycles a decoded token: its bytes at a beat a cycle,
     prompt_bound : float     = None # and of a token of the prompt;
     head_bound  : float      = 0    # of these, the head's weights.
+    kinds       : dict       = None # Bytes of a decoded token by what they are.
+    macs        : int        = None # Multiplications with weights, and in the SSM core, of a token.
 
     @property
     def config(self):
@@ -136,6 +146,10 @@ def the_runs():
         Run("batch_q4_r4",   "q4_0", pass_tokens=4, sessions=4),
         Run("draft_q4_r4",   "q4_0", pass_tokens=4, prompt=PERIOD + 4, tokens=33, speculate=True),
         Run("decode_q4_512", "q4_0", data_width=512, lanes=64),
+        # For the plots: fewer tokens do.
+        Run("batch_q4_r2",   "q4_0", pass_tokens=2, sessions=2, tokens=4),
+        Run("batch_q4_r8",   "q4_0", pass_tokens=8, sessions=8, tokens=4),
+        Run("decode_q4_256", "q4_0", data_width=256, lanes=32, tokens=4),
     ]
 
 
@@ -167,21 +181,40 @@ def measure(run, shape, log=lambda line: None):
         windows = parse_timeline(simulation.console())
     run.figures  = text.figures
     run.timeline = windows[windows["time"] > windows["time"][-1] - run.figures.decode_cycles]
-    run.bound    = least_bytes(image, run)/run.beat
+    run.kinds    = least_bytes(image, run)
+    run.bound    = sum(run.kinds.values())/run.beat
+    layer        = model.config.layer
+    run.macs     = sum(matrix.integers.size for layer in model.layers for matrix in (layer.in_proj, layer.out_proj)) + model.head.integers.size + \
+        2*model.n_layer*layer.d_inner*layer.d_state
     run.head_bound   = image.tape_bytes(ProgramKind.HEAD)/run.beat
     run.prompt_bound = 1/image.prompt_tokens_per_second(1, run.beat)
 
 
+def bytes_by_kind(image, tokens, kinds, deferred=0, store=True):
+    """{what: bytes} of programs for so many tokens; as Image.traffic has them."""
+    found = dict.fromkeys(BYTES, 0)
+    for kind in kinds:
+        words = image.programs[kind, tokens]
+        found["head" if kind in (ProgramKind.HEAD, ProgramKind.EACH) else "layers"] += image.tape_bytes(kind)
+        found["programs"] += words.nbytes
+        for descriptor, _, _, operands in map(unpack, words.tolist()):
+            found["state" if descriptor.code == Code.SSM else "vectors"] += descriptor_traffic(descriptor.code, operands, 0, deferred, store).total
+    return found
+
+
 def least_bytes(image, run):
-    """Of a decoded token, at the least: all drafts right."""
-    tokens = run.pass_tokens
-    if run.sessions > 1:
-        return image.traffic(run.sessions, ProgramKind.BATCH, ProgramKind.EACH).total/run.sessions
+    """{what: bytes} of a decoded token, at the least: all drafts right."""
+    tokens = run.sessions
     if run.speculate:
-        passes = image.traffic(tokens, ProgramKind.DRAFTS, ProgramKind.EACH, store=False) + image.traffic(1, ProgramKind.STATE, deferred=tokens - 1)
-        return passes.total/tokens
-    state = image.device.sizes.state
-    return image.traffic(1).total - state + state/run.store_every
+        tokens = run.pass_tokens
+        parts  = [bytes_by_kind(image, tokens, (ProgramKind.DRAFTS, ProgramKind.EACH), store=False),
+            bytes_by_kind(image, 1, [ProgramKind.STATE], tokens - 1)]
+    elif run.sessions > 1:
+        parts  = [bytes_by_kind(image, tokens, (ProgramKind.BATCH, ProgramKind.EACH))]
+    else:
+        parts  = [bytes_by_kind(image, 1, (ProgramKind.LAYERS, ProgramKind.HEAD))]
+        parts[0]["state"] -= image.device.sizes.state*(1 - 1/run.store_every)
+    return {what: sum(part[what] for part in parts)/tokens for what in BYTES}
 
 # Results ------------------------------------------------------------------------------------------
 
@@ -214,6 +247,15 @@ def entries(runs, clock):
 
 def missed(row):
     return row["value"] < row.get("least", row["value"]) or row["value"] > row.get("most", row["value"])
+
+# Processor ----------------------------------------------------------------------------------------
+
+def measure_processor(layers, vocabulary):
+    """As measure_cpu, of the model of the runs in Q4_0."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "model.gguf")
+        write_gguf(path, shaped_model("q4_0", layers, vocabulary), vocabulary_values(NumberTokenizer(path, vocabulary), vocabulary))
+        return measure_cpu(path)
 
 # Plots --------------------------------------------------------------------------------------------
 
@@ -250,6 +292,54 @@ def plot_shares(runs):
     return figure(plot)
 
 
+def plot_roofline(runs):
+    """Multiplications a cycle against those for which a byte of DRAM is moved; the roofs are the ports."""
+    plot, axis = pyplot.subplots(figsize=(9.5, 4.2))
+    x    = np.array([min(run.macs/sum(run.bytes) for run in runs)/1.5, max(run.macs/sum(run.bytes) for run in runs)*2])
+    for width in sorted({run.data_width for run in runs}):
+        axis.plot(x, width//8*x, color=GREY, lw=1)
+        axis.annotate(f"{width//8} bytes a cycle", (x[0], width//8*x[0]), xytext=(3, 4), textcoords="offset points", fontsize=8, color=GREY)
+    colors = {128: BLUE, 256: GREEN, 512: ORANGE}
+    for run in sorted(runs, key=lambda run: run.macs/sum(run.bytes)):
+        at = run.macs/sum(run.bytes), run.macs/run.cycles
+        axis.plot(*at, "o", color=colors[run.data_width], ms=5)
+        axis.annotate(f"{run.name}  {run.share:.0%}", at, xytext=(7, -9), textcoords="offset points", fontsize=8)
+    axis.set(xscale="log", yscale="log", xlabel="multiplications of decoding for each byte of DRAM", ylabel="multiplications a cycle", xlim=x)
+    return figure(plot)
+
+
+def plot_rates(runs, clock):
+    """Tokens a second against R and against the ports' width, and what the bytes allow."""
+    of   = lambda *names: [run for name in names for run in runs if run.name == name]
+    sets = (("sessions together, a token of each a pass", of("decode_q4", "batch_q4_r2", "batch_q4_r4", "batch_q4_r8"), lambda run: run.sessions),
+        ("bits of the memory ports, a token a pass", of("decode_q4", "decode_q4_256", "decode_q4_512"), lambda run: run.data_width))
+    plot, axes = pyplot.subplots(1, 2, figsize=(9.5, 3.4), sharey=True)
+    for axis, (label, found, x_of) in zip(axes, sets):
+        x = [str(x_of(run)) for run in found]
+        axis.bar(x, [clock/run.cycles for run in found], color=BLUE, width=0.5, label="simulated")
+        axis.plot(x, [clock/run.bound for run in found], "_", color=RED, ms=34, mew=2, label="the bytes allow")
+        axis.set(xlabel=label)
+        axis.grid(axis="x", visible=False)
+    axes[0].set(ylabel=f"tokens a second at {clock/1e6:.0f} MHz")
+    axes[0].legend(loc="upper left")
+    return figure(plot)
+
+
+def plot_bytes(runs):
+    """What is read and written for a decoded token."""
+    plot, axis = pyplot.subplots(figsize=(9.5, 0.34*len(runs) + 1))
+    names = [run.name for run in runs][::-1]
+    left  = np.zeros(len(runs))
+    for what, color in BYTES.items():
+        size = np.array([run.kinds[what] for run in runs[::-1]])/1e6
+        axis.barh(names, size, left=left, color=color, label=what)
+        left += size
+    axis.set(xlabel="million bytes of DRAM a decoded token")
+    axis.legend(ncol=len(BYTES), loc="lower right", bbox_to_anchor=(1, 1))
+    axis.grid(axis="y", visible=False)
+    return figure(plot)
+
+
 def plot_causes(runs):
     """For what the dispatcher waited; cycles in which it waited for two count for both, so these are no parts of a whole."""
     plot, axis = pyplot.subplots(figsize=(9.5, 0.5*len(runs) + 1))
@@ -266,7 +356,19 @@ def plot_causes(runs):
 
 # Page ---------------------------------------------------------------------------------------------
 
-def results_page(runs, rows, clock):
+def cpu_table(cpu):
+    """What :func:`bench.cpu.measure_cpu` says of this machine's processor."""
+    rates, memory = cpu
+    return "".join((
+        heading("The same weights on this machine's processor"),
+        paragraph(f"Wall time of {os.cpu_count()} cores at the time of the run, of other clocks, memories and powers than the simulated SoC's: a token "
+            f"each, Q4_0. Memory gives {memory/1e9:.1f} GB/s to a sum of floats."),
+        table(["what", "tokens/s", "bytes a token", "GB/s", "of the memory's"], [[rate.name, f"{rate.tokens:.2f}", f"{rate.bytes}",
+            f"{rate.bandwidth/1e9:.2f}", f"{rate.bandwidth/memory:.2f}"] for rate in rates]),
+    ))
+
+
+def results_page(runs, rows, clock, cpu=None):
     first = runs[0]
     return page("Whole models on the simulated SoC", "".join((
         paragraph(f"Written by {COMMAND}. Random weights in the shape of Mamba-2 130M; cycles are simulated (Verilator), at {clock/1e6:.0f} MHz, "
@@ -279,6 +381,13 @@ def results_page(runs, rows, clock):
         heading("Shares"),
         plot_shares(runs),
         paragraph("Grey: other models on other boards, as their authors state them."),
+        heading("Roofs"),
+        plot_roofline(runs),
+        heading("Tokens a second"),
+        plot_rates(runs, clock),
+        heading("Bytes"),
+        plot_bytes(runs),
+        *([cpu_table(cpu)] if cpu else []),
         heading("A token"),
         paragraph(f"{first.name}: beats that DRAM moves, and which engines work, layer by layer, and then the head."),
         plot_timeline(first, first.cycles),
@@ -293,6 +402,7 @@ def results_page(runs, rows, clock):
 def main():
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run",        action="append", metavar="NAME", help="Only this run, once or more often.")
+    parser.add_argument("--cpu",        action="store_true", help="With --run: this machine's processor as well.")
     parser.add_argument("--layers",     type=int, default=24,     help="Of the model (default: %(default)s).")
     parser.add_argument("--vocabulary", type=int, default=50_288, help="Of the model (default: %(default)s).")
     options = parser.parse_args()
@@ -307,12 +417,15 @@ def main():
             measure(run, {"layers": options.layers, "vocabulary": options.vocabulary}, bar.set_description)
             bar.update()
     rows = entries(runs, clock)
+    cpu  = measure_processor(options.layers, options.vocabulary) if options.cpu or not options.run else None
     OUTPUT.mkdir(parents=True, exist_ok=True)
     (OUTPUT/"model.json").write_text(json.dumps(rows, indent=4) + "\n")
-    (OUTPUT/"model.html").write_text(results_page(runs, rows, clock))
+    (OUTPUT/"model.html").write_text(results_page(runs, rows, clock, cpu))
     for run in runs:
         print(f"{run.name:<16} {run.cycles:>12.0f} cycles a token, bound {run.bound:.0f}; share {run.share:.4f}, DRAM has nothing to do "
             f"{run.idle:.4f}; prompt {clock*run.prompt_rate:.1f} tokens/s")
+    for rate in cpu[0] if cpu else ():
+        print(f"{rate.name}: {rate.tokens:.2f} tokens/s on this machine's processor, {rate.bandwidth/cpu[1]:.2f} of its memory's {cpu[1]/1e9:.1f} GB/s")
     for row in rows:
         print(f"{row['name']:<22}{row['value']:>9.3f}  {row['unit']}{'  MISSED' if missed(row) else ''}")
     print(f"{OUTPUT/'model.json'}, {OUTPUT/'model.html'}")

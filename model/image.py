@@ -257,15 +257,14 @@ class Image:
 
     # Costs.
 
-    def traffic(self, tokens=1, *kinds, deferred=0, store=True):
-        """The :class:`Traffic` of a pass of so many tokens: of its programs of these kinds (default: LAYERS and HEAD). deferred, store: as of
-        :func:`descriptor_traffic`."""
+    def traffic(self, tokens=1, *kinds):
+        """The :class:`Traffic` of a pass of so many tokens: of its programs of these kinds (default: LAYERS and HEAD)."""
         total = Traffic()
         for kind in kinds or (ProgramKind.LAYERS, ProgramKind.HEAD):
             words = self.programs[kind, tokens]
             total = total + Traffic(words.nbytes + self.tape_bytes(kind))
             for descriptor, _, _, operands in map(unpack, words.tolist()):
-                total = total + descriptor_traffic(descriptor.code, operands, 0, deferred, store)
+                total = total + descriptor_traffic(descriptor.code, operands, 0)
             if kind == ProgramKind.LOGITS:
                 total = total + Traffic(0, self.logit_bytes(tokens))
         return total

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from bench import whole_model
+from bench.cpu import Rate
 from bench.cases import repeating_model, shaped_model
 
 from host.device.model import Figures
@@ -42,6 +43,7 @@ def runs():
             {"move": 800, "gemv": 40_000, "vector": 1600, "ssm": 8000, "head": 0, "tape": 400})
         run.timeline = windows(8*6400//WINDOW, busy=WINDOW, read=128, write=77, idle=16, gemv=200)
         run.bound, run.prompt_bound = 5120.0, 3000.0
+        run.kinds, run.macs = dict.fromkeys(whole_model.BYTES, 5120.0*run.beat/5), 100_000
     return found
 
 # Tests --------------------------------------------------------------------------------------------
@@ -53,8 +55,8 @@ def test_figures(runs):
     run.timeline = run.timeline[:-20] # Windows in which no program ran.
     assert run.idle == pytest.approx((180*16 + 20*WINDOW)/(200*WINDOW))
     assert run.prompt_rate == 1/4000
-    assert [run.config.memory.data_width for run in runs] == [128]*6 + [512]
-    assert [run.config.program.pass_tokens for run in runs] == [1, 1, 1, 4, 4, 4, 1]
+    assert [run.config.memory.data_width for run in runs] == [128]*6 + [512, 128, 128, 256]
+    assert [run.config.program.pass_tokens for run in runs] == [1, 1, 1, 4, 4, 4, 1, 2, 8, 1]
 
 
 def test_entries(runs):
@@ -76,9 +78,11 @@ def test_entries(runs):
 
 
 def test_page(runs):
-    text = whole_model.results_page(runs, whole_model.entries(runs, CLOCK), CLOCK)
+    cpu  = [Rate("llama.cpp", 10**8, 0.1), Rate("PyTorch", 5*10**8, 0.1)], 10**10
+    text = whole_model.results_page(runs, whole_model.entries(runs, CLOCK), CLOCK, cpu)
+    assert "<td>1.00</td><td>0.10</td>" in text and "<td>5.00</td><td>0.50</td>" in text
     assert '<tr class="missed"><td class=text>decode_q4_share</td>' in text and '<tr class="missed"><td class=text>prefill_q4_r4' not in text
-    assert text.count("<svg") == text.count("</svg>") == 4
+    assert text.count("<svg") == text.count("</svg>") == 7
     assert not re.search(r"<(link|script|img)|url\((?!#)|@import", text) # Nothing is loaded from elsewhere.
 
 

@@ -521,6 +521,16 @@ def test_on_device(whole, link):
     assert whole.run(*options, "--prompt", "And it came", "--tokens", "21", on="exact")[1] == "And it came" + device["text"] + texts.pop()
 
 
+def test_speculate(whole):
+    """The text, and how many of the drafts were right."""
+    path = whole.folder/"out.json"
+    code, stdout, stderr = whole.run("--prompt", "And it came", "--tokens", "60", "--speculate", "--store-every", "3", "--json", path)
+    summary = json.loads(path.read_text())
+    assert (code, stdout) == (0, whole.run("--prompt", "And it came", "--tokens", "60", on="exact")[1]), stderr
+    assert 0 < summary["accepted"] <= summary["drafted"] and summary["decode_passes"] == 59 - summary["accepted"] and summary["speculate"]
+    assert f"{summary['drafted']} drafts, {summary['accepted']} of them right: 59 tokens in {summary['decode_passes']} passes" in stderr
+
+
 def test_no_tokens(whole):
     """A prompt alone is run and saved."""
     for on in ("device", "exact"):
@@ -584,6 +594,8 @@ def test_device_without_engines(harness):
     (["--on", "exact", "--top-p", "0.5"],       "--top-p must be left out with --on exact, is 0.5: --on torch has it."),
     (["--on", "device", "--repetition-penalty", "2"], "--repetition-penalty must be left out with --on device, is 2: --on torch has it."),
     (["--on", "exact", "--store-every", "2"],   "--store-every must be left out with --on exact, is 2: it is of a device's DRAM."),
+    (["--on", "exact", "--speculate"],          "--speculate must be left out with --on exact: it is of a device's passes."),
+    (["--speculate"],                           "pass_tokens of the device must be 2, 4 or 8 for drafts (--speculate), is 1: they are run beside a token."),
     (["--store-every", "9"],                    "argument --store-every: must be an integer from 1 to 8, is '9'."),
     (["--top-k", "65"],                         "--top-k must be 1 to 64 with --on device, is 65: --on torch takes any."),
     (["--top-k", "0", "--temperature", "1"],    "--top-k must be 1 to 64 with --on device, is 0, for all: --on torch takes any."),
