@@ -362,7 +362,7 @@ static int may_run(const struct fake_program *program, const struct job *job, co
 		return 0;
 	if (bases[3] != generate->session_out && (zero || bases[3] != generate->session_in))
 		return 0;
-	for (n = 0; n < (job->flags & JOB_SPECULATE ? image->pass_tokens : 1); n++)
+	for (n = 0; n < (job->flags & JOB_SPECULATE ? MAX_PASS_TOKENS : 1) && n < image->pass_tokens; n++)
 		found |= bases[5] == generate->session_out + state + n*image->window_step;
 	if (!found && bases[5] != (zero ? model + image->zero_window : generate->session_in + state))
 		return 0;
