@@ -415,15 +415,15 @@ def main():
     with tqdm(total=len(runs), unit="run", disable=None) as bar:
         for run in runs:
             measure(run, {"layers": options.layers, "vocabulary": options.vocabulary}, bar.set_description)
+            bar.write(f"{run.name:<16} {run.cycles:>12.0f} cycles a token, bound {run.bound:.0f}; share {run.share:.4f}, DRAM has nothing to do "
+                f"{run.idle:.4f}; prompt {clock*run.prompt_rate:.1f} tokens/s")
+            sys.stdout.flush()
             bar.update()
     rows = entries(runs, clock)
     cpu  = measure_processor(options.layers, options.vocabulary) if options.cpu or not options.run else None
     OUTPUT.mkdir(parents=True, exist_ok=True)
     (OUTPUT/"model.json").write_text(json.dumps(rows, indent=4) + "\n")
     (OUTPUT/"model.html").write_text(results_page(runs, rows, clock, cpu))
-    for run in runs:
-        print(f"{run.name:<16} {run.cycles:>12.0f} cycles a token, bound {run.bound:.0f}; share {run.share:.4f}, DRAM has nothing to do "
-            f"{run.idle:.4f}; prompt {clock*run.prompt_rate:.1f} tokens/s")
     for rate in cpu[0] if cpu else ():
         print(f"{rate.name}: {rate.tokens:.2f} tokens/s on this machine's processor, {rate.bandwidth/cpu[1]:.2f} of its memory's {cpu[1]/1e9:.1f} GB/s")
     for row in rows:
