@@ -168,7 +168,7 @@ def measure(run, shape, log=lambda line: None):
             device = Device(transport, csr, SIM_TIMEOUT_SCALE)
             device.boot(simulation.firmware)
             there = ModelOnDevice(device, image)
-            there.load()
+            there.load(filled=True)
             if run.sessions > 1:
                 text   = DeviceBatch(there, sessions=run.sessions)
                 tokens = text.generate([[n] for n in range(run.sessions)], run.tokens)

@@ -100,6 +100,7 @@ def open_model(args: Namespace, model: Any, sessions: int = 0, drafts: bool = Fa
         if drafts:
             check_drafts(there.image.program.pass_tokens)
         with Progress() as progress:
-            counts = there.load(progress.meter("load", there.image.size))
-        args.log(f"Model loaded: {counts.moved} of {counts.size} bytes sent.")
+            counts = there.load(progress.meter("load", there.image.size), data is not None)
+        if data is None:
+            args.log(f"Model loaded: {counts.moved} of {counts.size} bytes sent.")
         yield there

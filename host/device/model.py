@@ -162,9 +162,21 @@ class ModelOnDevice:
         image.check_memory(device.info.data_size, SESSIONS + sessions, job_bytes(image))
         self.counts = ByteCounts()
 
-    def load(self, progress: Meter | None = None) -> ByteCounts:
+    def load(self, progress: Meter | None = None, filled: bool = False) -> ByteCounts:
         """Bring the image to the device, what is not there yet, verified; then make room for sessions. May be interrupted, and called
-        again."""
+        again. filled: a simulated DRAM has had the whole image from the start, as the simulator read it: that is not verified."""
+        self.counts = ByteCounts() if filled else self._load(progress)
+        device, image = self.device, self.image
+        device.reserve(image.size)
+        self.slots    = [device.allocate(image.session_bytes, f"session {n}") for n in range(2)]
+        self.loaded: int | None = None # Where the host writes a session.
+        self._prompts = [device.allocate(self._prompt_bytes, "a prompt") for _ in range(PROMPTS)]
+        self._output  = device.allocate(self._output_bytes, "a job's output")
+        self._jobs    = 0
+        self._running = False
+        return self.counts
+
+    def _load(self, progress: Meter | None) -> ByteCounts:
         device, image = self.device, self.image
         data     = image.to_bytes()
         constant = memoryview(data)[:image.constant_bytes]
@@ -173,16 +185,7 @@ class ModelOnDevice:
             "layers": model.n_layer, "vocabulary": model.vocab_size, "type": model.layers[0].in_proj.type, "head_type": model.head.type},
             {SECTION: constant})
         counts   = manifest.load(device, content, {SECTION: constant}, progress)
-        counts  += device.upload(device.info.data_base + image.constant_bytes, memoryview(data)[image.constant_bytes:], progress)
-        device.reserve(image.size)
-        self.slots    = [device.allocate(image.session_bytes, f"session {n}") for n in range(2)]
-        self.loaded: int | None = None # Where the host writes a session.
-        self._prompts = [device.allocate(self._prompt_bytes, "a prompt") for _ in range(PROMPTS)]
-        self._output  = device.allocate(self._output_bytes, "a job's output")
-        self._jobs    = 0
-        self._running = False
-        self.counts   = counts
-        return counts
+        return counts + device.upload(device.info.data_base + image.constant_bytes, memoryview(data)[image.constant_bytes:], progress)
 
     # Jobs.
 
