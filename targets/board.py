@@ -119,7 +119,7 @@ def _mac_address(text):
     return int(text.replace(":", ""), 16)
 
 
-def board_parser(board, sys_clk_freq, limits, build_dir, **lanes):
+def board_parser(board, sys_clk_freq, limits, build_dir, flash_boot=True, **defaults):
     """The parser of a board's target, and its groups "board" and "build", to which the board adds options of its own.
 
     Parameters
@@ -127,7 +127,8 @@ def board_parser(board, sys_clk_freq, limits, build_dir, **lanes):
     board        : The board's name.
     sys_clk_freq : Default of the system clock, in Hz; limits: lowest and highest.
     build_dir    : The default folder, as the help calls it.
-    lanes        : :func:`targets.common.add_config_arguments`'s.
+    flash_boot   : Whether the firmware may lie in the flash.
+    defaults     : :func:`targets.common.add_config_arguments`'s.
     """
     low, high = limits
 
@@ -142,7 +143,7 @@ def board_parser(board, sys_clk_freq, limits, build_dir, **lanes):
 
     parser = Parser(description=f"{board} with the Mamba-2 accelerator. Without further options, writes "
         "Verilog, constraints, scripts, BIOS and firmware.")
-    add_config_arguments(parser, **lanes)
+    add_config_arguments(parser, **defaults)
 
     group = parser.add_argument_group("board")
     group.add_argument("--sys-clk-freq", default=sys_clk_freq, type=frequency_of, metavar="HZ",
@@ -157,8 +158,10 @@ def board_parser(board, sys_clk_freq, limits, build_dir, **lanes):
     group.add_argument("--udp-port", default=1234, type=udp_port, metavar="PORT",
         help="UDP port of Etherbone (default: %(default)s).")
     add_protect_argument(group)
-    group.add_argument("--with-flash-boot", action="store_true",
-        help="Start the firmware from the flash, where --flash then writes it too (default: the host loads it).")
+    parser.set_defaults(with_flash_boot=False)
+    if flash_boot:
+        group.add_argument("--with-flash-boot", action="store_true",
+            help="Start the firmware from the flash, where --flash then writes it too (default: the host loads it).")
 
     build = parser.add_argument_group("build")
     build.add_argument("--build", action="store_true", help="Build all, with the bitstream.")

@@ -39,8 +39,9 @@ def builder_environment(tools_dir=None):
 
 # Command Line -------------------------------------------------------------------------------------
 
-def add_config_arguments(parser, lanes=SSMConfig.lanes, lanes_default=None):
-    """Add the options that choose a SystemConfig; `lanes_default` says what the default of --lanes depends on."""
+def add_config_arguments(parser, lanes=SSMConfig.lanes, lanes_default=None, pass_tokens=None):
+    """Add the options that choose a SystemConfig; `lanes_default` says what the default of --lanes depends on. pass_tokens: a default;
+    then 0 builds no engines for whole models."""
     default = SSMConfig()
     group   = parser.add_argument_group("accelerator")
     group.add_argument("--lanes",       type=int, default=lanes, choices=LANES,
@@ -55,8 +56,9 @@ def add_config_arguments(parser, lanes=SSMConfig.lanes, lanes_default=None):
         help="Round the state stochastically, by the seed of each job (default: to nearest even).")
     program = ProgramConfig()
     group   = parser.add_argument_group("whole models", "The engines that run a whole model, beside the SSM core.")
-    group.add_argument("--pass-tokens",  type=int, choices=PASS_TOKENS,
-        help="Build them, for so many tokens of a prompt at once (default: none are built).")
+    group.add_argument("--pass-tokens",  type=int, choices=PASS_TOKENS if pass_tokens is None else (0, *PASS_TOKENS), default=pass_tokens,
+        help="Build them, for so many tokens at once" + (" (default: none are built)." if pass_tokens is None else
+            "; 0: none are built (default: %(default)s)."))
     group.add_argument("--vector-lanes", type=int, choices=VECTOR_LANES,
         help=f"Elements that their vector unit takes in a cycle (default: {program.vector_lanes}).")
     group.add_argument("--scratch",      type=int, metavar="ELEMENTS",
@@ -68,7 +70,7 @@ def add_config_arguments(parser, lanes=SSMConfig.lanes, lanes_default=None):
 def program_from_arguments(args):
     """The ProgramConfig that the options choose; None: none is to be built. Raises ValueError unless it is allowed."""
     options = {name: getattr(args, name) for name in ("vector_lanes", "scratch", "activations") if getattr(args, name) is not None}
-    if args.pass_tokens is None:
+    if not args.pass_tokens:
         for name, value in options.items():
             raise ValueError(f"--{name.replace('_', '-')} must be left out without --pass-tokens, is {value}.")
         return None

@@ -15,13 +15,13 @@ import zlib
 
 import pytest
 
-from litex.soc.integration.builder import Builder
-
 from litex_boards.targets.digilent_arty import BaseSoC
+
+from constraints import assert_same_constraints
 
 from operations.config import SystemConfig
 
-from targets.arty import VARIANTS, ArtySoC, missing_tools
+from targets.arty import VARIANTS, ArtySoC
 from targets.common import BIOS_ROM_SIZE
 
 from tools.paths import ROOT
@@ -80,12 +80,6 @@ def test_everything_but_the_bitstream_is_written(tmp_path, variant, part, lanes,
         assert not image.exists() and "FLASH_BOOT_ADDRESS" not in header
 
 
-def without_names(text):
-    """Lines of a script or of constraints, in any order, without what only the name of class and folder makes different."""
-    text = re.sub(r"\w+_clkin", "clkin", re.sub(r"\{\S*/gateware/", "{", text))
-    return sorted(line for line in text.splitlines() if line and not line.startswith("#"))
-
-
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_as_litex_has_it(tmp_path, variant):
     """Vivado is given the same pins, I/O standards, clocks, false paths and commands as by LiteX's own target for the Arty
@@ -97,32 +91,13 @@ def test_as_litex_has_it(tmp_path, variant):
         "litex" : BaseSoC(variant, with_etherbone=True, l2_size=0, **options),
         "here"  : ArtySoC(config, variant),
     }
-    for name, soc in socs.items():
-        Builder(soc, output_dir=str(tmp_path/name), compile_software=False, compile_gateware=False).build()
-    for extension in ("xdc", "tcl"):
-        litex, here = (without_names((tmp_path/name/"gateware"/f"digilent_arty.{extension}").read_text()) for name in socs)
-        assert here == litex and len(here) > 30
+    assert_same_constraints(tmp_path, socs, "digilent_arty")
 
 
 def test_toolchain_openxc7():
     """Its platform is another one; without its tools, nothing is left half done."""
     soc = ArtySoC(SystemConfig.of(4), toolchain="openxc7")
     assert type(soc.platform.toolchain).__name__ == "XilinxYosysNextpnrToolchain"
-
-
-def test_missing_tools(monkeypatch, tmp_path):
-    """Commands and environment variables are looked for."""
-    monkeypatch.setenv("PATH", str(tmp_path))
-    for name in ("CHIPDB", "PRJXRAY_DB_DIR", "LITEX_ENV_VIVADO"):
-        monkeypatch.delenv(name, raising=False)
-    assert missing_tools("vivado") == ["vivado"]
-    commands = ["yosys", "nextpnr-xilinx", "fasm2frames", "xc7frames2bit"]
-    assert missing_tools("openxc7") == [*commands, "CHIPDB", "PRJXRAY_DB_DIR"]
-    for name in (*commands, "vivado"):
-        (tmp_path/name).touch(mode=0o755)
-    monkeypatch.setenv("CHIPDB", str(tmp_path))
-    assert missing_tools("vivado") == []
-    assert missing_tools("openxc7") == ["PRJXRAY_DB_DIR"]
 
 # Errors -------------------------------------------------------------------------------------------
 

@@ -43,7 +43,7 @@ def test_files(installed):
         assert (installed/path).exists(), path
 
 
-@pytest.mark.parametrize("module", ["host.stream", "targets.sim", "targets.arty", "targets.ecpix5"])
+@pytest.mark.parametrize("module", ["host.stream", "targets.sim", "targets.arty", "targets.ecpix5", "targets.genesys2", "targets.kc705"])
 def test_help(installed, tmp_path, module):
     done = run(installed, tmp_path, module, "--help")
     assert done.returncode == 0 and done.stdout.startswith("usage: "), done.stderr
