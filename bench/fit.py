@@ -5,12 +5,12 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""Does it fit? Synthesises the complete Arty SoCs, BIOS in ROM, by yosys for Xilinx 7-series, and prints what they take,
-part by part, beside what the FPGA has, and the longest path through the core. With a built ECPIX-5 (targets/ecpix5.py
---build), its timing too.
+"""Does it fit? Synthesises complete SoCs, BIOS in ROM, by yosys for Xilinx 7-series, and prints what they take, part by
+part, beside what the FPGA has, and the longest paths through the core and the engines. With a built ECPIX-5
+(targets/ecpix5.py --build), its timing too.
 
-Writes build/bench/boards.json and boards.html. A synthesis takes a quarter of an hour, and is kept by the Verilog it
-belongs to, in build/yosys/.
+Writes build/bench/boards.json and boards.html. A synthesis takes a quarter of an hour, with whole models' engines more, and
+is kept by the Verilog it belongs to, in build/yosys/.
 """
 
 try:
@@ -28,6 +28,8 @@ import os
 import sys
 
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -35,10 +37,12 @@ from matplotlib import pyplot
 
 from bench.area import resources
 
-from operations.config import SystemConfig
+from operations.config import ProgramConfig, SystemConfig
 
 from targets.arty import VARIANTS, ArtySoC
 from targets.board import write_gateware
+from targets.genesys2 import Genesys2SoC
+from targets.kc705 import KC705SoC
 from targets.trellis import clocks, read_report
 
 from tools import page, processes
@@ -52,27 +56,67 @@ OUTPUT  = BUILD/"bench"
 COMMAND = "python bench/fit.py"
 
 PARTS = { # What there is (Xilinx DS180).
-    "a7-35"  : {"LUT": 20800, "FF":  41600, "RAMB36":  50, "DSP48E1":  90},
-    "a7-100" : {"LUT": 63400, "FF": 126800, "RAMB36": 135, "DSP48E1": 240},
+    "a7-35"  : {"LUT":  20800, "FF":  41600, "RAMB36":  50, "DSP48E1":  90},
+    "a7-100" : {"LUT":  63400, "FF": 126800, "RAMB36": 135, "DSP48E1": 240},
+    "k7-325" : {"LUT": 203800, "FF": 407600, "RAMB36": 445, "DSP48E1": 840},
 }
 COLUMNS = tuple(PARTS["a7-35"])
 
+
+@dataclass(frozen=True)
+class Build:
+    """A SoC: what it is called, its FPGA, and the most that it is to take of that."""
+    text  : str
+    part  : str
+    make  : Callable
+    share : float = 0.85
+
+
+def arty(variant, lanes, **options):
+    text  = f"Arty {variant}, {lanes} lanes" + (f", whole models, R = {options['program'].pass_tokens}" if options else "")
+    share = 0.95 if options and variant == "a7-35" else 0.85
+    return Build(text, variant, lambda: ArtySoC(SystemConfig.of(lanes, **options), variant), share)
+
+
+def wide(name, soc, lanes, width):
+    return Build(f"{name}, {lanes} lanes, whole models, R = 4, ports of {width} bits", "k7-325",
+        lambda: soc(SystemConfig.of(lanes, program=ProgramConfig(4))), 0.6)
+
+
+BUILDS = {
+    "arty35"        : arty("a7-35",  VARIANTS["a7-35"][0]),
+    "arty100"       : arty("a7-100", VARIANTS["a7-100"][0]),
+    "arty100_model" : arty("a7-100", 16, program=ProgramConfig(4)),
+    "arty35_model"  : arty("a7-35",  4,  program=ProgramConfig(1, vector_lanes=1)),
+    "genesys2"      : wide("Genesys 2", Genesys2SoC, 32, 256),
+    "kc705"         : wide("KC705",     KC705SoC,    64, 512),
+}
+
 SYNTHESIS = "synth_xilinx -flatten -abc9 -family xc7"
 
-MAX_SHARE, MAX_LEVELS, MIN_FMAX = 0.85, 10, 75.0
+MAX_LEVELS, MIN_FMAX = 10, 75.0
 
 # Whose a signal is, by how its name begins, or the class of the module it is in; the first that fits counts. Names as LiteX
 # gives them in the Verilog.
 OWNERS = (
     ("CPU",         ("VexRiscv.",)),
-    ("tile memory", ("core_tilebanks", "core_tiles", "tile_bank")),
-    ("core",        ("core_", "ssmcore_", "B_memory", "C_memory")),
+    ("tile memory", ("core_tilebanks", "core_tiles", "ssm_core_tilebanks", "ssm_core_tiles", "tile_bank")),
+    ("core",        ("core_", "ssm_core_", "ssmcore_", "B_memory", "C_memory")),
+    ("GEMV",        ("program_gemvengine",)),
+    ("vector unit", ("program_vectorengine",)),
+    ("scratchpad",  ("program_program_scratchpad",)),
+    ("head",        ("program_headengine", "worst", "lists")),
+    ("moves",       ("program_moveengine",)),
+    ("dispatcher",  ("program_dispatcher", "program_converter")),
+    ("their DMA",   ("program_",)),
     ("DMA",         ("ssm_", "tiledma_", "inputs_", "outputs_", "state_", "y_", "heads_", "descriptor_", "arbiter0_", "words_",
         "syncfifo_")),
-    ("LiteDRAM",    ("artysoc_sdram", "sdram", "a7ddrphy", "artysoc_litedram", "litedram", "artysoc_port", "new_master", "artysoc_wb",
+    ("LiteDRAM",    ("soc_sdram", "sdram", "a7ddrphy", "k7ddrphy", "soc_litedram", "litedram", "soc_port", "new_master", "soc_wb",
         "bankmachine", "roundrobin", "multiplexer", "refresher", "ddrphy")),
-    ("LiteEth",     ("artysoc_ethcore", "ethcore", "artysoc_etherbone", "etherbone", "add_etherbone", "ethphy", "liteeth", "eth_")),
+    ("LiteEth",     ("soc_ethcore", "ethcore", "soc_etherbone", "etherbone", "add_etherbone", "ethphy", "liteeth", "eth_")),
 )
+BOARDS  = ("artysoc", "genesys2soc", "kc705soc") # LiteX begins some names with a SoC's class.
+ENGINES = ("GEMV", "vector unit", "scratchpad", "head", "moves", "dispatcher", "their DMA")
 REST = "SoC"
 
 # Names that say nothing: of memories, and of what LiteX makes of expressions.
@@ -84,6 +128,8 @@ def owner(name):
     """Whose a signal is; None: its name does not say it."""
     for prefix in ("builder_", "main_", "soc_"):
         name = name.removeprefix(prefix)
+    for board in BOARDS:
+        name = name.replace(board, "soc", 1) if name.startswith(board) else name
     return next((part for part, beginnings in OWNERS if name.startswith(beginnings)), None if name.startswith(NAMELESS) else REST)
 
 
@@ -119,10 +165,11 @@ def taken(counted):
         "RAMB36": counted.get("RAMB36E1", 0) + counted.get("RAMB18E1", 0)/2}
 
 
-def fit(variant, lanes):
-    """{"parts": {part: taken}, "total", "levels", "path"} of a variant."""
-    soc     = ArtySoC(SystemConfig.of(lanes), variant)
-    builder = write_gateware(soc, str(BUILD/"fit"/variant), compile_gateware=False)
+def fit(name):
+    """{"parts": {part: taken}, "total", "levels", "path", "engines": {engine: levels}, "engine_path"} of one of BUILDS; levels: the longest
+    path from or to a register, in the core, and in each engine of whole models."""
+    soc     = BUILDS[name].make()
+    builder = write_gateware(soc, str(BUILD/"fit"/name), compile_gateware=False)
     netlist = synthesise(builder.gateware_dir, soc.get_build_name())
     owners  = netlist.owners(owner)
     cells   = {part: Counter() for part in (*(part for part, _ in OWNERS), REST)}
@@ -130,31 +177,38 @@ def fit(variant, lanes):
         cells[owners.get(name, REST)][cell["type"]] += 1
     parts   = {part: taken(counted) for part, counted in cells.items()}
     total   = {column: sum(row[column] for row in parts.values()) for column in COLUMNS}
+    parts   = {part: row for part, row in parts.items() if any(row.values())}
     levels, path = netlist.longest_path(lambda name: owners.get(name) in ("core", "tile memory"))
-    return {"parts": parts, "total": total, "levels": levels, "path": netlist.describe(path)}
+    engines = {engine: netlist.longest_path(lambda name, engine=engine: owners.get(name) == engine) for engine in ENGINES if engine in parts}
+    worst   = max(engines, key=lambda engine: engines[engine][0], default=None)
+    return {"parts": parts, "total": total, "levels": levels, "path": netlist.describe(path),
+        "engines": {engine: found for engine, (found, _) in engines.items()},
+        "engine_path": netlist.describe(engines[worst][1]) if worst else []}
 
 # Results ------------------------------------------------------------------------------------------
 
-def shares(variant, total):
-    return {column: total[column]/PARTS[variant][column] for column in COLUMNS}
+def shares(name, total):
+    return {column: total[column]/PARTS[BUILDS[name].part][column] for column in COLUMNS}
 
 
-def arty_entries(fits):
-    """Entries of boards.json. fits: {variant: what :func:`fit` gives}."""
+def fit_entries(fits):
+    """Entries of boards.json. fits: {build: what :func:`fit` gives}."""
     result = []
-    for variant, found in fits.items():
-        config = f"Arty {variant}, {VARIANTS[variant][0]} lanes, complete SoC, yosys {SYNTHESIS}"
-        each   = shares(variant, found["total"])
-        name   = f"arty{variant.removeprefix('a7-')}"
+    for name, found in fits.items():
+        build  = BUILDS[name]
+        config = f"{build.text}, complete SoC, yosys {SYNTHESIS}"
+        each   = shares(name, found["total"])
         rows   = [(f"{name}_max_share", max(each.values()), f"{config}; {max(each, key=each.get)} is the scarcest")]
         rows  += [(f"{name}_{column.lower()}_share", share, config) for column, share in each.items()]
-        result += [{"name": name, "value": value, "unit": "of the part", "bound": MAX_SHARE, "ratio": value/MAX_SHARE,
+        result += [{"name": name, "value": value, "unit": "of the part", "bound": build.share, "ratio": value/build.share,
             "config": text, "command": COMMAND} for name, value, text in rows]
-    if fits:
-        variant, found = max(fits.items(), key=lambda item: item[1]["levels"])
-        result.append({"name": "core_logic_levels", "value": found["levels"], "unit": "levels", "bound": MAX_LEVELS,
-            "ratio": found["levels"]/MAX_LEVELS, "command": COMMAND,
-            "config": f"longest path from or to a register of core and tile memory, a carry chain counts as one; Arty {variant}, the longer"})
+    levels = [("core_logic_levels", "core and tile memory", {name: found["levels"] for name, found in fits.items()}),
+        ("model_logic_levels", "the engines of whole models", {name: max(found["engines"].values()) for name, found in fits.items() if found["engines"]})]
+    for name, what, each in levels:
+        if each:
+            worst = max(each, key=each.get)
+            result.append({"name": name, "value": each[worst], "unit": "levels", "bound": MAX_LEVELS, "ratio": each[worst]/MAX_LEVELS,
+                "command": COMMAND, "config": f"longest path from or to a register of {what}, a carry chain counts as one; {BUILDS[worst].text}, the longest"})
     return result
 
 
@@ -171,49 +225,67 @@ def ecpix5_entries(lanes, report):
 
 # Output -------------------------------------------------------------------------------------------
 
-def rows(variant, found):
-    """Header and rows of the table of a variant, as strings."""
+def rows(name, found):
+    """Header and rows of the table of a build, as strings."""
     number = lambda value: f"{value:,.1f}".removesuffix(".0")
     table  = [[part, *(number(row[column]) for column in COLUMNS)] for part, row in found["parts"].items()]
     table.append(["total", *(number(found["total"][column]) for column in COLUMNS)])
-    table.append(["there are", *(number(PARTS[variant][column]) for column in COLUMNS)])
-    table.append(["share", *(f"{share:.1%}" for share in shares(variant, found["total"]).values())])
-    return [f"Arty {variant}, {VARIANTS[variant][0]} lanes", *COLUMNS], table
+    table.append(["there are", *(number(PARTS[BUILDS[name].part][column]) for column in COLUMNS)])
+    table.append(["share", *(f"{share:.1%}" for share in shares(name, found["total"]).values())])
+    return [BUILDS[name].text, *COLUMNS], table
 
 
-def print_fit(variant, found):
-    header, table = rows(variant, found)
-    for row in (header, *table):
+def print_fit(name, found):
+    header, table = rows(name, found)
+    print(header[0])
+    for row in (["", *header[1:]], *table):
         print(f"{row[0]:<28}" + "".join(f"{cell:>12}" for cell in row[1:]))
     print(f"longest path through the core: {found['levels']} logic levels")
     for line in found["path"]:
         print(f"  {line}")
-    print()
+    if found["engines"]:
+        print(f"longest paths through the engines: {', '.join(f'{engine} {levels}' for engine, levels in found['engines'].items())}; the longest:")
+        for line in found["engine_path"]:
+            print(f"  {line}")
+    print(flush=True)
 
 
 def bars(fits):
     """A stacked bar a resource: the parts' shares."""
-    plot, axes = pyplot.subplots(1, len(fits), figsize=(9, 3), sharey=True, squeeze=False)
-    colors = (page.BLUE, page.ORANGE, page.GREEN, page.RED, "#56b4e9", "#f0e442", page.GREY)
-    for axis, (variant, found) in zip(axes[0], fits.items()):
+    across = min(3, len(fits))
+    plot, axes = pyplot.subplots(-(-len(fits)//across), across, figsize=(9.5, 3.2*-(-len(fits)//across)), sharey=True, squeeze=False)
+    names  = [*(part for part, _ in OWNERS), REST]
+    colors = dict(zip(names, pyplot.get_cmap("tab20").colors))
+    for axis, (name, found) in zip(axes.flat, fits.items()):
         bottom = [0.0]*len(COLUMNS)
-        for color, (part, row) in zip(colors, found["parts"].items()):
-            height = [100*row[column]/PARTS[variant][column] for column in COLUMNS]
-            axis.bar(COLUMNS, height, bottom=bottom, color=color, label=part)
+        for part, row in found["parts"].items():
+            height = [100*row[column]/PARTS[BUILDS[name].part][column] for column in COLUMNS]
+            axis.bar(COLUMNS, height, bottom=bottom, color=colors[part], label=part)
             bottom = [low + high for low, high in zip(bottom, height)]
-        axis.axhline(100*MAX_SHARE, color=page.BLACK, linewidth=1, linestyle=":")
-        axis.set(title=f"Arty {variant}, {VARIANTS[variant][0]} lanes", ylim=(0, 100), ylabel="% of the part")
-    axes[0][-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
+        axis.axhline(100*BUILDS[name].share, color=page.BLACK, linewidth=1, linestyle=":")
+        axis.set(ylim=(0, 100))
+        axis.set_title(name, fontsize=9)
+        axis.tick_params(axis="x", labelsize=7)
+    for row in axes:
+        row[0].set(ylabel="% of the part")
+    for axis in axes.flat[len(fits):]:
+        axis.set_visible(False)
+    handles = {label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels())}
+    axes[0][-1].legend([handles[name] for name in names if name in handles], [name for name in names if name in handles],
+        loc="upper left", bbox_to_anchor=(1, 1))
     return plot
 
 
 def boards_page(fits, entries):
     body = page.paragraph("What the SoC takes of each board's FPGA, by synthesis with yosys; nothing here ran on a board. "
-        f"The dotted line is the limit, {MAX_SHARE:.0%}. A part's cells are told by the names of their outputs.")
+        "The dotted line is the limit. A part's cells are told by the names of their outputs.")
     if fits:
         body += page.figure(bars(fits))
-    for variant, found in fits.items():
-        body += page.heading(f"Arty {variant}") + page.table(*rows(variant, found))
+    for name, found in fits.items():
+        body += page.heading(BUILDS[name].text) + page.table(*rows(name, found))
+        if found["engines"]:
+            body += page.paragraph("Logic levels of the longest paths: " + ", ".join(f"{engine} {levels}" for engine, levels in found["engines"].items())
+                + f", core {found['levels']}.")
     body += page.heading("Figures") + page.table(["name", "value", "unit", "bound", "what"], [("missed" if missed(entry) else "",
         [entry["name"], f"{entry['value']:.4g}", entry["unit"], f"{entry['bound']:.4g}", entry["config"]]) for entry in entries],
         text=(0, 2, 4))
@@ -227,13 +299,13 @@ def missed(entry):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--variant", choices=PARTS, action="append", help="Arty to synthesise (default: both).")
+    parser.add_argument("--build", choices=BUILDS, action="append", help="SoC to synthesise, once or more often (default: all).")
     args = parser.parse_args()
     fits = {}
-    for variant in args.variant or PARTS:
-        fits[variant] = fit(variant, VARIANTS[variant][0])
-        print_fit(variant, fits[variant])
-    entries = arty_entries(fits)
+    for name in args.build or BUILDS:
+        fits[name] = fit(name)
+        print_fit(name, fits[name])
+    entries = fit_entries(fits)
     folder  = BUILD/"ecpix5"
     try:
         report = read_report(folder/"gateware")

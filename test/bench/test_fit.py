@@ -90,7 +90,9 @@ def test_owners():
 
 FOUND = {"parts": {"core": {"LUT": 5000, "FF": 4000, "DSP48E1": 24, "RAMB36": 1.5}, "SoC": {"LUT": 8000, "FF": 6000,
     "DSP48E1": 4, "RAMB36": 20}}, "total": {"LUT": 13000, "FF": 10000, "DSP48E1": 28, "RAMB36": 21.5}, "levels": 9,
-    "path": []}
+    "path": [], "engines": {}, "engine_path": []}
+
+MODEL = FOUND | {"engines": {"GEMV": 11, "head": 3}, "engine_path": ["FDRE a"]}
 
 REPORT = {
     "fmax": {"$glbnet$sys_clk": {"achieved": 80.0, "constraint": 75.0},
@@ -106,7 +108,7 @@ REPORT = {
 
 def test_parts():
     """A slice has four LUTs and eight flip-flops; slices, block RAMs and DSP slices by Xilinx DS180."""
-    slices = {"a7-35": (5_200, 50, 90), "a7-100": (15_850, 135, 240)}
+    slices = {"a7-35": (5_200, 50, 90), "a7-100": (15_850, 135, 240), "k7-325": (50_950, 445, 840)}
     assert fit.PARTS == {part: {"LUT": 4*count, "FF": 8*count, "RAMB36": ram, "DSP48E1": dsp}
         for part, (count, ram, dsp) in slices.items()}
 
@@ -117,15 +119,30 @@ def test_taken():
 
 
 def test_entries_and_page():
-    entries = {entry["name"]: entry for entry in fit.arty_entries({"a7-35": FOUND}) + fit.ecpix5_entries(16, REPORT)}
+    entries = {entry["name"]: entry for entry in fit.fit_entries({"arty35": FOUND, "arty100_model": MODEL}) + fit.ecpix5_entries(16, REPORT)}
     assert entries["arty35_max_share"]["value"] == 13000/20800 and not fit.missed(entries["arty35_max_share"])
     assert "LUT is the scarcest" in entries["arty35_max_share"]["config"]
     assert (entries["core_logic_levels"]["value"], entries["core_logic_levels"]["bound"]) == (9, 10)
     assert (entries["ecpix5_fmax_mhz"]["value"], entries["ecpix5_fmax_mhz"]["bound"]) == (80.0, 75.0)
     assert fit.missed(entries["ecpix5_fmax_mhz"] | {"ratio": 0.9}) and not fit.missed(entries["ecpix5_eth_mhz"])
+    assert entries["arty100_model_max_share"]["value"] == 13000/63400 and entries["arty35_max_share"]["bound"] == 0.85
+    assert (entries["model_logic_levels"]["value"], fit.missed(entries["model_logic_levels"])) == (11, True)
     json.dumps(list(entries.values()), allow_nan=False)
-    text = fit.boards_page({"a7-35": FOUND}, list(entries.values()))
-    assert "<svg" in text and "62.5%" in text and "ecpix5_fmax_mhz" in text
+    text = fit.boards_page({"arty35": FOUND, "arty100_model": MODEL}, list(entries.values()))
+    assert "<svg" in text and "62.5%" in text and "ecpix5_fmax_mhz" in text and "GEMV 11, head 3, core 9." in text
+
+
+def test_builds():
+    """Whole models where a build's name says so; of the wide memories 0.6 of the part at the most."""
+    assert {name: (build.part, build.share) for name, build in fit.BUILDS.items()} == {"arty35": ("a7-35", 0.85), "arty100": ("a7-100", 0.85),
+        "arty100_model": ("a7-100", 0.85), "arty35_model": ("a7-35", 0.95), "genesys2": ("k7-325", 0.6), "kc705": ("k7-325", 0.6)}
+
+
+def test_owners_of_engines():
+    """Names as LiteX gives them in SoCs of different classes."""
+    assert [fit.owner(name) for name in ("soc_program_gemvengine_gemvlanes_x", "soc_program_program_scratchpad_y", "soc_program_program_dmawriter0",
+        "soc_ssm_core_valid", "soc_genesys2soc_sdram_bank", "soc_kc705soc_litedramcrossbar", "soc_artysoc_x", "soc_k7ddrphy_dq", "memory_3")] == \
+        ["GEMV", "scratchpad", "their DMA", "core", "LiteDRAM", "LiteDRAM", "SoC", "LiteDRAM", None]
 
 # Timing of the ECPIX-5 ----------------------------------------------------------------------------
 
