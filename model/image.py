@@ -278,6 +278,11 @@ class Image:
         tokens = self.program.pass_tokens
         return tokens*clock_hz*peak_bytes/self.traffic(tokens, ProgramKind.LAYERS).total
 
+    def batch_tokens_per_second(self, clock_hz, peak_bytes):
+        """Likewise of as many sessions as can be decoded together."""
+        sessions = self.device.sessions
+        return sessions*clock_hz*peak_bytes/self.traffic(sessions, ProgramKind.BATCH, ProgramKind.EACH).total
+
     # Results.
 
     def logit_bytes(self, tokens):

@@ -78,6 +78,8 @@ def plan_summary(image: Image, size: int, clock_hz: int) -> dict[str, Any]:
         "peak_bytes_per_cycle"     : peak,
         "tokens_per_second"        : image.tokens_per_second(clock_hz, peak),
         "prompt_tokens_per_second" : image.prompt_tokens_per_second(clock_hz, peak),
+        "batch"                    : image.device.sessions,
+        "batch_tokens_per_second"  : image.batch_tokens_per_second(clock_hz, peak),
     }
 
 
@@ -94,6 +96,8 @@ def show_plan(summary: dict[str, Any]) -> None:
           f"{summary['prompt_write_bytes']:.0f}")
     print(f"at most          {summary['tokens_per_second']:.2f} token/s, of a prompt {summary['prompt_tokens_per_second']:.2f}: "
           f"{summary['peak_bytes_per_cycle']} bytes a cycle at {summary['clock_hz']/1e6:g} MHz")
+    if summary["batch"] > 1:
+        print(f"texts            {summary['batch']} at once, at most {summary['batch_tokens_per_second']:.2f} token/s")
 
 
 def show_loaded(counts: ByteCounts) -> None:
