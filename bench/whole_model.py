@@ -41,13 +41,12 @@ from host.device.device import Device
 from host.device.model import DeviceDecoder, ModelOnDevice
 
 from model.gguf import write_gguf
-from model.image import Image, descriptor_traffic
+from model.image import TRAFFIC_KINDS, Image
 from model.tokenizer import NumberTokenizer
 from model.vocabulary import vocabulary_values
 
 from operations.config import ProgramConfig, SystemConfig
 from operations.image import ProgramKind
-from operations.program import Code, unpack
 from operations.protocol import DATA_OFFSET
 
 from tools.arguments import Parser
@@ -63,7 +62,7 @@ COMMAND = "make bench-model"
 CLOSE   = 450_000 # Cycles of the closer look.
 PERIOD  = 8    # Of a text that repeats itself.
 POINTS  = 1500 # Of a timeline, at most.
-BYTES   = {"layers": BLUE, "head": GREEN, "state": ORANGE, "vectors": RED, "programs": GREY} # Of what.
+BYTES   = dict(zip(TRAFFIC_KINDS, (BLUE, GREEN, ORANGE, RED, GREY)))
 UNITS   = {"gemv": BLUE, "ssm": GREEN, "vector": ORANGE, "move": RED, "head": GREY}
 
 # Shares of the memory's bandwidth that others state (of other models, on other boards).
@@ -190,31 +189,20 @@ def measure(run, shape, log=lambda line: None):
     run.prompt_bound = 1/image.prompt_tokens_per_second(1, run.beat)
 
 
-def bytes_by_kind(image, tokens, kinds, deferred=0, store=True):
-    """{what: bytes} of programs for so many tokens; as Image.traffic has them."""
-    found = dict.fromkeys(BYTES, 0)
-    for kind in kinds:
-        words = image.programs[kind, tokens]
-        found["head" if kind in (ProgramKind.HEAD, ProgramKind.EACH) else "layers"] += image.tape_bytes(kind)
-        found["programs"] += words.nbytes
-        for descriptor, _, _, operands in map(unpack, words.tolist()):
-            found["state" if descriptor.code == Code.SSM else "vectors"] += descriptor_traffic(descriptor.code, operands, 0, deferred, store).total
-    return found
-
-
 def least_bytes(image, run):
     """{what: bytes} of a decoded token, at the least: all drafts right."""
     tokens = run.sessions
     if run.speculate:
         tokens = run.pass_tokens
-        parts  = [bytes_by_kind(image, tokens, (ProgramKind.DRAFTS, ProgramKind.EACH), store=False),
-            bytes_by_kind(image, 1, [ProgramKind.STATE], tokens - 1)]
+        parts  = [image.traffic_by_kind(tokens, ProgramKind.DRAFTS, ProgramKind.EACH, store=False),
+            image.traffic_by_kind(1, ProgramKind.STATE, deferred=tokens - 1)]
     elif run.sessions > 1:
-        parts  = [bytes_by_kind(image, tokens, (ProgramKind.BATCH, ProgramKind.EACH))]
+        parts  = [image.traffic_by_kind(tokens, ProgramKind.BATCH, ProgramKind.EACH)]
     else:
-        parts  = [bytes_by_kind(image, 1, (ProgramKind.LAYERS, ProgramKind.HEAD))]
-        parts[0]["state"] -= image.device.sizes.state*(1 - 1/run.store_every)
-    return {what: sum(part[what] for part in parts)/tokens for what in BYTES}
+        parts  = [image.traffic_by_kind(1, ProgramKind.LAYERS, ProgramKind.HEAD)]
+    found = {what: sum(part[what].total for part in parts)/tokens for what in TRAFFIC_KINDS}
+    found["state"] -= image.device.sizes.state*(1 - 1/run.store_every)
+    return found
 
 # Results ------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ struct text {
 	uint32_t token; /* The last one. */
 	uint32_t place; /* Its place. */
 	uint32_t seed;
+	uint32_t ended; /* It only keeps its place among the others: nothing is chosen. */
 };
 
 _Static_assert(sizeof(struct text) == 4*TEXT_WORDS, "a text");
@@ -91,7 +92,7 @@ static uint32_t COLD check_all(const struct passes *passes, struct text *texts)
 	if ((error = check_regions(task)))
 		return error;
 	for (i = 0; i < job->session_count; i++) {
-		texts[i] = (struct text){words[TEXT_WORDS*i], words[TEXT_WORDS*i + 1], words[TEXT_WORDS*i + 2]};
+		texts[i] = (struct text){words[TEXT_WORDS*i], words[TEXT_WORDS*i + 1], words[TEXT_WORDS*i + 2], words[TEXT_WORDS*i + 3]};
 		if ((error = passes_check_token(passes, texts[i].token)))
 			return error;
 	}
@@ -101,17 +102,19 @@ static uint32_t COLD check_all(const struct passes *passes, struct text *texts)
 
 /* Job --------------------------------------------------------------------------------------------- */
 
-/* The next token of each text: an ERROR code. `stopped`: one of them ends its text. */
+/* The next token of each text that has not ended: an ERROR code. `stopped`: one of them ends its text. */
 static uint32_t ROOMY choose_all(const struct passes *passes, struct text *texts, volatile uint32_t *tokens, int *stopped)
 {
 	uint32_t count = passes->task->job.batch.session_count;
 	uint32_t error, i;
 
 	for (i = 0; i < count; i++) {
-		if ((error = passes_choose(passes, i, texts[i].seed, ++texts[i].place, &texts[i].token)))
-			return error;
-		tokens[i]  = texts[i].token;
-		*stopped  |= passes_is_stop(passes, texts[i].token);
+		if (!texts[i].ended) {
+			if ((error = passes_choose(passes, i, texts[i].seed, ++texts[i].place, &texts[i].token)))
+				return error;
+			*stopped |= passes_is_stop(passes, texts[i].token);
+		}
+		tokens[i] = texts[i].token;
 	}
 	return ERROR_NONE;
 }
@@ -121,7 +124,7 @@ static uint32_t ROOMY run_batch(struct passes *passes, struct text *texts)
 	const struct job_batch *job    = &passes->task->job.batch;
 	volatile struct output *output = (volatile struct output *)dram(job->output);
 	volatile uint32_t      *tokens = dram(job->output + OUTPUT_HEAD_BYTES);
-	uint32_t count, i, error;
+	uint32_t count, reason, i, error;
 	int      stopped = 0;
 
 	for (count = 1; ; count++) {
@@ -135,8 +138,9 @@ static uint32_t ROOMY run_batch(struct passes *passes, struct text *texts)
 			return error;
 		tokens        += job->session_count;
 		output->count  = count;
-		output->reason = stopped ? REASON_STOP : count == job->tokens ? REASON_LENGTH : passes_cancelled(passes) ? REASON_CANCELLED : REASON_NONE;
-		if (output->reason != REASON_NONE)
+		reason         = stopped ? REASON_STOP : count == job->tokens ? REASON_LENGTH : passes_cancelled(passes) ? REASON_CANCELLED : REASON_NONE;
+		output->reason = reason;
+		if (reason != REASON_NONE) /* Not what is there now: the host may write it. */
 			return ERROR_NONE;
 	}
 }

@@ -11,48 +11,49 @@
 
 _Static_assert(!(HISTORY & (HISTORY - 1)), "a power of two");
 
-/* The last tokens, in turn. In DRAM: the data cache has them, where there is one. */
+/* The last tokens, that with number n at n modulo HISTORY. In DRAM: the data cache has them, where there is one. */
 static uint32_t history[HISTORY] SLOW;
-static uint32_t length; /* Of the whole text, up to a few times HISTORY: places below it, modulo HISTORY, hold its last tokens. */
+static uint32_t first, end; /* Their numbers. */
+static uint32_t end_place;  /* Of the text, behind the last one. */
 
-static inline uint32_t at(uint32_t place)
+static inline uint32_t at(uint32_t number)
 {
-	return history[place & (HISTORY - 1)];
+	return history[number & (HISTORY - 1)];
 }
 
-void drafts_clear(void)
+void COLD drafts_begin(uint32_t place, int anew)
 {
-	length = 0;
+	if (anew || end_place - place > end - first) /* Further back than is known, or further on. */
+		end = first;
+	else
+		end -= end_place - place;
+	end_place = place;
 }
 
 void drafts_add(uint32_t token)
 {
-	history[length++ & (HISTORY - 1)] = token;
+	history[end++ & (HISTORY - 1)] = token;
+	if (end - first > HISTORY)
+		first++;
+	end_place++;
 }
 
 uint32_t ROOMY drafts_find(uint32_t *drafts, uint32_t count)
 {
-	uint32_t first = length < HISTORY ? 0 : length - HISTORY;
-	uint32_t best = 0, match = DRAFT_LEAST - 1, last, place, same, i;
+	uint32_t length = end - first;
+	uint32_t back, best = 0, match = DRAFT_LEAST - 1, same, i; /* Places are counted back from the end. */
 
-	if (!count || length < DRAFT_LEAST)
-		return 0;
-	last = at(length - 1);
-	for (place = length - 1; place > first && match < DRAFT_MOST; place--) {
-		if (at(place - 1) != last)
-			continue;
-		for (same = 1; same < DRAFT_MOST && same < place - first && at(place - 1 - same) == at(length - 1 - same); same++)
+	for (back = 1; back < length && match < DRAFT_MOST; back++) {
+		for (same = 0; same < DRAFT_MOST && same < length - back && at(end - back - 1 - same) == at(end - 1 - same); same++)
 			;
 		if (same > match) {
 			match = same;
-			best  = place;
+			best  = back;
 		}
 	}
-	if (!best)
-		return 0;
-	for (i = 0; i < count; i++)
-		drafts[i] = best + i < length ? at(best + i) : drafts[best + i - length];
-	return count;
+	for (i = 0; best && i < count; i++)
+		drafts[i] = i < best ? at(end - best + i) : drafts[i - best];
+	return best ? count : 0;
 }
 
 #endif

@@ -11,13 +11,13 @@
 
 #include <stdint.h>
 
-/* A new text begins. */
-void drafts_clear(void);
+/* A text goes on from a place, or with `anew` begins: what is known of it so far, from jobs before, up to there is kept. */
+void drafts_begin(uint32_t place, int anew);
 
 /* The text goes on with a token. */
 void drafts_add(uint32_t token);
 
-/* Writes so many tokens that may follow, or none. Returns how many. */
+/* Writes so many tokens that may follow, or less. Returns how many. They may be of a text of another model. */
 uint32_t drafts_find(uint32_t *drafts, uint32_t count);
 
 #endif

@@ -140,7 +140,7 @@ static uint32_t ROOMY run_prompt(struct passes *passes)
 	uint32_t at = 0;
 	uint32_t tokens, token, i, error;
 
-	drafts_clear();
+	drafts_begin(job->place, task->job.flags & JOB_ZERO_STATE);
 	do {
 		tokens = job->prompt_tokens - at < passes_image.pass_tokens ? job->prompt_tokens - at : passes_image.pass_tokens;
 		for (i = 0; i < tokens; i++) {
@@ -179,6 +179,16 @@ static uint32_t HOT take(const struct passes *passes, uint32_t token, uint32_t *
 	if (*count == job->tokens)
 		return REASON_LENGTH;
 	return passes_cancelled(passes) ? REASON_CANCELLED : REASON_NONE;
+}
+
+/* Drafts of the tokens behind the last one, up to so many: none that is not of this model. */
+static uint32_t ROOMY find_drafts(uint32_t *drafts, uint32_t count)
+{
+	uint32_t found = drafts_find(drafts, count), i;
+
+	for (i = 0; i < found && drafts[i] < passes_image.vocabulary; i++)
+		;
+	return i;
 }
 
 /* The pass of a token, and of drafts behind it, after which so many tokens may still come. */
@@ -231,7 +241,7 @@ static uint32_t HOT run_tokens(struct passes *passes)
 		left    = job->tokens - count;
 		drafted = 0;
 		if (task->job.flags & JOB_SPECULATE)
-			drafted = drafts_find(drafts, (left < passes_image.pass_tokens ? left : passes_image.pass_tokens) - 1);
+			drafted = find_drafts(drafts, (left < passes_image.pass_tokens ? left : passes_image.pass_tokens) - 1);
 		all_drafted    += drafted;
 		output->passes  = ++runs;
 		output->drafted = all_drafted;

@@ -154,7 +154,8 @@ void HOT passes_keep(struct passes *passes, uint32_t kind, uint32_t tokens, int 
 
 uint32_t HOT passes_store(struct passes *passes)
 {
-	uint32_t tokens = passes->deferred > MAX_DEFERRED ? passes->deferred - MAX_DEFERRED : 1;
+	uint32_t most   = passes_image.deferred;
+	uint32_t tokens = passes->deferred > most ? passes->deferred - most : 1;
 	uint32_t error;
 
 	if (!passes->deferred)

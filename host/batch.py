@@ -9,12 +9,13 @@ import sys
 
 from argparse import Namespace
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from tqdm import tqdm
 
 from host.commands.whole_model import load_quantized, open_model
-from host.device.batch import DeviceBatch
+from host.device.batch import DeviceBatch, check_sessions
 from host.device.device import Info
 from host.device.model import Figures
 from host.generate import NO_DEVICE, Tokenizer, device_summary
@@ -23,6 +24,7 @@ from model.checkpoint_config import checkpoint_path
 from model.exact.decoder import ExactDecoder, check_tokens
 from model.exact.network import ExactNetwork
 from model.exact.sampling import Draws, inverse_of
+from model.image import Image
 from model.tokenizer import TextStream, load_tokenizer
 
 from tools.errors import UsageError
@@ -31,16 +33,28 @@ from tools.files import save_json
 # Texts --------------------------------------------------------------------------------------------
 
 class Shown:
-    """The texts so far; each is shown when it has ended, with those before it."""
+    """The texts so far; each is shown when it has ended, and those before it."""
     def __init__(self, tokenizer: Tokenizer, prompts: list[list[int]], tokens: int):
         self.tokenizer = tokenizer
         self.prompts   = prompts
         self.tokens: list[list[int]] = [[] for _ in prompts]
+        self.ended     = [False]*len(prompts)
+        self.shown     = 0
         self.bar       = tqdm(total=len(prompts)*tokens, unit="token", leave=False, file=sys.stderr, disable=None)
 
-    def add(self, number: int, token: int) -> None:
-        self.tokens[number].append(token)
-        self.bar.update()
+    def add(self, number: int, token: int | None) -> None:
+        """A token of a text; None: it has ended."""
+        if token is not None:
+            self.tokens[number].append(token)
+            self.bar.update()
+            return
+        self.ended[number] = True
+        while self.shown < len(self.prompts) and self.ended[self.shown]:
+            prompt = self.prompts[self.shown]
+            self.bar.write(f"--- {self.shown + 1}: {len(prompt)} tokens, {len(self.tokens[self.shown])} more\n"
+                f"{self.tokenizer.decode(prompt)}{self.text(self.shown)}", file=sys.stdout)
+            sys.stdout.flush()
+            self.shown += 1
 
     def text(self, number: int) -> str:
         """What was generated."""
@@ -48,20 +62,27 @@ class Shown:
         before = stream(self.prompts[number]) + stream.flush()
         return (before + stream(self.tokens[number]) + stream.flush())[len(before):]
 
-    def show(self) -> None:
+    def __enter__(self) -> "Shown":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
         self.bar.close()
-        for number, prompt in enumerate(self.prompts):
-            print(f"--- {number + 1}: {len(prompt)} tokens, {len(self.tokens[number])} more")
-            print(self.tokenizer.decode(prompt) + self.text(number))
 
 
-def exact_texts(args: Namespace, model: Any, prompts: list[list[int]], draws: Draws, stop: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """(number, token), text by text."""
+def exact_texts(args: Namespace, model: Any, prompts: list[list[int]], draws: Draws, stop: tuple[int, ...]) -> Iterator[tuple[int, int | None]]:
+    """(number, token), text by text; None at its end."""
     for number, prompt in enumerate(prompts):
         seed    = (draws.seed + number) % 2**32
         decoder = ExactDecoder(ExactNetwork(model), Draws(draws.inverse, draws.top_k, seed))
         decoder.prefill(prompt)
         yield from ((number, token) for token in decoder.generate(args.tokens, stop))
+        yield number, None
+
+def sessions_of(args: Namespace, texts: int, image: Image) -> int:
+    """Texts at once. Raises ValueError where the options want more than an image has programs for."""
+    most = image.device.sessions
+    check_sessions(args.sessions or 1, most)
+    return min(args.sessions or most, texts)
 
 # Command ------------------------------------------------------------------------------------------
 
@@ -90,23 +111,21 @@ def write(args: Namespace) -> None:
         if args.stop_token:
             check_tokens(args.stop_token, model.vocab_size)
         stop  = (*model.config.stop_tokens, *tokenizer.stop_tokens, *args.stop_token)
-        shown = Shown(tokenizer, prompts, args.tokens)
         info: Info | None = None
         figures  = Figures()
         sessions = None
-        if args.on == "exact":
-            for number, token in exact_texts(args, model, prompts, draws, stop):
-                shown.add(number, token)
-        else:
-            with open_model(args, model, min(args.sessions or len(prompts), len(prompts))) as there:
-                most     = min(there.image.device.sessions, len(prompts))
-                together = DeviceBatch(there, draws, args.sessions or most)
-                info, figures, sessions = there.device.info, together.figures, together.sessions
-                for number, token in together.generate(prompts, args.tokens, stop):
+        with Shown(tokenizer, prompts, args.tokens) as shown:
+            if args.on == "exact":
+                for number, token in exact_texts(args, model, prompts, draws, stop):
                     shown.add(number, token)
+            else:
+                with open_model(args, model, partial(sessions_of, args, len(prompts))) as there:
+                    together = DeviceBatch(there, draws, sessions_of(args, len(prompts), there.image))
+                    info, figures, sessions = there.device.info, together.figures, together.sessions
+                    for number, token in together.generate(prompts, args.tokens, stop):
+                        shown.add(number, token)
     except ValueError as error: # CheckpointError is one.
         raise UsageError(str(error)) from error
-    shown.show()
     summary = device_summary(figures, info) if info else NO_DEVICE
     cycles  = summary["cycles_per_token"]
     if info and cycles:

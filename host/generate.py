@@ -22,7 +22,7 @@ from tqdm import tqdm
 from host.commands.logits import load_torch
 from host.commands.whole_model import load_quantized, open_model
 from host.device.device import Info
-from host.device.model import DeviceDecoder, Figures
+from host.device.model import DeviceDecoder, Figures, check_drafts
 
 from model.checkpoint_config import checkpoint_path
 from model.decoder import Decoder, TorchBlocks
@@ -30,7 +30,7 @@ from model.exact.decoder import ExactDecoder, check_tokens
 from model.exact.network import ExactNetwork
 from model.exact.sampling import Draws, inverse_of
 from model.exact.session import load_session as load_exact_session, session_bytes as exact_session_bytes
-from model.image import fingerprint
+from model.image import Image, fingerprint
 from model.network import NetworkConfig
 from model.sampling import Sampler, StopStrings
 from model.session import load_session, session_bytes
@@ -212,7 +212,7 @@ def device_summary(figures: Figures, info: Info) -> dict[str, Any]:
         "decode_cycles"        : figures.decode_cycles,
         "decode_passes"        : figures.decode_passes,
         "drafted"              : figures.drafted,
-        "accepted"             : figures.decode_tokens - figures.decode_passes,
+        "accepted"             : figures.accepted,
         "cycles_per_token"     : mean(figures.decode_cycles),
         "read_bytes"           : mean(figures.decode_read),
         "write_bytes"          : mean(figures.decode_written),
@@ -271,7 +271,11 @@ def open_text(args: Namespace, network: Any) -> Iterator[Text]:
         yield ExactText(ExactDecoder(ExactNetwork(network, seed=seed), draws_of(args, network.vocab_size)), network)
     else:
         draws = draws_of(args, network.vocab_size)
-        with open_model(args, network, 1 if args.load_session else 0, args.speculate) as there:
+        def sessions(image: Image) -> int:
+            if args.speculate:
+                check_drafts(image.program.pass_tokens)
+            return 1 if args.load_session else 0
+        with open_model(args, network, sessions) as there:
             yield ExactText(DeviceDecoder(there, draws, args.store_every, args.speculate), network, there.device.info)
 
 

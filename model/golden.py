@@ -22,11 +22,12 @@ right are deferred; then, and where a text ends, STATE stores what is deferred. 
 found before anything is written.
 """
 
+from itertools import takewhile
 from types import SimpleNamespace
 
 import numpy as np
 
-from model.exact.drafts import draft
+from model.exact.drafts import History, draft
 from model.exact.sampling import sample
 from model.image import DESCRIPTOR_BYTES, descriptor_traffic, Traffic
 from model.machine import CANDIDATE, Machine
@@ -70,6 +71,7 @@ class GoldenDevice:
         self.data_width = data_width
         self.ssm        = ssm
         self.program    = program
+        self.history    = History()
         self.token      = lambda: None # Called after each token that is written. Returns whether the job is to end.
 
     # Memory.
@@ -180,7 +182,7 @@ class GoldenDevice:
         return head, entries, tokens[:op.prompt_tokens], tokens[op.prompt_tokens:]
 
     def _check_batch(self, op, flags):
-        """(head, entries, texts [(token, place, seed)], stop tokens) of a job BATCH that may run."""
+        """(head, entries, texts [(token, place, seed, ended)], stop tokens) of a job BATCH that may run."""
         if self.ssm.stochastic_rounding:
             raise JobError(Error.BAD_OPCODE, Opcode.BATCH)
         if flags:
@@ -197,7 +199,7 @@ class GoldenDevice:
         self._apart((sessions, [image, given]), (output, [image, given, sessions]))
         words    = self.words(op.texts, count)
         texts    = [tuple(words[TEXT_WORDS*n:][:TEXT_WORDS]) for n in range(op.session_count)]
-        self._check_tokens(head, [token for token, _, _ in texts])
+        self._check_tokens(head, [text[0] for text in texts])
         return head, entries, texts, words[TEXT_WORDS*op.session_count:]
 
     @staticmethod
@@ -234,14 +236,17 @@ class GoldenDevice:
             output.account("prefill", run(tokens, kinds, target, first + len(tokens) == len(prompt) and op.tokens <= 1))
             run.keep(len(tokens))
             target += ceil_multiple(4*head.logit_rows*len(tokens), ALIGNMENT)
-        text, drafts = prompt, []
+        self.history.begin(op.place, bool(flags & JobFlag.ZERO_STATE))
+        self.history.add(*prompt)
+        drafts, place = [], op.place + len(prompt)
         while op.tokens and output.reason == Reason.NONE:
             for taken in range(len(drafts) + 1): # Drafts that were right.
-                token = self._sample(op, head, taken, op.seed, op.place + len(text))
+                token = self._sample(op, head, taken, op.seed, place)
                 if token in stop:
                     output.reason = Reason.STOP
                     break
-                text = [*text, token]
+                self.history.add(token)
+                place += 1
                 output.write([token], op.tokens)
                 if output.reason != Reason.NONE or taken == len(drafts) or token != drafts[taken]:
                     break
@@ -251,7 +256,8 @@ class GoldenDevice:
                     output.account("decode", run.store())
             if output.reason == Reason.NONE:
                 left   = op.tokens - output.count
-                drafts = draft(text, min(head.pass_tokens, left) - 1) if flags & JobFlag.SPECULATE else []
+                drafts = draft(self.history.tokens, min(head.pass_tokens, left) - 1) if flags & JobFlag.SPECULATE else []
+                drafts = list(takewhile(lambda token: token < head.vocabulary, drafts))
                 output.passes  += 1
                 output.drafted += len(drafts)
                 if drafts:
@@ -270,13 +276,14 @@ class GoldenDevice:
         head, entries, texts, stop = self._check_batch(op, flags)
         run    = _Passes(self, head, entries, op.model, op.sessions, op.sessions)
         output = _Output(self, op.output)
-        tokens = [token for token, _, _ in texts]
+        tokens = [text[0] for text in texts]
         while output.reason == Reason.NONE:
             output.account("decode", run(tokens, [ProgramKind.BATCH, ProgramKind.EACH]))
             run.keep(len(tokens))
             output.passes += 1
-            tokens = [self._sample(op, head, n, seed, place + output.passes) for n, (_, place, seed) in enumerate(texts)]
-            output.write(tokens, op.tokens, any(token in stop for token in tokens))
+            tokens = [token if ended else self._sample(op, head, n, seed, place + output.passes)
+                for n, (token, (_, place, seed, ended)) in enumerate(zip(tokens, texts))]
+            output.write(tokens, op.tokens, any(token in stop for token, text in zip(tokens, texts) if not text[3]))
         output.report()
         return run.taken, output.traffic
 
@@ -375,7 +382,7 @@ class _Passes:
 
     def store(self):
         """The state of the tokens that are deferred."""
-        tokens  = max(1, self.deferred - MAX_DEFERRED)
+        tokens  = max(1, self.deferred - self.head.deferred)
         traffic = self._run([0]*tokens, [ProgramKind.STATE], 0, self.deferred - tokens, True)
         self.window = self.after + self.head.state_bytes
         self._stored()

@@ -32,6 +32,7 @@ from operations.ssm import pack_state, unpack_state
 
 CANDIDATE_BYTES  = 8
 DESCRIPTOR_BYTES = 4*DESCRIPTOR_WORDS
+TRAFFIC_KINDS    = ("layers", "head", "state", "vectors", "programs") # Weights of the two, the SSM core's tiles and records, all else.
 SESSIONS         = 2 # That a host keeps on a device: one to go on from, one that a job writes.
 
 # Traffic ------------------------------------------------------------------------------------------
@@ -259,15 +260,20 @@ class Image:
 
     def traffic(self, tokens=1, *kinds):
         """The :class:`Traffic` of a pass of so many tokens: of its programs of these kinds (default: LAYERS and HEAD)."""
-        total = Traffic()
-        for kind in kinds or (ProgramKind.LAYERS, ProgramKind.HEAD):
+        return sum(self.traffic_by_kind(tokens, *kinds or (ProgramKind.LAYERS, ProgramKind.HEAD)).values(), Traffic())
+
+    def traffic_by_kind(self, tokens, *kinds, deferred=0, store=True):
+        """{of what, TRAFFIC_KINDS: :class:`Traffic`} of programs for so many tokens. deferred, store: as of :func:`descriptor_traffic`."""
+        found = dict.fromkeys(TRAFFIC_KINDS, Traffic())
+        for kind in kinds:
             words = self.programs[kind, tokens]
-            total = total + Traffic(words.nbytes + self.tape_bytes(kind))
+            found["programs"] += Traffic(words.nbytes)
+            found["layers" if self._tape_of(kind)[0] == self.tape else "head"] += Traffic(self.tape_bytes(kind))
             for descriptor, _, _, operands in map(unpack, words.tolist()):
-                total = total + descriptor_traffic(descriptor.code, operands, 0)
+                found["state" if descriptor.code == Code.SSM else "vectors"] += descriptor_traffic(descriptor.code, operands, 0, deferred, store)
             if kind == ProgramKind.LOGITS:
-                total = total + Traffic(0, self.logit_bytes(tokens))
-        return total
+                found["head"] += Traffic(0, self.logit_bytes(tokens))
+        return found
 
     def tokens_per_second(self, clock_hz, peak_bytes):
         """The most that DRAM's bytes a cycle allow when tokens are generated one by one."""

@@ -119,14 +119,14 @@ def unpack_output(words: Sequence[int]) -> tuple[dict[str, int], dict[str, int]]
     first = len(OUTPUT_COUNTS)
     return dict(zip(OUTPUT_COUNTS, words)), {name: words[first + 2*n] | words[first + 1 + 2*n] << 32 for n, name in enumerate(OUTPUT_WIDE)}
 
-TEXT_WORDS = 3 # Of each session of a BATCH: token, place, seed.
+TEXT_WORDS = 4 # Of each session of a BATCH: token, place, seed, ended.
 
 # Limits -------------------------------------------------------------------------------------------
 
 MAX_PROMPT_TOKENS = 2**20
 MAX_TOKENS        = 2**20 # That a job generates.
 MAX_STOP_TOKENS   = 16
-HISTORY           = 1024  # Of a text's last tokens, that drafts come from (model/exact/drafts.py):
+HISTORY           = 1024  # Of a text's last tokens, also of jobs before, that drafts come from (model/exact/drafts.py):
 DRAFT_LEAST       = 2     # from where so many are the same as the last ones,
 DRAFT_MOST        = 4     # or more, up to so many.
 MAX_VOCABULARY    = 2**20

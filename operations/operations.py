@@ -134,8 +134,8 @@ OPERATIONS = (
         fields = (
             Address("model",         "The model's image."),
             Address("sessions",      "The sessions, one right after the other; they are overwritten."),
-            Address("texts",         "Three words of each session: its last token, which it has not run, that token's place in its text, and its seed; "
-                "then a word for each stop token."),
+            Address("texts",         "Four words of each session: its last token, which it has not run, that token's place in its text, its seed, and "
+                "1 if its text has ended: then it keeps its place among the others, and its token. Then a word for each stop token."),
             Count("session_count",   "Of sessions.", high=MAX_PASS_TOKENS),
             Count("tokens",          "The most to be generated, of each session.", high=MAX_TOKENS),
             Address("output",        "The tokens."),

@@ -172,7 +172,7 @@ def board_parser(board, sys_clk_freq, limits, build_dir, flash_boot=True, **defa
     return parser, group, build
 
 
-def run(parser, args, board, make_soc, build, output_dir):
+def run(parser, args, board, make_soc, build, output_dir, data_width=None):
     """Build, load and flash as the options say; returns the program's exit code.
 
     Parameters
@@ -181,8 +181,9 @@ def run(parser, args, board, make_soc, build, output_dir):
     make_soc   : Called with the SystemConfig and the options of the group "board" by name, returns the SoC.
     build      : Called with the SoC, a folder, and whether the bitstream is wanted, builds all and returns LiteX's Builder.
     output_dir : The default folder.
+    data_width : Bits of the memory ports, where they are more than 128.
     """
-    config     = config_from_arguments(parser, args)
+    config     = config_from_arguments(parser, args, data_width=data_width)
     output_dir = os.path.abspath(args.build_dir or output_dir)
     options    = {name: getattr(args, name) for name in ("sys_clk_freq", "baudrate", "with_etherbone", "eth_ip", "mac",
         "udp_port", "protect", "with_flash_boot")}

@@ -71,7 +71,7 @@ class Genesys2SoC(BoardSoC):
 def main():
     parser, _, tools = board_parser("Digilent Genesys 2", 100e6, (50e6, 125e6), "build/genesys2", lanes=32, pass_tokens=4, flash_boot=False)
     add_toolchain_argument(tools)
-    return run_xilinx(parser, parser.parse_args(), "genesys2", Genesys2SoC, str(BUILD/"genesys2"))
+    return run_xilinx(parser, parser.parse_args(), "genesys2", Genesys2SoC, str(BUILD/"genesys2"), 256)
 
 
 if __name__ == "__main__":

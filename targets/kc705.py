@@ -71,7 +71,7 @@ class KC705SoC(BoardSoC):
 def main():
     parser, _, tools = board_parser("Xilinx KC705", 100e6, (50e6, 125e6), "build/kc705", lanes=64, pass_tokens=4, flash_boot=False)
     add_toolchain_argument(tools)
-    return run_xilinx(parser, parser.parse_args(), "kc705", KC705SoC, str(BUILD/"kc705"))
+    return run_xilinx(parser, parser.parse_args(), "kc705", KC705SoC, str(BUILD/"kc705"), 512)
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def add_toolchain_argument(group):
         "only that is found).")
 
 
-def run_xilinx(parser, args, board, make_soc, output_dir):
+def run_xilinx(parser, args, board, make_soc, output_dir, data_width=None):
     """:func:`targets.board.run` with the toolchain that the options choose, or that is found; make_soc takes its name, `toolchain`."""
     toolchain = args.toolchain or ("openxc7" if missing_tools("vivado") and not missing_tools("openxc7") else "vivado")
     missing   = missing_tools(toolchain)
@@ -100,4 +100,5 @@ def run_xilinx(parser, args, board, make_soc, output_dir):
         # Without openXC7 there, LiteX can't write its script: Vivado's is written then.
         make_soc   = partial(make_soc, toolchain="vivado" if missing else toolchain),
         build      = partial(build, toolchain=toolchain, missing=missing),
-        output_dir = output_dir)
+        output_dir = output_dir,
+        data_width = data_width)

@@ -8,7 +8,7 @@
 import sys
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -79,26 +79,23 @@ def simulated_memory(system: SystemConfig) -> int:
 
 
 @contextmanager
-def open_model(args: Namespace, model: Any, sessions: int = 0, drafts: bool = False) -> Iterator["ModelOnDevice"]:
-    """Context manager: a quantised model, loaded on the device that the options name. sessions: as of ModelOnDevice; drafts: it must run
-    them."""
-    from host.device.model import ModelOnDevice, check_drafts, device_image, job_bytes
+def open_model(args: Namespace, model: Any, sessions: "Callable[[Image], int]" = lambda image: 0) -> Iterator["ModelOnDevice"]:
+    """Context manager: a quantised model, loaded on the device that the options name. sessions: as of ModelOnDevice, for an image; it
+    raises ValueError where that cannot do what is to come."""
+    from host.device.model import ModelOnDevice, device_image, job_bytes
     from model.image import SESSIONS
     data = None
     if args.transport == "sim": # What does not fit is said before a simulation is built.
         system = simulated_system(args, True)
         image  = build_image(model, system)
-        image.check_memory(simulated_memory(system), SESSIONS + sessions, job_bytes(image))
-        if drafts:
-            check_drafts(image.program.pass_tokens)
+        image.check_memory(simulated_memory(system), SESSIONS + sessions(image), job_bytes(image))
         if image.size > LINK_BYTES:
             data = image.to_bytes()
             print(f"The simulated DRAM is filled with the model's {image.size} bytes at the start: by the link they would take long.",
                 file=sys.stderr)
     with open_device(args, args.log, whole_model=True, data=data) as device:
-        there = ModelOnDevice(device, device_image(device, model), sessions)
-        if drafts:
-            check_drafts(there.image.program.pass_tokens)
+        image = device_image(device, model)
+        there = ModelOnDevice(device, image, sessions(image))
         with Progress() as progress:
             counts = there.load(progress.meter("load", there.image.size), data is not None)
         if data is None:

@@ -16,6 +16,13 @@ from model.exact.sampling import Draws
 from operations.config import check_range
 from operations.image import MAX_STOP_TOKENS
 
+# Sizes --------------------------------------------------------------------------------------------
+
+def check_sessions(sessions: int, most: int) -> None:
+    """Raise ValueError unless so many texts can be written together."""
+    if not 1 <= sessions <= most:
+        raise ValueError(f"--sessions must be 1 to {most}, is {sessions}: a pass has no more tokens (--pass-tokens), or the scratchpad no more room.")
+
 # Texts --------------------------------------------------------------------------------------------
 
 @dataclass
@@ -36,7 +43,7 @@ class DeviceBatch:
     ----------
     model    : :class:`host.device.model.ModelOnDevice`, loaded.
     draws    : :class:`model.exact.sampling.Draws`; the seed is that of the first prompt, the n-th one's is n more.
-    sessions : texts at once. None: as many as there can be.
+    sessions : texts at once, 1 to the image's `sessions`. None: as many as there can be.
 
     Attributes
     ----------
@@ -50,34 +57,33 @@ class DeviceBatch:
         if model.device.info.config.stochastic_rounding:
             raise ValueError("rounding of the device must be to nearest for several texts at once, is stochastic: a pass has one seed.")
         most = model.image.device.sessions
-        check_range("sessions", most if sessions is None else sessions, 1, most)
+        check_sessions(most if sessions is None else sessions, most)
         self.model    = model
         self.draws    = draws
         self.sessions = sessions or most
         self.config   = model.image.model.config
         self.figures  = Figures()
-        self.address  = model.device.allocate(self.sessions*model.image.session_bytes, f"{self.sessions} sessions")
+        self.address  = model.batch_sessions(self.sessions)
 
-    def generate(self, prompts: Sequence[Sequence[int]], tokens: int, stop_tokens: Collection[int] = ()) -> Iterator[tuple[int, int]]:
-        """Yield (number of the text, token) as they come, up to `tokens` of each text, none of `stop_tokens`. If it is closed before, the
-        device ends after its next pass.
+    def generate(self, prompts: Sequence[Sequence[int]], tokens: int, stop_tokens: Collection[int] = ()) -> Iterator[tuple[int, int | None]]:
+        """Yield (number of the text, token) as they come, up to `tokens` of each text, none of `stop_tokens`; and (number, None) where a text
+        has ended. If it is closed before, the device ends after its next pass.
 
         Raises
         ------
-        ValueError : a prompt has no tokens, or some that are none of the model's, or there are too many stop tokens.
+        ValueError : a prompt has no tokens, or some that are none of the model's.
         """
         for prompt in prompts:
             check_tokens(prompt, self.config.vocab_size)
         check_range("tokens", tokens, 1, 2**31)
-        stop = list(dict.fromkeys(stop_tokens))
-        check_range("number of stop tokens", len(stop), 0, MAX_STOP_TOKENS)
+        stop    = list(dict.fromkeys(stop_tokens))
         texts   = [BatchText(list(map(int, prompt)), (self.draws.seed + n) % 2**32) for n, prompt in enumerate(prompts)]
         waiting = list(range(len(texts)))
         slots: list[int] = [] # The number of the text in each session.
         try:
             while True:
                 yield from self._fill(texts, waiting, slots, tokens, stop)
-                while slots and texts[slots[-1]].ended: # What ended among others goes on in vain.
+                while slots and texts[slots[-1]].ended: # Those that ended in front of others keep their places.
                     slots.pop()
                 if not slots:
                     return
@@ -85,7 +91,8 @@ class DeviceBatch:
         finally:
             self.model.give_up()
 
-    def _fill(self, texts: list[BatchText], waiting: list[int], slots: list[int], tokens: int, stop: list[int]) -> Iterator[tuple[int, int]]:
+    def _fill(self, texts: list[BatchText], waiting: list[int], slots: list[int], tokens: int, stop: list[int]) \
+            -> Iterator[tuple[int, int | None]]:
         """Begin texts in all sessions that are free: their prompts are run, and give their first tokens."""
         for slot in range(self.sessions):
             while waiting and (slot >= len(slots) or texts[slots[slot]].ended):
@@ -94,41 +101,51 @@ class DeviceBatch:
                 session = self.address + slot*self.model.image.session_bytes
                 yield from ((number, token) for token in self._prefill(texts[number], session, tokens, stop))
 
-    def _prefill(self, text: BatchText, session: int, tokens: int, stop: list[int]) -> Iterator[int]:
+    def _prefill(self, text: BatchText, session: int, tokens: int, stop: list[int]) -> Iterator[int | None]:
         draws = Draws(self.draws.inverse, self.draws.top_k, text.seed)
         done  = 0
         while done < len(text.prompt):
             part = text.prompt[done:done + self.model.chunk]
             last = done + len(part) == len(text.prompt)
-            for item in self.model.generate(part, int(last), session if done else None, session, draws, done, stop):
+            for item in self.model.generate(part, int(last), session if done else None, session, draws, done, stop[:MAX_STOP_TOKENS]):
                 if isinstance(item, JobOutput):
                     self.figures.add(item, len(part))
-                    text.ended |= last and not item.tokens
+                    if last and not item.tokens: # A stop token of the device's.
+                        text.ended = True
+                        yield None
                 else:
                     yield from self._take(text, item, tokens, stop)
             done += len(part)
 
     @staticmethod
-    def _take(text: BatchText, token: int, tokens: int, stop: Collection[int]) -> Iterator[int]:
-        """Yields the token if it is one of the text."""
+    def _take(text: BatchText, token: int, tokens: int, stop: Collection[int]) -> Iterator[int | None]:
+        """Yields the token if it is one of the text, and None if that ends."""
         if text.ended:
             return
-        if token in stop:
+        if token not in stop:
+            text.tokens.append(token)
+            yield token
+        if token in stop or len(text.tokens) == tokens:
             text.ended = True
-            return
-        text.tokens.append(token)
-        text.ended = len(text.tokens) == tokens
-        yield token
+            yield None
 
-    def _run(self, texts: list[BatchText], slots: list[int], tokens: int, stop: list[int]) -> Iterator[tuple[int, int]]:
+    def _run(self, texts: list[BatchText], slots: list[int], tokens: int, stop: list[int]) -> Iterator[tuple[int, int | None]]:
         """A job: until a text ends."""
-        rows = [texts[number] for number in slots]
-        left = min(tokens - len(text.tokens) for text in rows if not text.ended)
-        heads = [(text.tokens[-1] if text.tokens else text.prompt[-1], len(text.prompt) + len(text.tokens) - 1, text.seed) for text in rows]
-        for item in self.model.batch(heads, min(left, JOB_TOKENS//len(rows)), self.address, self.draws, stop):
+        first   = next(n for n, number in enumerate(slots) if not texts[number].ended)
+        numbers = slots[first:]
+        rows    = [texts[number] for number in numbers]
+        left    = min(tokens - len(text.tokens) for text in rows if not text.ended)
+        heads   = [(text.tokens[-1] if text.tokens else text.prompt[-1], len(text.prompt) + len(text.tokens) - 1, text.seed, text.ended) for text in rows]
+        session = self.address + first*self.model.image.session_bytes
+        run     = 0 # Tokens of texts that had not ended.
+        live    = [text for text in rows if not text.ended]
+        for item in self.model.batch(heads, min(left, JOB_TOKENS//len(rows)), session, self.draws, stop[:MAX_STOP_TOKENS]):
             if isinstance(item, JobOutput):
-                self.figures.add(item)
+                self.figures.add(item, tokens=run)
                 continue
-            for number, text, token in zip(slots, rows, item):
+            for number, text, token in zip(numbers, rows, item):
+                run += not text.ended
                 yield from ((number, taken) for taken in self._take(text, token, tokens, stop))
+            if any(text.ended for text in live):
+                self.model.cancel() # It may have been by a stop token that only the host knows.
 

@@ -15,7 +15,7 @@ In the data region, from its start::
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -102,17 +102,21 @@ class Figures:
     prefill_cycles : int = 0
     decode_passes  : int = 0
     decode_tokens  : int = 0 # That they ran, but for drafts that were wrong.
-    drafted        : int = 0 # Tokens that were drafts, right or wrong.
+    drafted        : int = 0 # Tokens that were drafts, right or wrong,
+    accepted       : int = 0 # and those that were right.
     decode_cycles  : int = 0
     decode_read    : int = 0
     decode_written : int = 0
     waited_tokens  : int = 0 # Decoded tokens that `waits` are of.
     waits          : dict[str, int] = field(default_factory=lambda: dict.fromkeys(CAUSES, 0))
 
-    def add(self, output: "JobOutput", prompt_tokens: int = 0, going_on: bool = False) -> None:
-        """A job's. going_on: its prompt is the token that the job before has generated last."""
-        wide   = output.wide
-        tokens = output.run - prompt_tokens
+    def add(self, output: "JobOutput", prompt_tokens: int = 0, going_on: bool = False, tokens: int | None = None) -> None:
+        """A job's. going_on: its prompt is the token that the job before has generated last. tokens: of a BATCH, those of texts that had not
+        ended."""
+        wide = output.wide
+        if tokens is None:
+            tokens = output.run - prompt_tokens
+            self.accepted += tokens - output.passes
         if not going_on:
             self.prefill_tokens += prompt_tokens
             self.prefill_cycles += wide["prefill_cycles"]
@@ -174,6 +178,7 @@ class ModelOnDevice:
         self._output  = device.allocate(self._output_bytes, "a job's output")
         self._jobs    = 0
         self._running = False
+        self._sessions: tuple[int, int] = (0, 0) # Of batches: how many, and where.
         return self.counts
 
     def _load(self, progress: Meter | None) -> ByteCounts:
@@ -255,12 +260,11 @@ class ModelOnDevice:
         yield from output.tokens[len(shown):]
         yield output
 
-    def batch(self, texts: Sequence[tuple[int, int, int]], tokens: int, sessions: int, draws: Draws, stop_tokens: Sequence[int] = ()) \
+    def batch(self, texts: Sequence[tuple[int, int, int, bool]], tokens: int, sessions: int, draws: Draws, stop_tokens: Sequence[int] = ()) \
             -> Iterator[list[int] | JobOutput]:
-        """Run a job BATCH: yields the tokens of each pass as they come, one of each text, and at last its :class:`JobOutput`, whose tokens are
-        those of the first text, then of the next one, and so on.
+        """Run a job BATCH: yields the tokens of each pass as they come, one of each text, and at last its :class:`JobOutput`.
 
-        texts: (last token, which has not been run, its place, its seed). sessions: the address of the first one's.
+        texts: (last token, which has not been run, its place, its seed, whether the text has ended). sessions: the address of the first one's.
 
         Raises
         ------
@@ -284,7 +288,18 @@ class ModelOnDevice:
         rows   = [output.tokens[first:first + count] for first in range(0, len(output.tokens), count)]
         self._check_run(result, len(output.tokens))
         yield from rows[shown:]
-        yield replace(output, tokens=[row[n] for n in range(count) for row in rows])
+        yield output
+
+    def batch_sessions(self, count: int) -> int:
+        """Address of so many sessions, one right behind the other, which are kept for the next ones.
+
+        Raises
+        ------
+        AllocationError : they do not fit in the memory.
+        """
+        if self._sessions[0] < count:
+            self._sessions = count, self.device.allocate(count*self.image.session_bytes, f"{count} sessions")
+        return self._sessions[1]
 
     def _write_prompt(self, words: Sequence[int]) -> int:
         """What a job is to read: at the address that is returned. Where a job was given up, its end is waited for."""

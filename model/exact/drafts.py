@@ -12,6 +12,23 @@ from operations.image import DRAFT_LEAST, DRAFT_MOST, HISTORY
 
 # Drafts -------------------------------------------------------------------------------------------
 
+class History:
+    """The last tokens of a text that goes on from job to job, HISTORY at most. tokens: these."""
+    def __init__(self):
+        self.tokens = []
+        self.end    = 0 # The place behind them.
+
+    def begin(self, place, anew):
+        """The text goes on from a place, or anew: tokens from there on are forgotten, all where it is none of these."""
+        behind = (self.end - place) % 2**32
+        self.tokens = [] if anew or behind > len(self.tokens) else self.tokens[:len(self.tokens) - behind]
+        self.end    = place
+
+    def add(self, *tokens):
+        self.tokens = [*self.tokens, *tokens][-HISTORY:]
+        self.end    = (self.end + len(tokens)) % 2**32
+
+
 def draft(tokens, count):
     """`count` tokens that may follow a text's tokens, or none.
 

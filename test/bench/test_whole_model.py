@@ -39,8 +39,8 @@ def runs():
     """Eight decoded tokens of 6,400 cycles in each, 80 % of whose beats are moved; in front of them a prompt of 64 tokens."""
     found = whole_model.the_runs()
     for run in found:
-        run.figures  = Figures(64, 64*4000, 8, 8, 0, 8*6400, 8*6400*run.beat//2, 8*6400*run.beat*3//10, 8,
-            {"move": 800, "gemv": 40_000, "vector": 1600, "ssm": 8000, "head": 0, "tape": 400})
+        run.figures  = Figures(prefill_tokens=64, prefill_cycles=64*4000, decode_passes=8, decode_tokens=8, decode_cycles=8*6400,
+            decode_read=8*6400*run.beat//2, decode_written=8*6400*run.beat*3//10, waited_tokens=8, waits={"move": 800, "gemv": 40_000, "vector": 1600, "ssm": 8000, "head": 0, "tape": 400})
         run.timeline = windows(8*6400//WINDOW, busy=WINDOW, read=128, write=77, idle=16, gemv=200)
         run.bound, run.prompt_bound = 5120.0, 3000.0
         run.kinds, run.macs = dict.fromkeys(whole_model.BYTES, 5120.0*run.beat/5), 100_000

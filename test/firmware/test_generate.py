@@ -400,7 +400,7 @@ def test_speculate(device, kind, tokens, stop, every):
 # Batches ------------------------------------------------------------------------------------------
 
 def batch(device, given, stops=(), **words):
-    device.write(PROMPT, struct.pack(f"<{3*len(given) + len(stops)}I", *(word for text in given for word in text), *stops))
+    device.write(PROMPT, struct.pack(f"<{4*len(given) + len(stops)}I", *(word for text in given for word in text), *stops))
     return device.run(**dict(opcode=Opcode.BATCH, model=MODEL, sessions=SESSION_OUT, texts=PROMPT, session_count=len(given), tokens=4, output=OUTPUT,
         inverse=0, top_k=1, stop_tokens=len(stops)) | words)
 
@@ -419,7 +419,7 @@ def test_batch(device, stop, cancel):
                 device.write(device.slot(index) + JOB_BYTES - 4, struct.pack("<I", ~index % 2**32))
     device.on("program", handler)
     count = 4 if stop is None and not cancel else 3
-    assert_done(batch(device, [(5, 7, 1), (6, 70, 2)], () if stop is None else (stop,)), 2*count)
+    assert_done(batch(device, [(5, 7, 1, 0), (6, 70, 2, 0)], () if stop is None else (stop,)), 2*count)
     assert [kind_of(program) for program in device.programs] == [(ProgramKind.BATCH, 2), (ProgramKind.EACH, 2)]*count
     assert [program.tokens for program in device.programs[::2]] == [(5, 6), *map(tuple, rows[:count - 1])]
     for program in device.programs:
@@ -442,14 +442,14 @@ def test_batch_sampling(device):
     for row, (tokens, logits) in zip(found, choices):
         row["token"], row["logit"] = tokens, logits
     device.on("program", lambda program: device.write(program.bases[Register.RESULTS], found.tobytes()))
-    assert_done(batch(device, [(5, 7, 1), (6, 2**32 - 2, 2)], tokens=20, inverse=inverse_of(0.7), top_k=40), 40)
+    assert_done(batch(device, [(5, 7, 1, 0), (6, 2**32 - 2, 2, 0)], tokens=20, inverse=inverse_of(0.7), top_k=40), 40)
     told = np.array(struct.unpack("<40I", device.read(OUTPUT + OUTPUT_HEAD_BYTES, 160))).reshape(20, 2)
     for column, place, seed, (tokens, logits) in zip(told.T, (8, 2**32 - 1), (1, 2), choices):
         assert column.tolist() == [sample(tokens, logits, inverse_of(0.7), 40, seed, (place + n) % 2**32) for n in range(20)]
 
 
 BAD_BATCHES = [
-    (dict(given=[(1, 0, 0)]*3),               Error.BAD_SESSIONS, 3),
+    (dict(given=[(1, 0, 0, 0)]*3),               Error.BAD_SESSIONS, 3),
     (dict(session_count=0),                         Error.BAD_SESSIONS, 0),
     (dict(session_count=9),                         Error.BAD_SESSIONS, 9),
     (dict(session_count=2**31),                     Error.BAD_SESSIONS, 2**31),
@@ -466,13 +466,13 @@ BAD_BATCHES = [
     (dict(sessions=PROMPT - 2*SESSION + ALIGNMENT), Error.OVERLAP, PROMPT - 2*SESSION + ALIGNMENT),
     (dict(output=SESSION_OUT + 2*SESSION - ALIGNMENT), Error.OVERLAP, SESSION_OUT + 2*SESSION - ALIGNMENT),
     (dict(output=MODEL + TOO_FAR - ALIGNMENT),      Error.OVERLAP, MODEL + TOO_FAR - ALIGNMENT),
-    (dict(given=[(1, 0, 0), (1000, 0, 0)]),   Error.BAD_TOKEN, 1000),
+    (dict(given=[(1, 0, 0, 0), (1000, 0, 0, 0)]),   Error.BAD_TOKEN, 1000),
 ]
 
 
 @pytest.mark.parametrize("changes, error, detail", BAD_BATCHES)
 def test_bad_batch(device, changes, error, detail):
-    assert_fails(batch(device, **{"given": [(1, 0, 0)]*2} | changes), error, detail)
+    assert_fails(batch(device, **{"given": [(1, 0, 0, 0)]*2} | changes), error, detail)
     assert not device.programs
     assert device.read(OUTPUT, 4096) == bytes(4096)
 

@@ -79,6 +79,28 @@ def test_interrupted(capsys, harness):
     assert harness.fake.boots == 1
 
 
+def test_shown_at_once(capsys, harness):
+    """A text that has ended is shown before the others end, and stays when these fail."""
+    harness.fake.hang = 14
+    harness.fake.fail = {}
+    path    = harness.folder/"out.json"
+    process = harness.start("batch", "--prompt", "And it", "--prompt", "In", "--sessions", "1", "--tokens", "8", "--json", path)
+    line    = process.stdout.readline()
+    assert line == "--- 1: 6 tokens, 8 more\n"
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130 and not path.exists()
+
+
+@pytest.mark.parametrize("prompts", [40])
+def test_many_prompts(capsys, tmp_path, prompts):
+    """There need be room for those that run together only."""
+    with FakeDevice(program=ProgramConfig(pass_tokens=4), ram_size=0x34_0000) as fake, EtherboneServer(fake) as etherbone, UARTBoneServer(fake) as uart:
+        harness = StreamHarness(tmp_path, fake, etherbone, uart)
+        code, stdout, stderr = run(capsys, harness, *["--prompt", "a"]*prompts, "--tokens", "1")
+        assert code == 0 and stdout.count("--- ") == prompts, stderr
+
+
 @pytest.mark.parametrize("options, message", [
     ([],                                         "--prompt must be given for each text, is missing; or --prompt-tokens."),
     (["--prompt", "a", "--prompt", ""],          "--prompt must be a text to begin with, is empty: the 2. one."),
@@ -102,7 +124,8 @@ def test_refused(capsys, options, message):
 
 
 def test_refused_by_the_device(capsys, harness, tmp_path):
-    assert run(capsys, harness, "--prompt", "a", "--sessions", "5")[::2] == (2, "stream.py: error: sessions must be an integer from 1 to 4, is 5.\n")
+    code, _, stderr = run(capsys, harness, "--prompt", "a", "--sessions", "5")
+    assert code == 2 and "--sessions must be 1 to 4, is 5: a pass has no more tokens (--pass-tokens)" in stderr
     folder = tmp_path/"stochastic"
     folder.mkdir()
     with FakeDevice(SSMConfig(stochastic_rounding=True), program=ProgramConfig(pass_tokens=4), ram_size=0x100_0000) as fake, \

@@ -71,7 +71,7 @@ def check(device, n, sizes):
         prompts = [text[n:] for n in range(batch.sessions + 1)]
         found   = [[] for _ in prompts]
         for number, token in batch.generate(prompts, 10):
-            found[number].append(token)
+            found[number] += [token]*(token is not None)
         for number, prompt in enumerate(prompts):
             exact = ExactDecoder(ExactNetwork(model), Draws(drawn.inverse, drawn.top_k, (drawn.seed + number) % 2**32))
             exact.prefill(prompt)

@@ -11,11 +11,12 @@ import pytest
 from golden_session import GoldenSession
 from models import cyclic_model, random_model
 
-from model.exact.drafts import draft
+from model.exact.drafts import History, draft
 from model.exact.head import best
 from model.exact.network import ExactNetwork
 from model.exact.sampling import inverse_of, sample
 from model.golden import JobError
+from model.machine import Machine
 from model.quantized import quantize_checkpoint
 
 from operations.config import SSMConfig
@@ -169,6 +170,29 @@ def test_speculate(tokens, every, sizes):
     assert 0 <= accepted <= drafted and (tokens == 1) == (drafted == 0)
 
 
+def test_history():
+    """What is known of a text goes on from job to job; where another place comes next, it is forgotten."""
+    history = History()
+    for place, anew, tokens, wanted in ((0, True, [1, 2, 3], [1, 2, 3]), (3, False, [4], [1, 2, 3, 4]), (2, False, [5], [1, 2, 5]), (9, False, [6], [6]),
+            (10, False, [7], [6, 7]), (8, False, [8], [8]), (0, True, [9]*(HISTORY + 5), [9]*HISTORY)):
+        history.begin(place, anew)
+        history.add(*tokens)
+        assert history.tokens == wanted
+
+
+def test_speculate_from_job_to_job():
+    """Drafts come from earlier jobs' tokens; after those of another model none is run that is not of this one's vocabulary."""
+    model   = cyclic_model(7)
+    session = GoldenSession(model, 4)
+    session.generate([n % 7 for n in range(20)], 1, flags=JobFlag.ZERO_STATE)
+    found   = session.generate([20 % 7], 9, source=1, into=0, place=20, flags=JobFlag.SPECULATE)
+    assert found.tokens == [n % 7 for n in range(21, 30)] and (found.passes, found.drafted) == (2, 6)
+    session.device.history.tokens = [20 % 7, 21 % 7, 70, 99]*4
+    session.device.history.end    = 20
+    found   = session.generate([20 % 7], 3, source=1, into=0, place=20, flags=JobFlag.SPECULATE)
+    assert found.tokens == [n % 7 for n in range(21, 24)] and found.drafted == 0
+
+
 @pytest.mark.parametrize("tokens", [2, 4, 8])
 def test_speculate_gains(tokens):
     """A text that says the same over and over: drafts are right, and tokens come in fewer passes. It ends where it ends without them."""
@@ -210,7 +234,7 @@ def test_batch(count, sizes):
         prompt = [(token + n) % model.vocab_size for token in PROMPT[:3 + n]]
         tokens, states = expected(model, prompt, 7, 2.0, 40, seed=50 + n)
         session.generate(prompt[:-1], 0, into=1 + n, flags=JobFlag.ZERO_STATE)
-        texts.append((prompt[-1], len(prompt) - 1, 50 + n))
+        texts.append((prompt[-1], len(prompt) - 1, 50 + n, 0))
         wanted.append((tokens, states))
     before = session.states(count + 1)
     found  = session.batch(texts, 7, first=1, **draws)
@@ -233,20 +257,38 @@ def test_batch_stop():
     for n, prompt in enumerate(prompts):
         session.generate(prompt[:-1], 0, into=n, flags=JobFlag.ZERO_STATE)
     options = dict(inverse=inverse_of(20.0), top_k=64)
-    found   = session.batch([(prompt[-1], len(prompt) - 1, 4 + n) for n, prompt in enumerate(prompts)], 12, [69, stop], **options)
+    found   = session.batch([(prompt[-1], len(prompt) - 1, 4 + n, 0) for n, prompt in enumerate(prompts)], 12, [69, stop], **options)
     assert found.tokens == [tokens[:at + 1] for tokens in wanted] and found.reason == Reason.STOP
     assert_states(session, 1, ExactNetwork(model)(prompts[1] + wanted[1][:at])[1])
-    found   = session.batch([(wanted[0][at], len(PROMPT) + at, 4)], 11 - at, **options)
-    assert found.tokens == [wanted[0][at + 1:]]
+    # The other one goes on beside it, which only keeps its place, whatever it would say.
+    found   = session.batch([(wanted[0][at], len(PROMPT) + at, 4, 0), (stop, 0, 0, 1)], 11 - at, [69, stop], **options)
+    assert found.tokens == [wanted[0][at + 1:], [stop]*(11 - at)] and found.reason == Reason.LENGTH
+
+
+@pytest.mark.parametrize("order", range(8))
+def test_any_order(monkeypatch, order):
+    """Of all that the waits of the programs for batches and drafts allow, each gives the same."""
+    rng, run = np.random.default_rng(order), Machine.run
+    monkeypatch.setattr(Machine, "run", lambda machine, address: run(machine, address, rng))
+    model   = random_model(order, bias=order % 2 == 1)
+    session = GoldenSession(model, 4, sessions=4)
+    prompt  = repeating(model, 20)
+    wanted, states = expected(model, prompt, 9)
+    assert session.generate(prompt, 9, flags=JobFlag.ZERO_STATE | JobFlag.SPECULATE, store_every=3).tokens == wanted
+    assert_states(session, 1, states)
+    prompts = [prompt[n:n + 5] for n in range(3)]
+    for n, given in enumerate(prompts):
+        session.generate(given[:-1], 0, into=1 + n, flags=JobFlag.ZERO_STATE)
+    assert session.batch([(given[-1], 4, 0, 0) for given in prompts], 5, first=1).tokens == [expected(model, given, 5)[0] for given in prompts]
 
 
 def test_batch_refused():
     model   = random_model()
     session = GoldenSession(model, 2, sessions=3)
     for changes, error, detail in (
-        (dict(texts=[(1, 0, 0)]*3),         Error.BAD_SESSIONS, 3),
+        (dict(texts=[(1, 0, 0, 0)]*3),         Error.BAD_SESSIONS, 3),
         (dict(texts=[]),                    Error.BAD_SESSIONS, 0),
-        (dict(texts=[(1, 0, 0), (70, 0, 0)]), Error.BAD_TOKEN, 70),
+        (dict(texts=[(1, 0, 0, 0), (70, 0, 0, 0)]), Error.BAD_TOKEN, 70),
         (dict(tokens=0),                    Error.BAD_TOKENS, 0),
         (dict(flags=JobFlag.SPECULATE),     Error.BAD_FLAGS, JobFlag.SPECULATE),
         (dict(top_k=65),                    Error.BAD_TOP_K, 65),
@@ -254,7 +296,7 @@ def test_batch_refused():
         (dict(sessions=0),                  Error.OVERLAP, 0),
     ):
         with pytest.raises(JobError) as caught:
-            session.batch(**{**dict(texts=[(1, 0, 0)]*2, tokens=1), **changes})
+            session.batch(**{**dict(texts=[(1, 0, 0, 0)]*2, tokens=1), **changes})
         assert (caught.value.error, caught.value.detail) == (error, detail), changes
 
 
@@ -262,7 +304,7 @@ def test_batch_stochastic():
     """A pass has one seed: there is none."""
     session = GoldenSession(random_model(), 2, ssm=SSMConfig(stochastic_rounding=True))
     with pytest.raises(JobError) as caught:
-        session.batch([(1, 0, 0)], 1)
+        session.batch([(1, 0, 0, 0)], 1)
     assert (caught.value.error, caught.value.detail) == (Error.BAD_OPCODE, Opcode.BATCH)
 
 

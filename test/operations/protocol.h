@@ -44,7 +44,7 @@
 #define MAX_TOKENS 0x100000u
 #define MAX_STOP_TOKENS 0x10u
 #define MAX_VOCABULARY 0x100000u
-#define TEXT_WORDS 0x3u
+#define TEXT_WORDS 0x4u
 #define HISTORY 0x400u
 #define DRAFT_LEAST 0x2u
 #define DRAFT_MOST 0x4u

@@ -55,7 +55,7 @@ class GoldenSession:
         return self._generated(self._run(prompt, tokens, stop, source, into, flags, changes))
 
     def batch(self, texts, tokens, stop=(), first=0, flags=0, **changes):
-        """texts: (token, place, seed) of each session from slot `first` on. The tokens are in lists, of each session."""
+        """texts: (token, place, seed, ended) of each session from slot `first` on. The tokens are in lists, of each session."""
         words = np.array([*np.array(texts).reshape(-1), *stop], "<u4").view(np.uint8)
         self.memory[self.prompt:self.prompt + len(words)] = words
         operands = dict(model=0, sessions=self.slots[first], texts=self.prompt, session_count=len(texts), tokens=tokens, output=self.output, inverse=0,

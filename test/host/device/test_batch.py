@@ -19,6 +19,8 @@ from model.exact.sampling import Draws, inverse_of
 
 from operations.config import ProgramConfig, SSMConfig
 
+DRAWN = Draws(inverse_of(30.0), 64)
+
 # Helpers ------------------------------------------------------------------------------------------
 
 PROMPTS = [[3, 1, 4], [1], [5, 9, 2, 6, 5, 3, 5]*15, [2, 7, 1, 8], [1, 1], [6, 6, 6]]
@@ -32,14 +34,17 @@ def alone(model, prompt, tokens, draws=Draws(), stop=()):
 
 def together(batch, prompts, tokens, stop=()):
     texts = [[] for _ in prompts]
+    ended = []
     for number, token in batch.generate(prompts, tokens, stop):
-        texts[number].append(token)
+        assert number not in ended
+        texts[number].append(token) if token is not None else ended.append(number)
+    assert sorted(ended) == list(range(len(prompts)))
     return texts
 
 # Tests --------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("count, sessions", [(1, None), (3, None), (4, 2), (6, None)])
-@pytest.mark.parametrize("draws", [Draws(), Draws(inverse_of(3.0), 40, 2**32 - 2)])
+@pytest.mark.parametrize("draws", [Draws(), Draws(inverse_of(30.0), 64, 2**32 - 2)])
 def test_texts(tmp_path, count, sessions, draws):
     """More than there is room for: the next one begins where one ends."""
     model = random_model()
@@ -77,14 +82,39 @@ def test_refused(tmp_path):
     model = random_model()
     with Connection(tmp_path, ProgramConfig(pass_tokens=2)) as device:
         there = loaded(device, model)
-        with pytest.raises(ValueError, match="^sessions must be an integer from 1 to 2, is 3.$"):
+        with pytest.raises(ValueError, match="^--sessions must be 1 to 2, is 3: a pass has no more tokens"):
             DeviceBatch(there, sessions=3)
         batch = DeviceBatch(there)
         for prompts, message in (([[1], []], "tokens must be one or more, are none."), ([[1, 70]], "token must be a number from 0 to 69, is 70.")):
             with pytest.raises(ValueError, match=message):
                 next(batch.generate(prompts, 3))
-        with pytest.raises(ValueError, match="number of stop tokens must be an integer from 0 to 16, is 17."):
-            next(batch.generate([[1]], 3, range(17)))
-        with pytest.raises(AllocationError):
-            for _ in range(10000):
-                DeviceBatch(there)
+        assert DeviceBatch(there).address == batch.address # The same sessions serve the next ones.
+        device.allocate(device.info.data_base + device.info.data_size - batch.address - 3*there.image.session_bytes)
+        there._sessions = 0, 0
+        with pytest.raises(AllocationError, match="^2 sessions of "):
+            DeviceBatch(there)
+
+
+def test_many_stop_tokens(tmp_path):
+    """More than the device looks for: the host does."""
+    model = random_model()
+    with Connection(tmp_path) as device:
+        batch  = DeviceBatch(loaded(device, model), DRAWN)
+        wanted = [alone(model, prompt, 30, Draws(DRAWN.inverse, DRAWN.top_k, n)) for n, prompt in enumerate(PROMPTS[:3])]
+        stop   = [*(token for token in range(70) if token not in wanted[1][:8])][:20]
+        wanted = [text[:next((n for n, token in enumerate(text) if token in stop), 30)] for text in wanted]
+        assert together(batch, PROMPTS[:3], 30, stop) == wanted
+
+
+def test_figures(tmp_path):
+    """Of texts that had not ended; the others keep their places."""
+    model = random_model()
+    with Connection(tmp_path) as device:
+        batch  = DeviceBatch(loaded(device, model), DRAWN)
+        wanted = [alone(model, prompt, 12, Draws(DRAWN.inverse, DRAWN.top_k, n)) for n, prompt in enumerate(PROMPTS[:2])]
+        stop   = [next(token for n, token in enumerate(wanted[1]) if n > 1 and all(token not in text for text in (wanted[0], wanted[1][:n])))]
+        wanted = [text[:text.index(stop[0])] if stop[0] in text else text for text in wanted]
+        assert together(batch, PROMPTS[:2], 12, stop) == wanted
+        # The first token of each comes with its prompt; a stop token is one that was decoded.
+        assert batch.figures.decode_tokens == sum(len(text) - 1 for text in wanted) + 1
+        assert (batch.figures.drafted, batch.figures.accepted) == (0, 0)

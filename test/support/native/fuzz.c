@@ -366,7 +366,7 @@ static int may_run(const struct fake_program *program, const struct job *job, co
 		found |= bases[5] == generate->session_out + state + n*image->window_step;
 	if (!found && bases[5] != (zero ? model + image->zero_window : generate->session_in + state))
 		return 0;
-	if ((program->start & 1 && !zero) || deferred > MAX_DEFERRED
+	if ((program->start & 1 && !zero) || deferred > image->deferred
 		|| (deferred && deferred > generate->store_every + (job->flags & JOB_SPECULATE ? image->pass_tokens : 0))
 		|| bases[9] - model - image->records > MAX_DEFERRED*image->x_stride || bases[10] - model - image->records > MAX_DEFERRED*image->bc_stride)
 		return 0;
