@@ -313,34 +313,30 @@ def plot_rates(runs, clock):
     return figure(plot)
 
 
-def plot_bytes(runs):
-    """What is read and written for a decoded token."""
+def stacked(runs, label, parts):
+    """Bars of all runs. parts: (name, colour, value of a run)."""
     plot, axis = pyplot.subplots(figsize=(9.5, 0.34*len(runs) + 1))
-    names = [run.name for run in runs][::-1]
     left  = np.zeros(len(runs))
-    for what, color in BYTES.items():
-        size = np.array([run.kinds[what] for run in runs[::-1]])/1e6
-        axis.barh(names, size, left=left, color=color, label=what)
+    for name, color, value in parts:
+        size = np.array([value(run) for run in runs[::-1]])
+        axis.barh([run.name for run in runs[::-1]], size, left=left, color=color, label=name)
         left += size
-    axis.set(xlabel="million bytes of DRAM a decoded token")
-    axis.legend(ncol=len(BYTES), loc="lower right", bbox_to_anchor=(1, 1))
+    axis.set(xlabel=label)
+    axis.legend(ncol=len(parts), loc="lower right", bbox_to_anchor=(1, 1))
     axis.grid(axis="y", visible=False)
     return figure(plot)
+
+
+def plot_bytes(runs):
+    """What is read and written for a decoded token."""
+    return stacked(runs, "million bytes of DRAM a decoded token",
+        [(what, color, lambda run, what=what: run.kinds[what]/1e6) for what, color in BYTES.items()])
 
 
 def plot_causes(runs):
     """For what the dispatcher waited; cycles in which it waited for two count for both, so these are no parts of a whole."""
-    plot, axis = pyplot.subplots(figsize=(9.5, 0.5*len(runs) + 1))
-    names = [run.name for run in runs][::-1]
-    left  = np.zeros(len(runs))
-    for name, color in UNITS.items():
-        share = np.array([run.figures.waits[name]/max(run.figures.waited_tokens, 1)/run.cycles for run in runs[::-1]])
-        axis.barh(names, share, left=left, color=color, label=name)
-        left += share
-    axis.set(xlabel="of a token's cycles, the next descriptor waited for ...")
-    axis.legend(ncol=len(UNITS), loc="lower right", bbox_to_anchor=(1, 1))
-    axis.grid(axis="y", visible=False)
-    return figure(plot)
+    return stacked(runs, "of a token's cycles, the next descriptor waited for ...",
+        [(name, color, lambda run, name=name: run.figures.waits[name]/max(run.figures.waited_tokens, 1)/run.cycles) for name, color in UNITS.items()])
 
 # Page ---------------------------------------------------------------------------------------------
 
