@@ -128,9 +128,14 @@ class Run:
         return self.figures.prefill_tokens/self.figures.prefill_cycles
 
     @property
+    def is_prefill(self):
+        """It decodes as another run does."""
+        return self.name.startswith("prefill")
+
+    @property
     def text(self):
         ports = f", ports of {self.data_width} bits" if self.data_width != 128 else ""
-        more   = f", state stored every {self.store_every} tokens" if self.store_every > 1 else ""
+        more   = f", state stored every {self.store_every}th token" if self.store_every > 1 else ""
         more  += f", {self.sessions} sessions together" if self.sessions > 1 else ""
         more  += ", drafts" if self.speculate else ""
         return f"{self.kind.upper()}, R = {self.pass_tokens}, {self.lanes} lanes{ports}{more}"
@@ -268,14 +273,14 @@ def plot_timeline(run, cycles, after=0):
 
 
 def plot_shares(runs):
-    rows  = [(f"{run.name}: {run.text}, simulated", run.share, BLUE) for run in runs]
+    rows  = [(f"{run.name}: {run.text}", run.share, BLUE) for run in runs if not run.is_prefill]
     rows += [(name, share, GREY) for name, share in OTHERS.items()]
     rows.sort(key=lambda row: row[1])
     plot, axis = pyplot.subplots(figsize=(9.5, 0.34*len(rows) + 0.7))
     axis.barh([row[0] for row in rows], [row[1] for row in rows], color=[row[2] for row in rows])
     for number, (_, share, _) in enumerate(rows):
         axis.text(share, number, f" {share:.3f}", va="center", fontsize=8)
-    axis.set(xlabel="share of the memory's bandwidth, decoding", xlim=(0, 1.08))
+    axis.set(xlabel="share of the memory's bandwidth, decoding; blue: simulated here", xlim=(0, 1.08))
     axis.grid(axis="y", visible=False)
     return figure(plot)
 
@@ -288,10 +293,11 @@ def plot_roofline(runs):
         axis.plot(x, width//8*x, color=GREY, lw=1)
         axis.annotate(f"{width//8} bytes a cycle", (x[0], width//8*x[0]), xytext=(3, 4), textcoords="offset points", fontsize=8, color=GREY)
     colors = {128: BLUE, 256: GREEN, 512: ORANGE}
-    for run in sorted(runs, key=lambda run: run.macs/sum(run.bytes)):
+    shown = sorted((run for run in runs if not run.is_prefill), key=lambda run: (run.data_width, -run.macs/sum(run.bytes)))
+    for number, run in enumerate(shown):
         at = run.macs/sum(run.bytes), run.macs/run.cycles
         axis.plot(*at, "o", color=colors[run.data_width], ms=5)
-        axis.annotate(f"{run.name}  {run.share:.0%}", at, xytext=(7, -9), textcoords="offset points", fontsize=8)
+        axis.annotate(f"{run.name} {run.share:.0%}", at, xytext=(7, (-8, -19, -30)[number % 3]), textcoords="offset points", fontsize=8)
     axis.set(xscale="log", yscale="log", xlabel="multiplications of decoding for each byte of DRAM", ylabel="multiplications a cycle", xlim=x)
     return figure(plot)
 
@@ -309,7 +315,7 @@ def plot_rates(runs, clock):
         axis.set(xlabel=label)
         axis.grid(axis="x", visible=False)
     axes[0].set(ylabel=f"tokens a second at {clock/1e6:.0f} MHz")
-    axes[0].legend(loc="upper left")
+    axes[0].legend(loc="upper left", markerscale=0.4)
     return figure(plot)
 
 
