@@ -115,7 +115,12 @@ static uint32_t COLD check_all(const struct passes *passes)
 
 /* Prompt ------------------------------------------------------------------------------------------ */
 
-static int stores(const struct passes *passes, uint32_t tokens)
+static inline int speculates(const struct passes *passes)
+{
+	return (passes->task->job.flags & JOB_SPECULATE) != 0;
+}
+
+static inline int stores(const struct passes *passes, uint32_t tokens)
 {
 	return passes->deferred + tokens >= passes->task->job.generate.store_every;
 }
@@ -140,7 +145,8 @@ static uint32_t ROOMY run_prompt(struct passes *passes)
 	uint32_t at = 0;
 	uint32_t tokens, token, i, error;
 
-	drafts_begin(job->place, task->job.flags & JOB_ZERO_STATE);
+	if (speculates(passes))
+		drafts_begin(job->place, task->job.flags & JOB_ZERO_STATE);
 	do {
 		tokens = job->prompt_tokens - at < passes_image.pass_tokens ? job->prompt_tokens - at : passes_image.pass_tokens;
 		for (i = 0; i < tokens; i++) {
@@ -148,7 +154,8 @@ static uint32_t ROOMY run_prompt(struct passes *passes)
 			if ((error = passes_check_token(passes, token)))
 				return error;
 			program_name_token(i, token);
-			drafts_add(token);
+			if (speculates(passes))
+				drafts_add(token);
 		}
 		if ((error = run_layers(passes, tokens, at + tokens == job->prompt_tokens && job->tokens <= 1)))
 			return error;
@@ -173,7 +180,8 @@ static uint32_t HOT take(const struct passes *passes, uint32_t token, uint32_t *
 
 	if (passes_is_stop(passes, token))
 		return REASON_STOP;
-	drafts_add(token);
+	if (speculates(passes))
+		drafts_add(token);
 	dram(job->output + OUTPUT_HEAD_BYTES)[(*count)++] = token;
 	output->count = *count;
 	if (*count == job->tokens)
@@ -235,16 +243,17 @@ static uint32_t HOT run_tokens(struct passes *passes)
 		if (drafted && (error = keep_drafts(passes, right)))
 			return error;
 		if (reason != REASON_NONE) {
-			output->reason = reason;
+			output->passes  = runs;
+			output->drafted = all_drafted;
+			output->reason  = reason;
 			return passes_store(passes);
 		}
 		left    = job->tokens - count;
 		drafted = 0;
-		if (task->job.flags & JOB_SPECULATE)
+		if (speculates(passes))
 			drafted = find_drafts(drafts, (left < passes_image.pass_tokens ? left : passes_image.pass_tokens) - 1);
-		all_drafted    += drafted;
-		output->passes  = ++runs;
-		output->drafted = all_drafted;
+		all_drafted += drafted;
+		runs++;
 		if ((error = run_token(passes, token, drafts, drafted, left)))
 			return error;
 	}

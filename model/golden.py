@@ -236,8 +236,10 @@ class GoldenDevice:
             output.account("prefill", run(tokens, kinds, target, first + len(tokens) == len(prompt) and op.tokens <= 1))
             run.keep(len(tokens))
             target += ceil_multiple(4*head.logit_rows*len(tokens), ALIGNMENT)
-        self.history.begin(op.place, bool(flags & JobFlag.ZERO_STATE))
-        self.history.add(*prompt)
+        speculate = bool(flags & JobFlag.SPECULATE)
+        if speculate:
+            self.history.begin(op.place, bool(flags & JobFlag.ZERO_STATE))
+            self.history.add(*prompt)
         drafts, place = [], op.place + len(prompt)
         while op.tokens and output.reason == Reason.NONE:
             for taken in range(len(drafts) + 1): # Drafts that were right.
@@ -245,7 +247,8 @@ class GoldenDevice:
                 if token in stop:
                     output.reason = Reason.STOP
                     break
-                self.history.add(token)
+                if speculate:
+                    self.history.add(token)
                 place += 1
                 output.write([token], op.tokens)
                 if output.reason != Reason.NONE or taken == len(drafts) or token != drafts[taken]:
@@ -256,7 +259,7 @@ class GoldenDevice:
                     output.account("decode", run.store())
             if output.reason == Reason.NONE:
                 left   = op.tokens - output.count
-                drafts = draft(self.history.tokens, min(head.pass_tokens, left) - 1) if flags & JobFlag.SPECULATE else []
+                drafts = draft(self.history.tokens, min(head.pass_tokens, left) - 1) if speculate else []
                 drafts = list(takewhile(lambda token: token < head.vocabulary, drafts))
                 output.passes  += 1
                 output.drafted += len(drafts)

@@ -104,7 +104,7 @@ OUTPUT_COUNTS = (
     "count",          # Tokens so far. Written after each.
     "reason",         # Reason.
     "passes",         # After the prompt's,
-    "drafted",        # and of their tokens those that were drafts.
+    "drafted",        # and of their tokens those that were drafts. Both are written at the end.
 )
 OUTPUT_HEAD = (
     *OUTPUT_COUNTS,
@@ -126,7 +126,7 @@ TEXT_WORDS = 4 # Of each session of a BATCH: token, place, seed, ended.
 MAX_PROMPT_TOKENS = 2**20
 MAX_TOKENS        = 2**20 # That a job generates.
 MAX_STOP_TOKENS   = 16
-HISTORY           = 1024  # Of a text's last tokens, also of jobs before, that drafts come from (model/exact/drafts.py):
+HISTORY           = 1024  # Of a text's last tokens, also of such jobs before, that drafts come from (model/exact/drafts.py):
 DRAFT_LEAST       = 2     # from where so many are the same as the last ones,
 DRAFT_MOST        = 4     # or more, up to so many.
 MAX_VOCABULARY    = 2**20

@@ -184,7 +184,7 @@ def test_speculate_from_job_to_job():
     """Drafts come from earlier jobs' tokens; after those of another model none is run that is not of this one's vocabulary."""
     model   = cyclic_model(7)
     session = GoldenSession(model, 4)
-    session.generate([n % 7 for n in range(20)], 1, flags=JobFlag.ZERO_STATE)
+    session.generate([n % 7 for n in range(20)], 1, flags=JobFlag.ZERO_STATE | JobFlag.SPECULATE)
     found   = session.generate([20 % 7], 9, source=1, into=0, place=20, flags=JobFlag.SPECULATE)
     assert found.tokens == [n % 7 for n in range(21, 30)] and (found.passes, found.drafted) == (2, 6)
     session.device.history.tokens = [20 % 7, 21 % 7, 70, 99]*4
