@@ -78,6 +78,7 @@ def exact_texts(args: Namespace, model: Any, prompts: list[list[int]], draws: Dr
         yield from ((number, token) for token in decoder.generate(args.tokens, stop))
         yield number, None
 
+
 def sessions_of(args: Namespace, texts: int, image: Image) -> int:
     """Texts at once. Raises ValueError where the options want more than an image has programs for."""
     most = image.device.sessions

@@ -134,11 +134,11 @@ class DeviceBatch:
         first   = next(n for n, number in enumerate(slots) if not texts[number].ended)
         numbers = slots[first:]
         rows    = [texts[number] for number in numbers]
-        left    = min(tokens - len(text.tokens) for text in rows if not text.ended)
+        live    = [text for text in rows if not text.ended]
+        left    = min(tokens - len(text.tokens) for text in live)
         heads   = [(text.tokens[-1] if text.tokens else text.prompt[-1], len(text.prompt) + len(text.tokens) - 1, text.seed, text.ended) for text in rows]
         session = self.address + first*self.model.image.session_bytes
         run     = 0 # Tokens of texts that had not ended.
-        live    = [text for text in rows if not text.ended]
         for item in self.model.batch(heads, min(left, JOB_TOKENS//len(rows)), session, self.draws, stop[:MAX_STOP_TOKENS]):
             if isinstance(item, JobOutput):
                 self.figures.add(item, tokens=run)
