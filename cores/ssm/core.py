@@ -166,7 +166,7 @@ class SSMCore(LiteXModule):
         self.reset      = Signal()
 
         x_cycle         = 2 # Of a vector: x is there; the datapath's cycle 0.
-        self.datapath   = datapath  = ResetInserter()(Datapath(config))
+        self.datapath   = datapath  = Datapath(config)
         self.y_cycle    = y_cycle   = x_cycle + datapath.y_cycle
         self.sizes      = sizes     = RecordSizes(config, data_width)
         self.sequencer  = sequencer = Sequencer(config, interval=1 if config.pipelined else y_cycle)
@@ -210,12 +210,9 @@ class SSMCore(LiteXModule):
         ]
         self.connect_vectors(x_cycle)
 
-        # All of it resets itself; the datapath apart, for it may have a clock of its own.
+        # All of it resets itself.
         ResetInserter(("sys",))(self)
-        self.comb += [
-            self.reset_sys.eq(self.reset),
-            datapath.reset.eq(self.reset),
-        ]
+        self.comb += self.reset_sys.eq(self.reset)
 
     def connect_vectors(self, x_cycle):
         """A vector's way: x is read when it is issued, everything else follows from it."""

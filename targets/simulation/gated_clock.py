@@ -3,40 +3,75 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""A clock of its own for the core's datapath, which stops while there is nothing to do: simulators skip what stands still."""
+"""Clocks for the SSM core and for each engine, which stop while it has nothing to do: simulators skip what stands still."""
+
+from functools import reduce
+from operator import or_
 
 from migen import *
 
 from litex.gen import *
 
-# Gated Clock --------------------------------------------------------------------------------------
+from litex.soc.interconnect import stream
 
-class GatedClock(LiteXModule):
-    """Moves the datapath of an :class:`cores.ssm.core.SSMCore`, which must not be finalized yet, to a clock that runs from a vector
-    until its y is there, and during a reset. For simulation, not for FPGAs.
+# Constants ----------------------------------------------------------------------------------------
+
+HOLD = 64 # Cycles that a clock goes on: more than any pipeline has stages.
+
+# Helpers ------------------------------------------------------------------------------------------
+
+def beats(module):
+    """Of each stream that is an attribute of a module: whether a beat moves."""
+    parts = [part for value in vars(module).values() for part in (value if isinstance(value, list) else [value])]
+    return [part.valid & part.ready for part in parts if isinstance(part, stream.Endpoint)]
+
+# Gated Clocks -------------------------------------------------------------------------------------
+
+class GatedClocks(LiteXModule):
+    """Moves the SSM core of a SoC and the engines of its program, which must not be finalized yet, to clocks of their own. For simulation,
+    not for FPGAs.
     """
-    def __init__(self, core):
-        ClockDomainsRenamer("datapath")(core.datapath)
-        self.cd_datapath = ClockDomain()
-        self.cd_falling  = ClockDomain(reset_less=True)
+    def __init__(self, ssm, program=None):
+        self.cd_falling = ClockDomain(reset_less=True)
+        self.comb += self.cd_falling.clk.eq(~ClockSignal())
 
         # # #
 
-        cycles = core.y_cycle + 1
-        active = Signal(max=cycles + 1, reset=cycles) # After a reset it moves, to be reset too.
-        moving = Signal(reset=1)
-        run    = Signal()                             # Changes while the clock is low.
+        # The core has work from a tile's command until the tile is stored, and when the geometry changes.
+        core     = ssm.core
+        tiles    = Signal(16)
+        geometry = Cat(core.headdim, core.d_state)
+        known    = Signal(len(geometry))
         self.sync += [
-            If(core.sequencer.valid | core.reset,
-                active.eq(cycles),
-            ).Elif(active != 0,
-                active.eq(active - 1),
-            ),
-            moving.eq(active != 0),
+            known.eq(geometry),
+            tiles.eq(tiles + (core.command.valid & core.command.ready) - core.stored),
+            If(core.reset, tiles.eq(0)),
         ]
-        self.sync.falling += run.eq(moving)
+        self.move_to_own_clock(core, "ssm_core", core.reset | (tiles != 0) | (known != geometry))
+        for name in ("move", "gemv", "vector", "head"):
+            engine = getattr(program, name, None)
+            if engine is not None:
+                active = ~engine.idle | program.resetting
+                if name == "head":
+                    active |= engine.selector.waiting.source.valid # Logits that came before the descriptor.
+                self.move_to_own_clock(engine, f"{name}_engine", active)
+
+    def move_to_own_clock(self, module, name, active):
+        """A clock that runs in each cycle in which the module is `active` or a beat moves on one of its streams, for HOLD cycles more, and
+        after a reset."""
+        ClockDomainsRenamer(name)(module)
+        domain = ClockDomain(name)
+        self.clock_domains += domain
+
+        # # #
+
+        moves = Signal(name=f"{name}_moves")
+        hold  = Signal(max=HOLD + 1, reset=HOLD, name=f"{name}_hold") # After a reset it moves, to be reset too.
+        run   = Signal(reset=1, name=f"{name}_run")                   # Changes while the clock is low.
+        self.sync         += If(moves, hold.eq(HOLD)).Elif(hold != 0, hold.eq(hold - 1))
+        self.sync.falling += run.eq(moves | (hold != 0))
         self.comb += [
-            self.cd_falling.clk.eq(~ClockSignal()),
-            self.cd_datapath.clk.eq(ClockSignal() & run),
-            self.cd_datapath.rst.eq(ResetSignal()),
+            moves.eq(reduce(or_, beats(module), active)),
+            domain.clk.eq(ClockSignal() & run),
+            domain.rst.eq(ResetSignal()),
         ]

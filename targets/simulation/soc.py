@@ -37,7 +37,7 @@ from soc.etherbone import add_etherbone
 from soc.flash import add_flash_boot
 
 from targets.common import BIOS_ROM_SIZE, builder_environment, sram_size
-from targets.simulation.gated_clock import GatedClock
+from targets.simulation.gated_clock import GatedClocks
 from targets.simulation.phy import EthernetPHY
 from targets.simulation.timeline import Timeline
 
@@ -126,7 +126,7 @@ class SimSoC(SoCCore):
 
         # Accelerator ------------------------------------------------------------------------------
         add_accelerator(self, config)
-        self.gate = GatedClock(self.ssm.core)
+        self.clocks = GatedClocks(self.ssm, getattr(self, "program", None))
         if timeline:
             self.timeline = Timeline(self.program, self.sdram.crossbar.masters)
 
