@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from checkpoints import make_transformers
+from checkpoints import KINDS, TEXT, make_transformers, train_tokenizer
 
 from model.checkpoint import load_checkpoint
 from model.exact.network import ExactNetwork
 from model.gguf import read_gguf, write_gguf
 from model.logits import compute_logits
+from model.quantize import quantize_file
 from model.quantized import from_network, quantize_model
-from model.tokenizer import NumberTokenizer
+from model.tokenizer import NumberTokenizer, load_tokenizer
 from model.vocabulary import vocabulary_values
 
 llama_cpp = pytest.importorskip("llama_cpp")
@@ -59,3 +60,19 @@ def test_the_same_model(tmp_path, kind, llama_error, error):
     if kind:
         of_exact = distance(np.array(ExactNetwork(read_gguf(path))(list(TOKENS))[0], np.float64), reference)
         assert of_exact < error and of_exact < of_llama/5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_tokens(tmp_path, kind):
+    """The vocabulary too, where it is of a kind that llama.cpp knows; and what a GGUF file of it generates."""
+    train_tokenizer(tmp_path, kind)
+    make_transformers(tmp_path, hidden_size=64, num_heads=16, vocab_size=420)
+    quantize_file(tmp_path, "q8_0", tmp_path/"model.gguf")
+    llama = llama_cpp.Llama(str(tmp_path/"model.gguf"), n_ctx=8*len(TEXT), verbose=False)
+    try:
+        text = TEXT + "<|endoftext|>ab  c\n\n12"
+        if kind == "bytes":
+            assert llama.tokenize(text.encode(), add_bos=True, special=True) == load_tokenizer(tmp_path, 420).encode(text)
+        llama.eval([1, 2, 3])
+    finally:
+        llama.close()
