@@ -26,6 +26,7 @@ DATA_WIDTHS   = (128, 256, 512) # Bits of a memory port.
 ALIGNMENT = max(DATA_WIDTHS)//8
 
 LANES         = (4, 8, 16, 32, 64)
+DSP_BITS      = (18, 25)
 MIN_D_STATE_MULTIPLE = 8 # See SSMConfig.d_state_multiple.
 SMALL_LANES   = 8   # As many at most are for a small FPGA, see SystemConfig.of.
 
@@ -137,7 +138,7 @@ class SSMConfig:
         if self.max_d_state % self.d_state_multiple:
             raise ValueError(f"max_d_state must be a multiple of {self.d_state_multiple}, is {self.max_d_state}.")
         check_choice("queue_depth", self.queue_depth, (2, 4, 8, 16, 32))
-        check_choice("dsp_bits",    self.dsp_bits,    (18, 25))
+        check_choice("dsp_bits",    self.dsp_bits,    DSP_BITS)
         if type(self.resident_tiles) is not int or self.resident_tiles != 0:
             check_range("resident_tiles", self.resident_tiles, 2, 256)
         for name in ("pipelined", "dsp_shift", "stochastic_rounding"):
@@ -177,6 +178,7 @@ class ProgramConfig:
     activations  : Words of sixteen columns of the activations' memory (a power of two, 16 to 2048).
     tape_depth   : Beats of the tape that may have been read ahead (16 to 16384).
     units        : Names of those that are built, of operations.program.Unit; the SSM is that of the SSM core.
+    dsp_bits     : As the SSMConfig's.
 
     Raises
     ------
@@ -188,6 +190,7 @@ class ProgramConfig:
     activations  : int        = 256
     tape_depth   : int        = 2048
     units        : tuple[str, ...] = UNITS
+    dsp_bits     : int        = 25
 
     def __post_init__(self) -> None:
         check_choice("pass_tokens",  self.pass_tokens,  PASS_TOKENS)
@@ -198,6 +201,7 @@ class ProgramConfig:
                 raise ValueError(f"scratch must be a multiple of 1024, is {self.scratch}.")
         check_choice("activations", self.activations, [2**n for n in range(4, 12)])
         check_range("tape_depth", self.tape_depth, 16, 2**14)
+        check_choice("dsp_bits", self.dsp_bits, DSP_BITS)
         if not self.units or len(set(self.units)) != len(self.units) or not set(self.units) <= set(UNITS):
             raise ValueError(f"units must be some of {', '.join(UNITS)}, are {self.units!r}.")
 

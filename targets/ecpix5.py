@@ -42,6 +42,8 @@ from tools.paths import BUILD
 
 # Constants ----------------------------------------------------------------------------------------
 
+DSP_BITS = 18
+
 SEED   = 2 # Of placement; the same one gives the same bitstream.
 BOARDS = {"r02": "ecpix5", "r03": "ecpix5_r03"} # openFPGALoader's names.
 
@@ -85,7 +87,8 @@ class ECPIX5SoC(BoardSoC):
                 clock_pads = platform.request("eth_clocks"),
                 pads       = platform.request("eth"),
                 rx_delay   = 0e-9)
-        self.add_links(replace(config, ssm=replace(config.ssm, dsp_bits=18, dsp_shift=False)), wide=True, **links)
+        program = config.program and replace(config.program, dsp_bits=DSP_BITS)
+        self.add_links(replace(config, ssm=replace(config.ssm, dsp_bits=DSP_BITS, dsp_shift=False), program=program), wide=True, **links)
 
         # LEDs -------------------------------------------------------------------------------------
         leds = Record([("heartbeat", 1), ("running", 1), ("error", 1)])

@@ -34,7 +34,7 @@ class ProductChain(LiteXModule):
     Parameters
     ----------
     bits   : of an activation, sign included.
-    packed : whether a DSP block multiplies 25 x 18 bits, and so both nibbles at once; else two blocks do.
+    packed : whether a DSP block multiplies 25 x 18 bits, and so both nibbles at once; else LUTs multiply the low one.
     """
     latency = COLUMNS + 2
 
@@ -61,17 +61,18 @@ class ProductChain(LiteXModule):
             if packed:
                 self.sync += product.eq(w*a)
             else:
-                upper, lower = Signal((4, True)), Signal((5, True))
+                upper        = Signal((4, True))
+                parts        = [Signal((bits + n + 1, True)) for n in range(4)] # Of the low nibble's product, by its bits.
                 high_product = Signal((4 + bits, True), reset_less=True)
                 low_product  = Signal((5 + bits, True), reset_less=True)
                 self.comb += [
                     upper.eq(w[spacing:]),
-                    lower.eq(w[:4]),
+                    [If(w[n], part.eq(a << n)) for n, part in enumerate(parts)],
                     product.eq((high_product << spacing) + low_product),
                 ]
                 self.sync += [
                     high_product.eq(upper*a),
-                    low_product.eq(lower*a),
+                    low_product.eq((parts[0] + parts[1]) + (parts[2] + parts[3])),
                 ]
             self.sync += total.eq(product + previous)
         self.comb += self.source.eq(total)

@@ -30,7 +30,7 @@ from cores.memory.scratchpad import Scratchpad
 from cores.program.dispatcher import Dispatcher
 from cores.vector.engine import VectorEngine
 
-from operations.config import ALIGNMENT
+from operations.config import ALIGNMENT, DSP_BITS
 from operations.image import MAX_DEFERRED
 from operations.numerics import LANE_BITS
 from operations.program import DESCRIPTOR_WORDS, Register, Unit
@@ -146,7 +146,7 @@ class Program(Engine):
             self.add_memory("move", move, ports.loads, ports.stores, region, masked=True)
         if Unit.GEMV in units:
             self.gemv = gemv = self.add_engine(Unit.GEMV, GEMVEngine(width=width, tokens=config.pass_tokens,
-                activations=config.activations, **options))
+                activations=config.activations, packed=config.dsp_bits == max(DSP_BITS), **options))
             self.add_tape(gemv, ports, region, shift)
         if Unit.VECTOR in units:
             self.vector = vector = self.add_engine(Unit.VECTOR, VectorEngine(width=width, tokens=config.pass_tokens, **options))

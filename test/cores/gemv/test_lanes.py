@@ -149,7 +149,7 @@ def test_against_the_model(width, tokens):
 
 
 @pytest.mark.parametrize("bits, packed, load_lanes", [(8, True, 1), (12, False, 8),
-    pytest.param(11, True, 2, marks=pytest.mark.slow), pytest.param(14, False, 1, marks=pytest.mark.slow)])
+    pytest.param(11, True, 2, marks=pytest.mark.slow), (14, False, 4)])
 def test_builds(bits, packed, load_lanes):
     """Mantissas of other widths, multipliers that are too narrow for two products, and vectors that come otherwise."""
     rng = np.random.default_rng(bits)
