@@ -5,7 +5,8 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""The same work on a board and in the simulation, side by side: self-test, cases against the bit-accurate model, DRAM, link.
+"""The same work on a board and in the simulation, side by side: self-test, cases against the bit-accurate model, whole models where
+the gateware runs them, DRAM, link.
 
     python bench/board.py --transport etherbone --ip 192.168.1.50 --csr-csv build/arty/a7-35/csr.csv \\
         --firmware build/arty/a7-35/firmware/firmware.bin
@@ -34,9 +35,14 @@ from host.connect import add_device_arguments, open_device
 from host.device.block import run_block
 from host.device.case import check_case
 from host.device.device import Job
+from host.device.model import DeviceDecoder, ModelOnDevice, device_image
 from host.stream import log_to_stderr
 
 from model.bitexact import ssm_block
+from model.exact.decoder import ExactDecoder
+from model.exact.network import ExactNetwork
+from model.exact.sampling import Draws, inverse_of
+from model.quantized import quantize_checkpoint
 
 from operations.protocol import Opcode
 
@@ -57,6 +63,11 @@ CASES = {
     "prefill, odd sizes"  : ("prefill", 3,  6, 13,  21, 3),
 }
 
+# Of the tiny model, whose weights are made on the spot.
+MATRICES = ("q4_0", "q8_0")
+PROMPT   = tuple(range(1, 22))
+TOKENS   = 12
+
 # Measurement --------------------------------------------------------------------------------------
 
 def make_case(tokens, heads, headdim, d_state, groups):
@@ -74,6 +85,27 @@ def differing(case, result, stochastic):
         for one, other in zip((result.y, result.h), expected))
 
 
+def measure_model(device, kind):
+    """Rows of a whole model whose matrices are of a kind: a prompt, then tokens drawn from the best, as the exact model draws them."""
+    model = quantize_checkpoint("tiny", kind)
+    draws = Draws(inverse=inverse_of(1.0), seed=SEED)
+    there = ModelOnDevice(device, device_image(device, model))
+    there.load()
+    text  = DeviceDecoder(there, draws)
+    exact = ExactDecoder(ExactNetwork(model, seed=draws.seed if device.info.config.stochastic_rounding else None), draws)
+    for decoder in (text, exact):
+        decoder.prefill(PROMPT)
+    tokens, expected = (list(decoder.generate(TOKENS)) for decoder in (text, exact))
+    figures, name    = text.figures, f"tiny model, {kind.upper()}"
+    device.free()
+    return {
+        f"prompt, {name}"           : (figures.prefill_cycles/figures.prefill_tokens, "cycles a token"),
+        f"token, {name}"            : (figures.decode_cycles/figures.decode_tokens, "cycles"),
+        f"token, {name}, DRAM"      : ((figures.decode_read + figures.decode_written)/figures.decode_cycles, "bytes a cycle"),
+        f"{name}, differing tokens" : (sum(one != other for one, other in zip(tokens, expected)), ""),
+    }
+
+
 def measure(device, on_board):
     """{row: (value, unit)}. Times of the link are those of the clock on the wall, which say something of a board alone."""
     rows   = {"lanes": (device.info.lanes, ""), "clock": (device.info.clock_hz/1e6, "MHz")}
@@ -86,6 +118,10 @@ def measure(device, on_board):
         rows[name]                       = (result.summary["cycles_per_token"], "cycles a token")
         rows[f"{name}, DRAM"]            = (moved/result.summary["cycles"], "bytes a cycle")
         rows[f"{name}, differing values"] = (differing(case, result, device.info.config.stochastic_rounding), "")
+
+    if device.info.program is not None:
+        for kind in MATRICES:
+            rows |= measure_model(device, kind)
 
     device.free()
     data    = np.random.default_rng(SEED).bytes(LINK_BYTES)
@@ -144,9 +180,13 @@ def main():
             try:
                 with open_device(args, log_to_stderr) as device:
                     columns["board"] = measure(device, on_board=True)
-                    simulated.lanes, simulated.resident_tiles = device.info.lanes, device.info.resident_tiles
+                    for name in ("lanes", "resident_tiles", "data_width"):
+                        setattr(simulated, name, getattr(device.info, name))
                     simulated.rounding = "stochastic" if device.info.config.stochastic_rounding else "nearest"
-                note = "A board, and the simulation of the Arty's SoC with as many lanes. The simulated DRAM is the Arty's."
+                    for name in ("pass_tokens", "vector_lanes"):
+                        setattr(simulated, name, getattr(device.info.program, name, None))
+                note = ("A board, and the simulation of the Arty's SoC with as many lanes and tokens at once. The simulated DRAM is as wide as the "
+                    "board's, and else the Arty's.")
             except UsageError:
                 raise
             except CommandError as error:

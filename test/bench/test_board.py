@@ -14,13 +14,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from connection import Connection
+
 from bench import board
 
 from host.errors import LinkError
 
 from model.bitexact import ssm_block
+from model.exact.decoder import ExactDecoder
 
-from operations.config import SSMConfig
+from operations.config import ProgramConfig, SSMConfig
 
 # Helpers ------------------------------------------------------------------------------------------
 
@@ -28,7 +31,7 @@ ROWS = {"self-test": (1000, "cycles"), "decode": (50_000.0, "cycles a token"), "
 
 
 class Device:
-    info = type("Info", (), {"lanes": 8, "resident_tiles": 0, "config": type("Config", (), {"stochastic_rounding": False})})
+    info = type("Info", (), {"lanes": 8, "resident_tiles": 0, "data_width": 256, "program": ProgramConfig(2), "config": type("Config", (), {"stochastic_rounding": False})})
 
 
 @pytest.fixture
@@ -37,7 +40,7 @@ def run(monkeypatch, tmp_path, capsys):
     def run(measured, *options):
         @contextmanager
         def open_device(args, log):
-            opened.append((args.transport, args.lanes, args.rounding))
+            opened.append((args.transport, args.lanes, args.data_width, args.rounding, args.pass_tokens, args.vector_lanes))
             device = type("Device", (Device,), {"name": args.transport})
             if isinstance(measured[args.transport], Exception):
                 raise measured[args.transport]
@@ -66,7 +69,7 @@ def test_differing_counts_bits():
 
 class MeasuredDevice:
     """What board.measure uses of a device; the link takes 2 s to write, 4 s to read, and damages two bytes."""
-    info = SimpleNamespace(lanes=8, clock_hz=75_000_000, max_tokens=100, config=SSMConfig(lanes=8))
+    info = SimpleNamespace(lanes=8, clock_hz=75_000_000, max_tokens=100, config=SSMConfig(lanes=8), program=None)
 
     def __init__(self, clock):
         self.clock = clock
@@ -113,13 +116,24 @@ def test_measure(monkeypatch):
     assert rows["link, differing bytes"] == (2, "")
     assert "link, writing" not in board.measure(MeasuredDevice(clock), on_board=False)
 
+
+def test_measure_a_model(tmp_path, monkeypatch):
+    """Tokens are the exact model's; a device that draws others is found out."""
+    with Connection(tmp_path) as device:
+        rows  = board.measure_model(device, "q4_0")
+        draws = board.Draws
+        assert rows["tiny model, Q4_0, differing tokens"] == (0, "")
+        assert rows["prompt, tiny model, Q4_0"][1] == "cycles a token" and rows["token, tiny model, Q4_0"][0] > 0
+        monkeypatch.setattr(board, "ExactDecoder", lambda network, _: ExactDecoder(network, draws(inverse=board.inverse_of(1.0), seed=1)))
+        assert board.measure_model(device, "q4_0")["tiny model, Q4_0, differing tokens"][0] > 0
+
 # Reports ------------------------------------------------------------------------------------------
 
 def test_side_by_side(run, tmp_path):
     """A board, then a simulation of the same kind; the ratio of what both have."""
     code, text, results, opened = run({"etherbone": ROWS | {"link, reading": (9.5, "MB/s")},
         "sim": ROWS | {"decode": (25_000.0, "cycles a token")}}, "--transport", "etherbone", "--csr-csv", "csr.csv")
-    assert code == 0 and opened == [("etherbone", None, None), ("sim", 8, "nearest")]
+    assert code == 0 and opened == [("etherbone", *[None]*5), ("sim", 8, 256, "nearest", 2, 4)]
     assert results["board"]["link, reading"] == {"value": 9.5, "unit": "MB/s"}
     lines = {line[:36].strip(): line[36:].split() for line in text.splitlines()}
     assert lines["decode"] == ["50,000", "25,000", "2.000", "cycles", "a", "token"]
@@ -129,7 +143,7 @@ def test_side_by_side(run, tmp_path):
 
 def test_without_a_board(run):
     code, text, results, opened = run({"sim": ROWS})
-    assert code == 0 and "No board was named" in text and opened == [("sim", None, None)]
+    assert code == 0 and "No board was named" in text and opened == [("sim", *[None]*5)]
     assert results["board"] is None and results["simulation"]["self-test"]["value"] == 1000
 
 
