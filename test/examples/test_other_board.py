@@ -67,7 +67,7 @@ def recipe(folder, *arguments):
 # Recipe -------------------------------------------------------------------------------------------
 
 def test_is_short():
-    assert len(Path(ROOT/"examples"/"other_board.py").read_text().splitlines()) < 40
+    assert len(Path(ROOT/"examples"/"other_board.py").read_text().splitlines()) < 48
 
 
 @pytest.mark.parametrize("name", [*BOARDS, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
@@ -83,6 +83,18 @@ def test_command(name, tmp_path):
     assert (build/"firmware"/"firmware.bin").stat().st_size > 1000
     text = (build/"gateware"/f"{name}.v").read_text()
     assert f"module {name}" in text and "uartbone" in text and "inputbuffer" in text
+
+
+@pytest.mark.parametrize("name", ["radiona_ulx3s", pytest.param("digilent_nexys_video", marks=pytest.mark.slow)])
+def test_whole_models(name, tmp_path):
+    """With --pass-tokens the engines of whole models are there, and firmware that runs them."""
+    code, said = recipe(tmp_path, name, "--build", "--no-compile-gateware", "--lanes", "8", "--pass-tokens", "2")
+    assert code == 0, said
+    build = tmp_path/"build"/name
+    csr   = CSRMap.from_csv(build/"csr.csv")
+    assert (csr.constants["ssm_lanes"], csr.constants["program_pass_tokens"]) == (8, 2) and "program_start" in csr.registers
+    assert "gemvengine" in (build/"gateware"/f"{name}.v").read_text()
+    assert (build/"firmware"/"firmware.bin").stat().st_size > 20_000
 
 
 @EVERY_BOARD
@@ -110,6 +122,8 @@ def test_wide_ports(name, width):
     (("sqrl_acorn",),                               1, "No module named 'litepcie'"),
     (("radiona_ulx3s", "--cpu-variant", "minimal"), 2, "cpu_variant must be lite or standard or .*, is minimal."),
     (("radiona_ulx3s", "--csr-ordering", "little"), 2, "csr_ordering must be big, is little."),
+    (("radiona_ulx3s", "--lanes", "5"),             2, "argument --lanes: invalid choice: 5"),
+    (("radiona_ulx3s", "--vector-lanes", "2"),      2, "--vector-lanes must be left out without --pass-tokens, is 2."),
     (("qmtech_xc7a35t",),                           2, "must have a link to the host, this one has none, and no free serial"),
     (("radiona_ulx3s",),                            1, "soc.h does not exist: build the SoC's software first"),
 ])
