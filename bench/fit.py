@@ -72,10 +72,13 @@ class Build:
     share : float = 0.85
 
 
-def arty(variant, lanes, **options):
-    text  = f"Arty {variant}, {lanes} lanes" + (f", whole models, R = {options['program'].pass_tokens}" if options else "")
-    share = 0.95 if options and variant == "a7-35" else 0.85
-    return Build(text, variant, lambda: ArtySoC(SystemConfig.of(lanes, **options), variant), share)
+def arty(variant, pass_tokens=0):
+    """As targets/arty.py builds it by default, or with whole models of so many tokens at once."""
+    options = {"lanes": VARIANTS[variant].lanes, **(VARIANTS[variant].model if pass_tokens else {})}
+    lanes   = options.pop("lanes")
+    text    = f"Arty {variant}, {lanes} lanes" + (f", whole models, R = {pass_tokens}" if pass_tokens else "")
+    program = ProgramConfig(pass_tokens, **options) if pass_tokens else None
+    return Build(text, variant, lambda: ArtySoC(SystemConfig.of(lanes, program=program), variant), 0.95 if program and variant == "a7-35" else 0.85)
 
 
 def wide(name, soc, lanes, width):
@@ -84,10 +87,10 @@ def wide(name, soc, lanes, width):
 
 
 BUILDS = {
-    "arty35"        : arty("a7-35",  VARIANTS["a7-35"][0]),
-    "arty100"       : arty("a7-100", VARIANTS["a7-100"][0]),
-    "arty100_model" : arty("a7-100", 16, program=ProgramConfig(4)),
-    "arty35_model"  : arty("a7-35",  4,  program=ProgramConfig(1, vector_lanes=1)),
+    "arty35"        : arty("a7-35"),
+    "arty100"       : arty("a7-100"),
+    "arty100_model" : arty("a7-100", VARIANTS["a7-100"].pass_tokens),
+    "arty35_model"  : arty("a7-35",  1),
     "genesys2"      : wide("Genesys 2", Genesys2SoC, 32, 256),
     "kc705"         : wide("KC705",     KC705SoC,    64, 512),
 }

@@ -16,6 +16,7 @@ environment.check("litex", "migen")
 
 import sys
 
+from dataclasses import dataclass
 from functools import partial
 
 from migen import *
@@ -30,6 +31,8 @@ from litespi.modules import S25FL128S
 from litex_boards.platforms import digilent_arty
 from litex_boards.targets.digilent_arty import _CRG
 
+from operations.config import ProgramConfig
+
 from targets.board import BoardSoC, board_parser, supervised
 from targets.xilinx import add_toolchain_argument, run_xilinx
 
@@ -37,9 +40,31 @@ from tools.paths import BUILD
 
 # Constants ----------------------------------------------------------------------------------------
 
-VARIANTS = {         # Lanes by default, openFPGALoader's name. What they take: bench/fit.py.
-    "a7-35"  : (8,  "arty_a7_35t"),
-    "a7-100" : (32, "arty_a7_100t"),
+@dataclass(frozen=True)
+class Variant:
+    """Of the board: openFPGALoader's name, and what is built by default. What that takes: bench/fit.py.
+
+    lanes       : Where whole models are not built.
+    model       : Options where they are.
+    pass_tokens : R of whole models, 0: they are not built.
+    """
+    name        : str
+    lanes       : int
+    model       : dict
+    pass_tokens : int = 0
+
+    def complete(self, args):
+        """Options that were not given."""
+        if args.pass_tokens is None:
+            args.pass_tokens = self.pass_tokens
+        for name, value in (self.model if args.pass_tokens else {"lanes": self.lanes}).items():
+            if getattr(args, name) is None:
+                setattr(args, name, value)
+
+
+VARIANTS = {
+    "a7-35"  : Variant("arty_a7_35t",  lanes=8,  model={"lanes": 4, "vector_lanes": 1}),
+    "a7-100" : Variant("arty_a7_100t", lanes=32, model={"lanes": 16, "tape_depth": 1024}, pass_tokens=4),
 }
 
 # ArtySoC ------------------------------------------------------------------------------------------
@@ -82,16 +107,18 @@ class ArtySoC(BoardSoC):
 # Command Line -------------------------------------------------------------------------------------
 
 def main():
-    lanes = ", ".join(f"{lanes} on the {variant}" for variant, (lanes, _) in VARIANTS.items())
+    lanes  = ", ".join(f"{variant.lanes} on the {name}, {variant.model['lanes']} with whole models" for name, variant in VARIANTS.items())
+    tokens = ", ".join(f"{variant.pass_tokens} on the {name}" for name, variant in VARIANTS.items())
     parser, board, tools = board_parser("Digilent Arty A7", 100e6, (50e6, 125e6), "build/arty/VARIANT", lanes=None,
-        lanes_default=lanes)
+        lanes_default=lanes, pass_tokens_default=tokens,
+        tape_depth_default=f"{ProgramConfig.tape_depth}, 1024 on the a7-100")
     board.add_argument("--variant", default="a7-35", choices=VARIANTS, help="Board (default: %(default)s).")
     add_toolchain_argument(tools)
     args = parser.parse_args()
 
-    lanes, name = VARIANTS[args.variant]
-    args.lanes  = args.lanes or lanes
-    return run_xilinx(parser, args, name, partial(ArtySoC, variant=args.variant), str(BUILD/"arty"/args.variant))
+    variant = VARIANTS[args.variant]
+    variant.complete(args)
+    return run_xilinx(parser, args, variant.name, partial(ArtySoC, variant=args.variant), str(BUILD/"arty"/args.variant))
 
 
 if __name__ == "__main__":

@@ -39,9 +39,9 @@ def builder_environment(tools_dir=None):
 
 # Command Line -------------------------------------------------------------------------------------
 
-def add_config_arguments(parser, lanes=SSMConfig.lanes, lanes_default=None, pass_tokens=None):
-    """Add the options that choose a SystemConfig; `lanes_default` says what the default of --lanes depends on. pass_tokens: a default;
-    then 0 builds no engines for whole models."""
+def add_config_arguments(parser, lanes=SSMConfig.lanes, lanes_default=None, pass_tokens=None, pass_tokens_default=None, tape_depth_default=None):
+    """Add the options that choose a SystemConfig; `lanes_default` and its like say what the defaults of --lanes, --pass-tokens and --tape-depth
+    depend on. With a default of --pass-tokens 0 builds no engines for whole models."""
     default = SSMConfig()
     group   = parser.add_argument_group("accelerator")
     group.add_argument("--lanes",       type=int, default=lanes, choices=LANES,
@@ -56,20 +56,23 @@ def add_config_arguments(parser, lanes=SSMConfig.lanes, lanes_default=None, pass
         help="Round the state stochastically, by the seed of each job (default: to nearest even).")
     program = ProgramConfig()
     group   = parser.add_argument_group("whole models", "The engines that run a whole model, beside the SSM core.")
-    group.add_argument("--pass-tokens",  type=int, choices=PASS_TOKENS if pass_tokens is None else (0, *PASS_TOKENS), default=pass_tokens,
-        help="Build them, for so many tokens at once" + (" (default: none are built)." if pass_tokens is None else
-            "; 0: none are built (default: %(default)s)."))
+    of_target = pass_tokens_default or pass_tokens
+    group.add_argument("--pass-tokens",  type=int, choices=(0, *PASS_TOKENS) if of_target else PASS_TOKENS, default=pass_tokens,
+        help="Build them, for so many tokens at once" + (f"; 0: none are built (default: {of_target})." if of_target else
+            " (default: none are built)."))
     group.add_argument("--vector-lanes", type=int, choices=VECTOR_LANES,
         help=f"Elements that their vector unit takes in a cycle (default: {program.vector_lanes}).")
     group.add_argument("--scratch",      type=int, metavar="ELEMENTS",
         help="Of their scratchpad, a multiple of 1024 (default: 32768 for one token at once, 65536 for 2 and 4, 131072 for 8).")
     group.add_argument("--activations",  type=int, metavar="WORDS",
         help=f"Of sixteen columns, of the activations' memory (default: {program.activations}).")
+    group.add_argument("--tape-depth",   type=int, metavar="BEATS",
+        help=f"Of weights, read ahead (default: {tape_depth_default or program.tape_depth}).")
 
 
 def program_from_arguments(args):
     """The ProgramConfig that the options choose; None: none is to be built. Raises ValueError unless it is allowed."""
-    options = {name: getattr(args, name) for name in ("vector_lanes", "scratch", "activations") if getattr(args, name) is not None}
+    options = {name: getattr(args, name) for name in ("vector_lanes", "scratch", "activations", "tape_depth") if getattr(args, name) is not None}
     if not args.pass_tokens:
         for name, value in options.items():
             raise ValueError(f"--{name.replace('_', '-')} must be left out without --pass-tokens, is {value}.")

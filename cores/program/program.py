@@ -118,7 +118,8 @@ class Program(Engine):
         # # #
 
         self.dispatcher = dispatcher = ResetInserter()(Dispatcher(units))
-        self.busy       = {} # Of each unit: it carries out a descriptor.
+        self.busy       = {} # Of each unit: it carries out a descriptor,
+        self.writes     = {} # and a word that it wrote is not in the scratchpad yet.
         self.parts      = [dispatcher]
         self.readers    = []
         self.writers    = []
@@ -227,18 +228,30 @@ class Program(Engine):
 
     def connect_engine(self, unit, engine):
         """From its queue; it has carried out a descriptor when it is idle again."""
-        self.busy[unit] = busy = Signal(name=f"{unit.name.lower()}_busy")
+        self.busy[unit]   = busy   = Signal(name=f"{unit.name.lower()}_busy")
+        self.writes[unit] = writes = Signal(name=f"{unit.name.lower()}_writes")
+        source = self.dispatcher.sources[unit]
         self.comb += [
-            self.dispatcher.sources[unit].connect(engine.sink),
-            self.dispatcher.retired[unit].eq(busy & engine.idle),
+            source.connect(engine.sink, omit={"valid", "ready"}),
+            engine.sink.valid.eq(source.valid & ~writes),
+            source.ready.eq(engine.sink.ready & ~writes),
+            self.dispatcher.retired[unit].eq(busy & engine.idle & ~writes),
         ]
         self.sync += If(self.resetting,
             busy.eq(0),
         ).Elif(engine.sink.valid & engine.sink.ready,
             busy.eq(1),
-        ).Elif(engine.idle,
+        ).Elif(engine.idle & ~writes,
             busy.eq(0),
         )
+
+    def add_buffer(self, name, endpoint):
+        """Registers behind an engine, in both directions: whether a memory takes what it gives is not in its paths. The module."""
+        buffer = ResetInserter()(stream.Buffer(endpoint.description, pipe_valid=True, pipe_ready=True))
+        self.add_module(name=f"{name}_buffer", module=buffer)
+        self.parts.append(buffer)
+        self.comb += endpoint.connect(buffer.sink)
+        return buffer
 
     # Memory ---------------------------------------------------------------------------------------
 
@@ -271,15 +284,17 @@ class Program(Engine):
     def add_memory(self, name, engine, read_port, write_port, region, masked=False):
         """An engine's own reader and writer."""
         if read_port is not None:
-            reader = self.add_reader(f"{name}_reader", DMAReader(read_port, region, UNDER_WAY), engine.read_address)
+            addresses = self.add_buffer(f"{name}_address", engine.read_address).source
+            reader    = self.add_reader(f"{name}_reader", DMAReader(read_port, region, UNDER_WAY), addresses)
             self.comb += reader.source.connect(engine.read_beat)
         if write_port is not None:
+            beats  = self.add_buffer(f"{name}_beat", engine.write_beat).source
             writer = DMAWriter(write_port, region, UNDER_WAY, masked)
             setattr(self, f"{name}_writer", writer)
             self.writers.append(writer)
             self.comb += [
-                engine.write_beat.connect(writer.sink),
-                engine.settled.eq(writer.idle),
+                beats.connect(writer.sink),
+                engine.settled.eq(writer.idle & ~beats.valid),
             ]
 
     def add_tape(self, gemv, ports, region, shift):
@@ -304,24 +319,26 @@ class Program(Engine):
 
     def connect_scratchpad(self, words):
         """Its ports are those of the engines that there are."""
-        reads, writes = [], []
+        reads, writes = [], {}
         if Unit.GEMV in self.units:
             reads.append((self.gemv.read_address, self.gemv.read_word))
-            writes.append(self.gemv.write)
+            writes[Unit.GEMV] = self.gemv.write
         if Unit.VECTOR in self.units:
             reads += zip(self.vector.read_addresses, self.vector.read_words)
-            writes.append(self.vector.write)
+            writes[Unit.VECTOR] = self.vector.write
         if Unit.MOVE in self.units:
             reads.append((self.move.read_word_address, self.move.read_word))
-            writes.append(self.move.write)
+            writes[Unit.MOVE] = self.move.write
         if not reads:
             return
         self.scratchpad = scratchpad = ResetInserter()(Scratchpad(self.config.vector_lanes, words, len(reads), len(writes)))
         self.parts.append(scratchpad)
-        for (address, word), port, source in zip(reads, scratchpad.reads, scratchpad.sources):
-            self.comb += address.connect(port), source.connect(word)
-        for write, port in zip(writes, scratchpad.writes):
-            self.comb += write.connect(port)
+        for n, ((address, word), port, source) in enumerate(zip(reads, scratchpad.reads, scratchpad.sources)):
+            buffer = self.add_buffer(f"scratchpad_read{n}", address)
+            self.comb += buffer.source.connect(port), source.connect(word)
+        for (unit, write), port in zip(writes.items(), scratchpad.writes):
+            buffer = self.add_buffer(f"{unit.name.lower()}_write", write)
+            self.comb += buffer.source.connect(port), self.writes[unit].eq(buffer.source.valid)
 
     # Status ---------------------------------------------------------------------------------------
 

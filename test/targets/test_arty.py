@@ -13,6 +13,8 @@ import subprocess
 import sys
 import zlib
 
+from types import SimpleNamespace
+
 import pytest
 
 from litex_boards.targets.digilent_arty import BaseSoC
@@ -38,11 +40,11 @@ needs_no_vivado = pytest.mark.skipif(shutil.which("vivado") is not None or "LITE
 # Build --------------------------------------------------------------------------------------------
 
 @needs_no_vivado
-@pytest.mark.parametrize("variant, part, lanes, options, returncode", (
-    ("a7-35",  "xc7a35ticsg324-1L", 8,  ["--build"],                                                            1),
-    ("a7-100", "xc7a100tcsg324-1",  32, ["--build", "--no-compile-gateware", "--protect", "--with-flash-boot"], 0),
+@pytest.mark.parametrize("variant, part, lanes, tokens, options, returncode", (
+    ("a7-35",  "xc7a35ticsg324-1L", 8,  0, ["--build"],                                                            1),
+    ("a7-100", "xc7a100tcsg324-1",  16, 4, ["--build", "--no-compile-gateware", "--protect", "--with-flash-boot"], 0),
 ))
-def test_everything_but_the_bitstream_is_written(tmp_path, variant, part, lanes, options, returncode):
+def test_everything_but_the_bitstream_is_written(tmp_path, variant, part, lanes, tokens, options, returncode):
     result = run("--variant", variant, "--build-dir", str(tmp_path), "--eth-ip", "10.0.0.9", *options)
     assert result.returncode == returncode, result.stderr
     if returncode:
@@ -62,6 +64,7 @@ def test_everything_but_the_bitstream_is_written(tmp_path, variant, part, lanes,
 
     csr_csv = (tmp_path/"csr.csv").read_text()
     assert f"constant,ssm_lanes,{lanes}," in csr_csv
+    assert (f"constant,program_pass_tokens,{tokens}," if tokens else "csr_base,checksum,") in csr_csv and bool(tokens) == ("csr_base,program," in csr_csv)
     assert "memory_region,main_ram,0x40000000,268435456" in csr_csv
     for register in ("mailbox_boot", "mailbox_doorbell", "ssm_tile_push", "checksum_crc", "etherbone_buffer_dropped",
             "uart_xover_rxtx"):
@@ -78,6 +81,20 @@ def test_everything_but_the_bitstream_is_written(tmp_path, variant, part, lanes,
         assert "#define FLASH_BOOT_ADDRESS" in header and "firmware/firmware.fbi, at 0x400000" in result.stdout
     else:
         assert not image.exists() and "FLASH_BOOT_ADDRESS" not in header
+
+
+@pytest.mark.parametrize("variant, given, wanted", (
+    ("a7-35",  {},                 (8,  None, 0)),
+    ("a7-35",  {"pass_tokens": 1}, (4,  1,    1)),
+    ("a7-100", {},                 (16, None, 4)),
+    ("a7-100", {"pass_tokens": 0}, (32, None, 0)),
+    ("a7-100", {"lanes": 8, "pass_tokens": 1, "vector_lanes": 2}, (8, 2, 1)),
+))
+def test_defaults(variant, given, wanted):
+    args = SimpleNamespace(**dict.fromkeys(("lanes", "vector_lanes", "pass_tokens", "tape_depth")) | given)
+    VARIANTS[variant].complete(args)
+    assert (args.lanes, args.vector_lanes, args.pass_tokens) == wanted
+    assert args.tape_depth == (1024 if variant == "a7-100" and args.pass_tokens else None)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
