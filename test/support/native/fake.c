@@ -17,14 +17,7 @@
 #include "protocol.h"
 #include "ssm.h"
 
-#define QUEUE_MAX     64
-
-/* At the end of the data region: what the self-test may use. */
-#ifdef PROGRAM_PASS_TOKENS
-#define SCRATCH_BYTES 0xa000
-#else
-#define SCRATCH_BYTES 0x2000
-#endif
+#define QUEUE_MAX 64
 
 #define ERROR_QUEUE_OVERFLOW 1
 
