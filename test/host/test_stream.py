@@ -410,7 +410,7 @@ def test_selftest_finds_a_wrong_bit_of_the_engines(harness, simulation, capsys, 
     assert stream.main(["selftest"]) == 0
     captured = capsys.readouterr()
     assert [line.split()[:2] for line in captured.out.splitlines()] == [[name, "passed:"] for name in TESTS]
-    assert "tokens of a model through all engines" in captured.out and f"logits of {tokens + 1} tokens of a model" in captured.out
+    assert f"5 head tiles, and {2*tokens} tokens of a model through all engines, in" in captured.out and f"logits of {tokens + 1} tokens of a model" in captured.out
     right = harness.fake._generate
     for place, count in ((0, tokens), (4*80*tokens, 1)):
         def wrong(job, place=place):
