@@ -34,7 +34,11 @@ const struct operation operations[OPCODES] TABLE = {
 		.end    = ssm_job_end,
 	},
 	[OPCODE_SELFTEST] = {
+#ifdef PROGRAM_RUNS_MODELS
+		.engine = &program_engine,
+#else
 		.engine = &ssm_engine,
+#endif
 		.flags  = SELFTEST_FLAGS,
 		.begin  = selftest_begin,
 	},

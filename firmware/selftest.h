@@ -3,7 +3,7 @@
  *
  * SPDX-License-Identifier: BSD-2-Clause
  *
- * Self-test: vectors of the bit-accurate model through the core.
+ * Self-test: vectors of the bit-accurate model through the core, and a small model's passes through all engines.
  */
 
 #ifndef SELFTEST_H
@@ -13,8 +13,8 @@
 
 /*
  * The operation SELFTEST, see operations.h. begin() runs every vector, all of them together for as many cycles as the job may
- * take (0: each as scheduler_run()), with the end of the data region as scratch. The detail of ERROR_SELFTEST_MISMATCH is the
- * vector's index.
+ * take (0: each as scheduler_run(), each program as passes.h), with the end of the data region as scratch. The detail of
+ * ERROR_SELFTEST_MISMATCH is the vector's index: those of the SSM core, then, where the build runs whole models, that of the model.
  */
 uint32_t selftest_begin(struct task *task);
 

@@ -285,7 +285,7 @@ def _sampler(args: Namespace) -> Sampler:
 
 def load_model(args: Namespace) -> Any:
     """The model that the options name: a :class:`model.network.Mamba2Network` for PyTorch, else a
-    :class:`model.quantized.QuantizedModel`."""
+    :class:`model.weights.QuantizedModel`."""
     if args.on == "torch":
         return load_torch(args)[0]
     draws_of(args, 2**24) if args.top_k != 0 else None # Before the work.

@@ -214,7 +214,7 @@ def _assign(network, state):
 
 
 def to_network(model):
-    """The :class:`model.network.Mamba2Network` of a :class:`model.quantized.QuantizedModel`, on its weights in float32.
+    """The :class:`model.network.Mamba2Network` of a :class:`model.weights.QuantizedModel`, on its weights in float32.
     A = -exp(A_log) may differ from the model's in the last bit."""
     state = {"embedding.weight": dequantized(model.embedding), "norm_f.weight": model.norm, "lm_head.weight": dequantized(model.head)}
     for number, layer in enumerate(model.layers):

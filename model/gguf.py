@@ -34,7 +34,8 @@ from tqdm import tqdm
 
 from model.checkpoint_config import CheckpointError
 from model.config import Mamba2Config, NetworkConfig
-from model.quantized import TYPES, QuantizedLayer, QuantizedMatrix, QuantizedModel, unpack
+from model.quantized import TYPES, unpack
+from model.weights import QuantizedLayer, QuantizedMatrix, QuantizedModel
 from model.stand_in import stand_in
 
 from tools.files import write_atomically
@@ -235,7 +236,7 @@ def read_gguf(path):
 
     Returns
     -------
-    :class:`model.quantized.QuantizedModel`; matrices of other types than Q8_0 and Q4_0 are float32 arrays.
+    :class:`model.weights.QuantizedModel`; matrices of other types than Q8_0 and Q4_0 are float32 arrays.
 
     Raises
     ------
@@ -310,7 +311,7 @@ def _type(weight):
 def write_gguf(path, model, values=None):
     """Write a model as a GGUF file, whole or not at all. Shows progress on a terminal.
 
-    model  : :class:`model.quantized.QuantizedModel`.
+    model  : :class:`model.weights.QuantizedModel`.
     values : {key: GGUFValue} of what else the file is to say: its vocabulary (model/vocabulary.py), its name.
 
     Raises

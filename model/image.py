@@ -86,7 +86,7 @@ class Image:
 
     Parameters
     ----------
-    model      : :class:`model.quantized.QuantizedModel`, all of whose matrices are quantised.
+    model      : :class:`model.weights.QuantizedModel`, all of whose matrices are quantised.
     data_width : of the tape's beats, bits.
     ssm        : :class:`operations.config.SSMConfig` of the build.
     program    : :class:`operations.config.ProgramConfig` of the build.

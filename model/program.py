@@ -100,7 +100,7 @@ class DeviceModel:
 
     Parameters
     ----------
-    model  : :class:`model.quantized.QuantizedModel`, all of whose matrices are quantised.
+    model  : :class:`model.weights.QuantizedModel`, all of whose matrices are quantised.
     width  : of the tape's beats, bits.
     config : of the SSM core.
     tokens : R, the most in a pass: 1, 2, 4 or 8.

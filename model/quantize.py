@@ -41,7 +41,7 @@ def kept_values(path):
 def quantize_file(path, kind, output, head_kind=None, tokenizer=None):
     """Quantise the checkpoint of a path to the GGUF file `output`. tokenizer: of a tokenizer.json, or None.
 
-    Returns the :class:`model.quantized.QuantizedModel`.
+    Returns the :class:`model.weights.QuantizedModel`.
     """
     model = quantize_checkpoint(path, kind, head_kind)
     if is_gguf(path) and tokenizer is None:

@@ -91,9 +91,10 @@ OPERATIONS = (
                 needs="resident_tiles"),
         ),
         units  = "head tiles"),
-    Operation(Opcode.SELFTEST, Engine.SSM, "Runs the firmware's vectors through the core, using the end of the data region as "
-        "scratch.",
-        units  = "head tiles"),
+    Operation(Opcode.SELFTEST, Engine.SSM, "Runs the firmware's vectors through the core, and where the build runs whole models the "
+        "passes of a small one through all engines, using the end of the data region as scratch. An error's detail is the number of a "
+        "vector: first those of the core, then that of the model.",
+        units  = "head tiles, and tokens of the model"),
     Operation(Opcode.CHECKSUM, Engine.CHECKSUM, "Writes the CRC-32 (zlib's) of each block of a region to a table.",
         fields = (
             Address("region",     "The first block."),

@@ -13,16 +13,19 @@ from host.connect import open_device
 from host.device.block import run_block
 from host.device.case import Case
 from host.device.device import Device, Job, version_string
+from host.device.model import DeviceDecoder, ModelOnDevice, device_image
 from host.device.verified import BLOCK_BYTES, block_checksums
 from host.errors import SelfTestFailed
 from host.progress import Progress
 
 from model.bitexact import ssm_block
+from model.exact.network import ExactNetwork
 
-from operations.config import ceil_multiple
+from operations.config import UNITS, ProgramConfig, ceil_multiple
 from operations.protocol import Opcode
 
 from tools.files import save_json
+from tools.firmware.model_vectors import PASSES, small_model, small_tokens
 
 # Constants ----------------------------------------------------------------------------------------
 
@@ -30,12 +33,22 @@ SEED         = 7
 PLACES       = 8           # Of the data region that the DRAM test writes, from its start to its end.
 TEST_BYTES   = {True: 64*1024, False: 4*1024*1024}  # Of DRAM and link, in the simulation and on a board.
 
+# Helpers ------------------------------------------------------------------------------------------
+
+def whole_models(device: Device) -> ProgramConfig | None:
+    """What runs whole models; None: nothing does, or not all units are there."""
+    program = device.info.program
+    return program if program and set(UNITS) <= set(program.units) else None
+
 # Self-Test ----------------------------------------------------------------------------------------
 
 def test_firmware(device: Device, size: int, progress: Progress) -> str:
-    """The firmware's vectors through the core."""
-    result = device.run(Job(Opcode.SELFTEST))
-    return f"{result.units} head tiles in {result.cycles} cycles"
+    """The firmware's vectors through the core, and the engines of whole models."""
+    result  = device.run(Job(Opcode.SELFTEST))
+    program = whole_models(device)
+    tokens  = PASSES*program.pass_tokens if program else 0 # The firmware counts both.
+    model   = f", and {tokens} tokens of a model through all engines," if tokens else ""
+    return f"{result.units - tokens} head tiles{model} in {result.cycles} cycles"
 
 
 def test_link(device: Device, size: int, progress: Progress) -> str:
@@ -88,15 +101,35 @@ def test_core(device: Device, size: int, progress: Progress) -> str:
     return "y and state of 3 tokens, bit for bit"
 
 
-TESTS = {"firmware": test_firmware, "link": test_link, "DRAM": test_dram, "core": test_core}
+def test_engines(device: Device, size: int, progress: Progress) -> str:
+    """A small model, loaded, in a pass of as many tokens as there can be and one of a single token, against the exact model."""
+    config = device.info.config
+    there  = ModelOnDevice(device, device_image(device, small_model(config)))
+    there.load(progress.meter("engines", there.image.size))
+    most   = there.image.program.pass_tokens
+    tokens = small_tokens(most + 1)
+    found  = DeviceDecoder(there).logits(tokens)
+    wanted = ExactNetwork(there.image.model, seed=0 if config.stochastic_rounding else None)(tokens)[0]
+    differ = found.view(np.uint32) != wanted.view(np.uint32)
+    for count, part in ((most, differ[:most]), (1, differ[most:])):
+        if part.any():
+            raise SelfTestFailed(f"engines: {part.sum()} of {part.size} logits differ from the exact model's, pass of {count} "
+                f"{'token' if count == 1 else 'tokens'}.")
+    return f"logits of {len(tokens)} tokens of a model, bit for bit"
+
+
+# Those of a device; "engines" of one that runs whole models.
+TESTS = {"firmware": test_firmware, "link": test_link, "DRAM": test_dram, "core": test_core, "engines": test_engines}
 
 
 def selftest(args: Namespace) -> None:
-    """Test firmware, link, DRAM and core."""
+    """Test firmware, link, DRAM, core, and the engines of whole models."""
     results = {}
     with open_device(args, args.log) as device, Progress() as progress:
         size = min(TEST_BYTES[args.transport == "sim"], device.info.data_size//2)
         for name, test in TESTS.items():
+            if test is test_engines and not whole_models(device):
+                continue
             results[name] = test(device, size, progress)
             progress.close()
             print(f"{name:<10} passed: {results[name]}", flush=True)

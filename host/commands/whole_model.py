@@ -46,7 +46,7 @@ def add_model_arguments(parser: ArgumentParser, default: str | None = "tiny") ->
 # Model --------------------------------------------------------------------------------------------
 
 def load_quantized(args: Namespace) -> Any:
-    """The :class:`model.quantized.QuantizedModel` that the options name."""
+    """The :class:`model.weights.QuantizedModel` that the options name."""
     environment.require("model", "gguf")
     from model.gguf import is_gguf
     if not is_gguf(args.model):

@@ -68,7 +68,7 @@ class ExactLayer:
     Parameters
     ----------
     config : :class:`model.config.Mamba2Config`.
-    layer  : :class:`model.quantized.QuantizedLayer`.
+    layer  : :class:`model.weights.QuantizedLayer`.
     name   : in messages.
     bits   : of an activation's mantissa.
     """
@@ -137,7 +137,7 @@ class ExactNetwork:
 
     Parameters
     ----------
-    model : :class:`model.quantized.QuantizedModel`.
+    model : :class:`model.weights.QuantizedModel`.
     bits  : of an activation's mantissa, 8 to 14.
     seed  : None: the state is rounded to nearest even. An integer: stochastically.
 

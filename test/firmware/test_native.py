@@ -10,6 +10,8 @@ AddressSanitizer watches every access: only info block, ring and the self-test's
 
 import subprocess
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -26,8 +28,12 @@ from native import build as native
 from native.device import DATA_BASE, RAM_BASE, RAM_END, Device
 
 from model.bitexact import ssm_block
+from model.exact.network import ExactNetwork
+from model.machine import Machine
 
-from operations.config import ALIGNMENT, GATEWARE_VERSION, ProgramConfig, SSMConfig, SystemConfig
+from operations.config import (ALIGNMENT, DATA_WIDTHS, GATEWARE_VERSION, UNITS, MemoryConfig, ProgramConfig, SSMConfig, SystemConfig,
+    ceil_multiple)
+from operations.image import ProgramKind
 from operations.operations import Engine, JobFlag, Opcode
 from operations.protocol import INFO_MAGIC, JOB_BYTES, PROTOCOL_VERSION, RING_ENTRIES, RING_OFFSET, TABLE_OFFSET, Error, Status
 from operations.ssm import CAPABILITIES, Geometry, pack_bc, pack_state, pack_x, unpack_state, unpack_y
@@ -36,6 +42,7 @@ from operations.timeouts import checksum_timeout, ssm_timeout
 from soc.accelerator import add_ssm
 
 from tools.firmware import bootrom, vectors
+from tools.firmware.model_vectors import PASSES, UNTOUCHED, model_vector, small_tokens, squeeze
 from tools.firmware.build import DIRECTORY, BuildError, build, built_config, write_headers
 
 # Constants ----------------------------------------------------------------------------------------
@@ -947,6 +954,134 @@ def test_vectors_are_small(lanes):
     text = vectors.vectors_header(SSMConfig(lanes=lanes))
     assert 4*text.count("0x") < 8192
 
+# Self-test of Whole Models ------------------------------------------------------------------------
+
+MODELS = [(CONFIG, ProgramConfig(1)), (CONFIG, ProgramConfig(8)), (SSMConfig(lanes=4, stochastic_rounding=True), ProgramConfig(2))]
+WIDTH  = native.DATA_WIDTH
+
+
+@pytest.fixture(scope="module")
+def with_programs(tmp_path_factory):
+    """with_programs(config, program): a device that runs whole models, built once."""
+    devices = {}
+
+    def start(config, program):
+        key = config, program
+        if key not in devices:
+            devices[key] = Device(native.build(str(tmp_path_factory.mktemp("native")), config, program=program))
+        devices[key].power_up(lanes=config.lanes)
+        devices[key].on("done", selftest_handler(devices[key], config))
+        return devices[key]
+
+    yield start
+    for device in devices.values():
+        device.close()
+
+
+def run_programs(device, config, program, after=lambda kind, machine, vector: None):
+    """From now on the golden machine runs programs. after: called with a program's kind, the machine and the vector once it has."""
+    vector  = model_vector(config, program, WIDTH)
+    size    = ceil_multiple(vector.size, ALIGNMENT)
+    base    = RAM_END - size
+    kinds   = {place: kind for (kind, _), place in vector.image.program_places.items()}
+    machine = Machine(np.zeros(size, np.uint8), WIDTH, config, program.elements, program.activations, program.pass_tokens)
+
+    def handler(started):
+        machine.memory[:]  = np.frombuffer(device.read(base, size), np.uint8)
+        machine.registers  = {register: address - base for register, address in started.bases.items()}
+        machine.tokens     = [*started.tokens, *[0]*(program.pass_tokens - len(started.tokens))]
+        machine.seed       = started.seed if config.stochastic_rounding else None
+        machine.zero_state = bool(started.zero_state)
+        machine.no_store   = bool(started.no_store)
+        machine.run(started.address - base)
+        after(kinds[started.address - base], machine, vector)
+        device.write(base, machine.memory.tobytes())
+
+    device.on("program", handler)
+
+
+@pytest.mark.parametrize("config, program", MODELS, ids=["1 token", "8 tokens", "stochastic"])
+def test_selftest_of_a_model(with_programs, config, program):
+    device = with_programs(config, program)
+    run_programs(device, config, program)
+    result = assert_done(device, opcode=Opcode.SELFTEST)
+    tokens = PASSES*program.pass_tokens
+    assert result["units"] == sum(vector.geometry.heads for vector in vectors.selftest_vectors(config)) + tokens
+    assert [token for started in device.programs for token in started.tokens] == small_tokens(tokens)
+    assert result["busy_cycles_low"] == 1000*(PASSES + 2)
+    cycles = result["cycles_low"]
+    assert_done(device, opcode=Opcode.SELFTEST, timeout=2*cycles)
+    result = device.run(opcode=Opcode.SELFTEST, timeout=cycles - 1500) # In the last program.
+    assert Error(result["error"]) == Error.TIMEOUT and len(device.programs) > PASSES
+
+
+@pytest.mark.parametrize("config, program", MODELS, ids=["1 token", "8 tokens", "stochastic"])
+@pytest.mark.parametrize("engine, place", [
+    ("logits",     lambda vector, program: (vector.logits, vector.image.logit_bytes(program.pass_tokens))),
+    ("candidates", lambda vector, program: (vector.image.results, vector.session - vector.image.results)),
+    ("state",      lambda vector, program: (vector.session, vector.image.device.sizes.state)),
+    ("window",     lambda vector, program: (vector.session + vector.image.device.sizes.state, 3*vector.image.device.window_step)),
+])
+def test_selftest_of_a_wrong_model(with_programs, config, program, engine, place):
+    """One wrong bit is found; and results that are not written."""
+    device = with_programs(config, program)
+    first, size = place(model_vector(config, program, WIDTH), program)
+    wrong = len(vectors.selftest_vectors(config))
+    for at in (0, size//2, size - 1):
+        def flip(kind, machine, vector, at=at):
+            if kind == ProgramKind.EACH: # The last one.
+                machine.memory[first + at] ^= 0x40
+        run_programs(device, config, program, flip)
+        assert_fails(device, Error.SELFTEST_MISMATCH, wrong, opcode=Opcode.SELFTEST)
+
+    def forget(kind, machine, vector):
+        machine.memory[first:first + size].view("<u4")[:] = UNTOUCHED
+    run_programs(device, config, program, forget)
+    assert_fails(device, Error.SELFTEST_MISMATCH, wrong, opcode=Opcode.SELFTEST)
+    run_programs(device, config, program)
+    assert_done(device, opcode=Opcode.SELFTEST)
+
+
+def test_selftest_of_dead_engines(with_programs):
+    """They complete, and write nothing; or they do not complete."""
+    config, program = MODELS[0]
+    device = with_programs(config, program)
+    wrong  = len(vectors.selftest_vectors(config))
+    assert_fails(device, Error.SELFTEST_MISMATCH, wrong, opcode=Opcode.SELFTEST)
+    device.on("program", lambda started: device.set(hang=1))
+    result = device.run(opcode=Opcode.SELFTEST)
+    assert Error(result["error"]) == Error.TIMEOUT and len(device.programs) == 1
+    device.set(hang=0, program_errors=2)
+    device.on("program", lambda started: None)
+    result = device.run(opcode=Opcode.SELFTEST)
+    assert Error(result["error"]) == Error.GATEWARE and result["error_detail"] & 0xff == 2
+
+
+@pytest.mark.parametrize("config, program", MODELS, ids=["1 token", "8 tokens", "stochastic"])
+@pytest.mark.parametrize("width", DATA_WIDTHS)
+def test_model_vector(config, program, width):
+    """What is expected is what the exact model computes; it is small, and no result of it is missing."""
+    vector = model_vector(config, replace(program, vector_lanes=8), width)
+    image, tokens, expected = vector.image, program.pass_tokens, vector.expected.tobytes()
+    seed   = 0 if config.stochastic_rounding else None
+    logits, states = ExactNetwork(image.model, seed=seed)(small_tokens(PASSES*tokens))
+    found  = lambda place: expected[place - image.results:]
+    assert image.unpack_logits(found(vector.logits), tokens).tobytes() == logits[-tokens:].tobytes()
+    assert np.isfinite(logits).all() and np.ptp(logits) > 1
+    for mine, its in zip(image.unpack_session(found(vector.session)), states, strict=True):
+        assert mine.h.tobytes() == its.h.tobytes() and mine.window.tobytes() == its.window.tobytes()
+    text   = vectors.vectors_header(config, replace(program, vector_lanes=8), width)
+    assert 4*text.count("0x") < 32768
+    others = vectors.vectors_header(config, replace(program, vector_lanes=8, units=UNITS[:4]), width)
+    assert others == vectors.vectors_header(config)
+    words  = np.array([0, 0, 5, 0, 7, 0, 0, 0], np.uint32)
+    assert squeeze(words) == [0, 2, 5, 0, 1, 7, 0, 3] and squeeze(words[2:3]) == [5]
+
+
+def test_build_too_small_for_a_model(tmp_path):
+    with pytest.raises(BuildError, match=r"self-test .* does not fit: .*scratchpad must be of at most 1024 elements .* is of \d+"):
+        write_headers(str(tmp_path), SystemConfig(program=ProgramConfig(scratch=1024)))
+
 # Boot ROM and Build -------------------------------------------------------------------------------
 
 def test_bootrom():
@@ -984,7 +1119,7 @@ def test_built_config(tmp_path, config):
     directory = tmp_path/"software"/"include"/"generated"
     directory.mkdir(parents=True)
     (directory/"soc.h").write_text(get_soc_header(soc.constants))
-    assert built_config(str(tmp_path)) == config
+    assert built_config(str(tmp_path)) == SystemConfig(MemoryConfig(128), config)
     fields = {field.name: (field.offset, field.size) for field in soc.ssm._capabilities.fields.fields}
     assert CAPABILITIES.items() <= fields.items()
 
@@ -992,7 +1127,7 @@ def test_built_config(tmp_path, config):
 @pytest.mark.parametrize("program", [None, ProgramConfig()], ids=["without programs", "with programs"])
 def test_firmware_is_self_contained(tmp_path, program):
     """No allocation, no library: the firmware's objects need each other, CSRs and interrupts."""
-    write_headers(str(tmp_path), CONFIG)
+    write_headers(str(tmp_path), SystemConfig(MemoryConfig(native.DATA_WIDTH), CONFIG, program=program))
     undefined, defined = set(), set()
     for name in native.FIRMWARE:
         subprocess.run(["gcc", "-std=gnu99", "-Os", "-c", "-fno-builtin", f"-I{tmp_path}", f"-I{native.DIRECTORY}",

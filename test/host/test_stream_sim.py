@@ -113,7 +113,8 @@ def test_refused(tmp_path):
     assert not (tmp_path/"out.npz").exists()
 
 
-def test_selftest():
-    done = stream("selftest")
+@pytest.mark.parametrize("options, tests", [((), [name for name in TESTS if name != "engines"]), (("--pass-tokens", 2), list(TESTS))])
+def test_selftest(options, tests):
+    done = stream("selftest", *options)
     assert done.returncode == 0, done.stderr
-    assert [line.split()[:2] for line in done.stdout.splitlines()] == [[name, "passed:"] for name in TESTS]
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [[name, "passed:"] for name in tests]

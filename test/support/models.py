@@ -10,7 +10,8 @@ from dataclasses import replace
 import numpy as np
 
 from model.config import Mamba2Config, NetworkConfig
-from model.quantized import QuantizedLayer, QuantizedModel, quantize_matrix
+from model.quantized import quantize_matrix
+from model.weights import QuantizedLayer, QuantizedModel
 
 from operations.numerics import GROUP
 

@@ -11,8 +11,9 @@ import re
 from collections.abc import Sequence
 
 from operations import protocol
-from operations.config import FIRMWARE_CONSTANTS, SSMConfig
+from operations.config import DATA_WIDTHS, FIRMWARE_CONSTANTS, MemoryConfig, ProgramConfig, SSMConfig, SystemConfig
 from operations.header import c_header
+from operations.program import Unit
 
 from tools import processes
 from tools.firmware.sampling import sampling_header
@@ -36,25 +37,39 @@ def check_path(path: str) -> None:
             "of a name.")
 
 
-def built_config(build_dir: str) -> SSMConfig:
-    """The :class:`~operations.config.SSMConfig` of a build, from the constants SSM_* of its ``soc.h``."""
+def built_config(build_dir: str) -> SystemConfig:
+    """The :class:`~operations.config.SystemConfig` of a build, from the constants of its ``soc.h``: what the firmware needs of it."""
     header = os.path.join(build_dir, "software", "include", "generated", "soc.h")
     try:
         with open(header) as file:
             constants = dict(re.findall(r"^#define (\w+) (\d+)$", file.read(), re.MULTILINE))
     except FileNotFoundError:
         raise BuildError(f"{header} does not exist: build the SoC's software first.") from None
-    missing = [name for name in FIRMWARE_CONSTANTS if name not in constants]
+    missing = [name for name in (*FIRMWARE_CONSTANTS, "MEMORY_DATA_WIDTH") if name not in constants]
     if missing:
         raise BuildError(f"{header} does not define {', '.join(missing)}: the SoC was built without the accelerator.")
-    return SSMConfig(**{field.name: type(getattr(SSMConfig, field.name))(int(constants[name]))
+    ssm     = SSMConfig(**{field.name: type(getattr(SSMConfig, field.name))(int(constants[name]))
         for name, field in FIRMWARE_CONSTANTS.items()})
+    program = None
+    if "PROGRAM_UNITS" in constants:
+        number  = {name: int(constants[f"PROGRAM_{name.upper()}"]) for name in ("pass_tokens", "vector_lanes", "scratch", "activations")}
+        program = ProgramConfig(**number, units=tuple(unit.name for unit in Unit if int(constants["PROGRAM_UNITS"]) >> unit & 1))
+    return SystemConfig(MemoryConfig(int(constants["MEMORY_DATA_WIDTH"])), ssm, program=program)
 
 
-def write_headers(directory: str, config: SSMConfig) -> None:
-    """Write the generated headers of a firmware for `config`."""
+def write_headers(directory: str, config: SystemConfig) -> None:
+    """Write the generated headers of a firmware for `config`.
+
+    Raises
+    ------
+    BuildError : the build has the units for whole models, and is too small for any.
+    """
+    try:
+        vectors = vectors_header(config.ssm, config.program, config.memory.data_width or min(DATA_WIDTHS))
+    except ValueError as error:
+        raise BuildError(f"The self-test of the firmware does not fit: {error}") from error
     os.makedirs(directory, exist_ok=True)
-    for name, text in (("protocol.h", c_header()), ("vectors.h", vectors_header(config)), ("sampling_tables.h", sampling_header())):
+    for name, text in (("protocol.h", c_header()), ("vectors.h", vectors), ("sampling_tables.h", sampling_header())):
         with open(os.path.join(directory, name), "w") as file:
             file.write(text)
 

@@ -10,6 +10,7 @@ import subprocess
 
 from cores.common.counters import COUNTER_BITS
 
+from operations.config import MemoryConfig, SystemConfig
 from operations.program import Unit
 
 from tools.firmware import build as firmware_build
@@ -42,7 +43,7 @@ def defines(config, program=None):
 def build(directory, config, main="driver.c", compiler=("gcc", "-O0", SANITIZE), without=(), program=None):
     """Build `main` and the firmware with the headers of an SSMConfig, and perhaps a ProgramConfig; returns the program's path. without:
     engines that are not there, by name."""
-    firmware_build.write_headers(directory, config)
+    firmware_build.write_headers(directory, SystemConfig(MemoryConfig(DATA_WIDTH), config, program=program))
     path = os.path.join(directory, os.path.splitext(main)[0])
     subprocess.run([*compiler, *FLAGS, "-o", path,
         f"-I{directory}", f"-I{DIRECTORY}", f"-I{firmware_build.DIRECTORY}",

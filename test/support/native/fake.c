@@ -17,8 +17,7 @@
 #include "protocol.h"
 #include "ssm.h"
 
-#define QUEUE_MAX     64
-#define SCRATCH_BYTES 0x2000 /* At the end of the data region: what the self-test may use. */
+#define QUEUE_MAX 64
 
 #define ERROR_QUEUE_OVERFLOW 1
 

@@ -27,6 +27,13 @@ struct fake_program {
 	uint32_t tokens[FAKE_TOKENS];
 };
 
+/* At the end of the data region: what the self-test may use. */
+#ifdef PROGRAM_PASS_TOKENS
+#define SCRATCH_BYTES 0xa000
+#else
+#define SCRATCH_BYTES 0x2000
+#endif
+
 /* What a test sets. */
 struct fake_knobs {
 	uint32_t lanes, max_headdim, max_d_state, queue_depth;

@@ -27,7 +27,6 @@
 #include "ssm.h"
 
 #define REQUEST_BYTES  offsetof(struct job, result_sequence)
-#define SCRATCH_BYTES  0x2000
 #define MAX_OPERATIONS 40
 #define MAX_REGIONS    1024
 #define MAX_ACCESSES   4000000 /* To CSRs, in one poll. */
