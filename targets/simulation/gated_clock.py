@@ -20,10 +20,12 @@ HOLD = 64 # Cycles that a clock goes on: more than any pipeline has stages.
 
 # Helpers ------------------------------------------------------------------------------------------
 
-def beats(module):
-    """Of each stream that is an attribute of a module: whether a beat moves."""
+def streams(module):
+    """Of each stream that is an attribute of a module: whether it may move something. The tape, which is there long before it is wanted, does
+    when a beat is taken."""
     parts = [part for value in vars(module).values() for part in (value if isinstance(value, list) else [value])]
-    return [part.valid & part.ready for part in parts if isinstance(part, stream.Endpoint)]
+    tape  = getattr(module, "tape", None)
+    return [part.valid & part.ready if part is tape else part.valid for part in parts if isinstance(part, stream.Endpoint)]
 
 # Gated Clocks -------------------------------------------------------------------------------------
 
@@ -57,7 +59,7 @@ class GatedClocks(LiteXModule):
                 self.move_to_own_clock(engine, f"{name}_engine", active)
 
     def move_to_own_clock(self, module, name, active):
-        """A clock that runs in each cycle in which the module is `active` or a beat moves on one of its streams, for HOLD cycles more, and
+        """A clock that runs in each cycle in which the module is `active` or one of its streams may move something, for HOLD cycles more, and
         after a reset."""
         ClockDomainsRenamer(name)(module)
         domain = ClockDomain(name)
@@ -71,7 +73,7 @@ class GatedClocks(LiteXModule):
         self.sync         += If(moves, hold.eq(HOLD)).Elif(hold != 0, hold.eq(hold - 1))
         self.sync.falling += run.eq(moves | (hold != 0))
         self.comb += [
-            moves.eq(reduce(or_, beats(module), active)),
+            moves.eq(reduce(or_, streams(module), active)),
             domain.clk.eq(ClockSignal() & run),
             domain.rst.eq(ResetSignal()),
         ]
