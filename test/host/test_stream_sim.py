@@ -113,7 +113,7 @@ def test_refused(tmp_path):
     assert not (tmp_path/"out.npz").exists()
 
 
-@pytest.mark.parametrize("options, tests", [((), [name for name in TESTS if name != "engines"]), (("--pass-tokens", 2), list(TESTS))])
+@pytest.mark.parametrize("options, tests", [((), [name for name in TESTS if name != "engines"]), (("--pass-tokens", 2, "--data-width", 256), list(TESTS))])
 def test_selftest(options, tests):
     done = stream("selftest", *options)
     assert done.returncode == 0, done.stderr

@@ -7,9 +7,11 @@
 
 import numpy as np
 
-from migen import log2_int
+from migen import ClockDomain, ClockSignal, Instance, ResetSignal, Signal, log2_int
+from migen.fhdl.tools import list_targets
 
 from litex.gen import LiteXModule
+from litex.gen.fhdl import verilog
 
 from litex.soc.interconnect import csr_bus, wishbone
 
@@ -37,41 +39,71 @@ BANK_WORDS = 512  # Of CSRs.
 
 # Module -------------------------------------------------------------------------------------------
 
-class Wrapper(LiteXModule):
-    """Peripherals, memory and CSR bus. `bus`: "native" or "wishbone"."""
+class Engines(LiteXModule):
+    """Peripherals and their CSR bus, with memory ports. `bus`: "native" or "wishbone"."""
     def __init__(self, config, ssm, bus, width, size):
-        beat  = width//8
-        ports = []
+        self.ports = ports = []
         def port():
-            ports.append(LiteDRAMNativePort("both", address_width=log2_int(size//beat), data_width=width) if bus == "native" else
+            ports.append(LiteDRAMNativePort("both", address_width=log2_int(size//(width//8)), data_width=width) if bus == "native" else
                 wishbone.Interface(data_width=width, address_width=32, addressing="word"))
             return ports[-1]
         region       = Region(ORIGIN + GUARD, ORIGIN + size, ORIGIN)
         tape         = [port(), port()] if bus == "native" else [port()]
         self.ssm     = SSM(ssm, SSMPorts([port()], [port()], port(), port(), PAGE_BEATS), region, unit=True)
         self.program = Program(config, ProgramPorts(tape, port(), port(), port(), port(), port(), PAGE_BEATS), region, self.ssm)
-        self.memory  = MemoryModel(ports, size//beat, ORIGIN//beat, 0, masked=True, first=GUARD//beat)
         self.csr     = csr_bus.Interface(data_width=32, address_width=14)
+        self.irq     = Signal()
         self.banks   = csr_bus.CSRBankArray(self, lambda name, memory: ("ssm", "program").index(name), data_width=32, address_width=14)
         self.interconnect = csr_bus.Interconnect(self.csr, self.banks.get_buses())
+        self.comb += self.irq.eq(self.program.ev.irq)
+
+    def signals(self):
+        """{name: signal} of ports and bus."""
+        records = [("csr", self.csr), *((f"port{n}_{kind}", getattr(port, kind)) for n, port in enumerate(self.ports) for kind in ("cmd", "wdata", "rdata"))]
+        found   = {f"{name}_{number}": signal for name, record in records for number, signal in enumerate(record.flatten())}
+        return found | {f"port{n}_{name}": getattr(port, name) for n, port in enumerate(self.ports) for name in ("flush", "lock")} | {"irq": self.irq}
+
+
+class Wrapper(LiteXModule):
+    """An :class:`Engines` and its memory. `synthesise`: the engines' Verilog, a module `engines`, to a netlist of that name, which is then here in
+    their place, its Verilog in `netlist`."""
+    def __init__(self, engines, width, size, synthesise=None):
+        beat        = width//8
+        self.memory = MemoryModel(engines.ports, size//beat, ORIGIN//beat, 0, masked=True, first=GUARD//beat)
+        if synthesise is None:
+            self.engines = engines
+            return
+        engines.clock_domains.cd_sys = clock = ClockDomain("sys")
+        fragment = engines.get_fragment()
+        driven   = set().union(*map(list_targets, (fragment.comb, *fragment.sync.values())))
+        signals  = engines.signals()
+        for name, signal in signals.items():
+            signal.name_override = name
+        source   = str(verilog.convert(fragment, ios={clock.clk, clock.rst, *signals.values()}, name="engines"))
+        self.netlist   = synthesise("\n".join(line for line in source.splitlines() if not line.startswith("//")))
+        self.specials += Instance("engines", i_sys_clk=ClockSignal(), i_sys_rst=ResetSignal(),
+            **{f"{'o' if signal in driven else 'i'}_{name}": signal for name, signal in signals.items()})
 
 # Harness ------------------------------------------------------------------------------------------
 
 class ProgramHarness(CSRDriver):
     """The compiled peripherals, a driver, and the golden machine beside them."""
-    def __init__(self, config, ssm, bus="native", width=128, size=2**20):
+    def __init__(self, config, ssm, bus="native", width=128, size=2**20, synthesise=None):
         self.config, self.ssm, self.width, self.size = config, ssm, width, size
-        bench  = Wrapper(config, ssm, bus, width, size)
-        memory = bench.memory
+        engines = Engines(config, ssm, bus, width, size)
+        bench   = Wrapper(engines, width, size, synthesise)
+        memory  = bench.memory
+        csr     = engines.csr
         self.compiled = VerilatedModule(bench,
-            inputs  = {"adr": bench.csr.adr, "re": bench.csr.re, "we": bench.csr.we, "dat_w": bench.csr.dat_w, "duty": memory.duty,
+            inputs  = {"adr": csr.adr, "re": csr.re, "we": csr.we, "dat_w": csr.dat_w, "duty": memory.duty,
                 "memory_address": memory.address, "memory_write": memory.write, "memory_write_data": memory.write_data},
-            outputs = {"dat_r": bench.csr.dat_r, "memory_read_data": memory.read_data, "protocol_error": memory.protocol_error,
-                "outside": memory.outside, "irq": bench.program.ev.irq})
+            outputs = {"dat_r": csr.dat_r, "memory_read_data": memory.read_data, "protocol_error": memory.protocol_error,
+                "outside": memory.outside, "irq": engines.irq},
+            transform = lambda source: source + getattr(bench, "netlist", ""))
         self.registers = {}
         for bank, name in enumerate(("ssm", "program")):
             address = bank*BANK_WORDS
-            for register in getattr(bench, name).get_csrs():
+            for register in getattr(engines, name).get_csrs():
                 words = -(-register.size//32)
                 self.registers[f"{name}_{register.name}"] = (address, words)
                 address += words

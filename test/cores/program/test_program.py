@@ -21,6 +21,8 @@ from operations.config import ALIGNMENT, ProgramConfig, SSMConfig, ceil_multiple
 from operations.program import Code, Register, pack
 from operations.ssm import pack_state
 
+from tools.yosys import netlist
+
 # Helpers ------------------------------------------------------------------------------------------
 
 SSM = SSMConfig(lanes=8, max_d_state=64)
@@ -139,6 +141,18 @@ def test_builds(tokens, vector_lanes, width, bus, options, kind):
 def test_deferred(stores):
     """States that are not stored with each pass."""
     check(random_model(n_layer=2, ngroups=2, d_state=24, kind="q4_0"), harness(4), [[1, 2], [3], [4, 5, 6, 1], [0]], 128, stores=stores)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("family, dsp_bits", [("xilinx", 25), ("ecp5", 18)])
+def test_netlist(family, dsp_bits):
+    """A whole model on what synthesis makes of all engines, but for block RAM: token by token, and two at once."""
+    ssm    = SSMConfig(lanes=4, max_headdim=8, max_d_state=16, dsp_bits=dsp_bits)
+    config = ProgramConfig(2, 1, scratch=2048, activations=16, tape_depth=16, dsp_bits=dsp_bits)
+    unit   = ProgramHarness(config, ssm, size=2**17, synthesise=functools.partial(netlist, top="engines", family=family))
+    for kind in ("q4_0", "q8_0"):
+        check(random_model(kind=kind, d_model=32, headdim=8, d_state=16, vocab_size=71), unit, [[3], [1, 70], [69]])
 
 
 def test_wrong_programs():
