@@ -67,7 +67,7 @@ class BestSelector(LiteXModule):
     few thousand rows. Such a vocabulary takes 58,000 cycles for one vector and 232,000 for four, at a logit a cycle, and the few
     thousand that the first rows cost when logits come more slowly. At worst each logit is better than all before: 68 cycles each.
 
-    Throughput: a logit a cycle; a candidate each three cycles. Latency: 5 cycles from the last beat to the first candidate, where
+    Throughput: a logit a cycle; a candidate each three cycles. Latency: 6 cycles from the last beat to the first candidate, where
     nothing is inserted. Model: :func:`model.exact.head.best`.
 
     Parameters
@@ -131,10 +131,11 @@ class BestSelector(LiteXModule):
         ]
 
         # Those above the worst of their list. -----------------------------------------------------
-        self.waiting = waiting = stream.SyncFIFO(KEPT + [("low", 1), ("vector", vector_bits)], WAITING)
+        self.passed  = passed  = stream.Buffer(KEPT + [("low", 1), ("vector", vector_bits)])
+        self.waiting = waiting = stream.SyncFIFO(passed.source.description, WAITING)
         new      = waiting.source
         valid    = Signal()
-        arrived  = Record(waiting.sink.description.payload_layout, reset_less=True)
+        arrived  = Record(passed.sink.description.payload_layout, reset_less=True)
         full     = Signal(tokens) # Lists.
         worst    = Memory(33, 2**vector_bits)
         self.specials += worst
@@ -142,10 +143,11 @@ class BestSelector(LiteXModule):
         worst_read  = worst.get_port(async_read=True)
         self.specials += worst_write, worst_read
         self.comb += [
-            moves.eq(waiting.sink.ready),
+            moves.eq(passed.sink.ready),
+            passed.source.connect(waiting.sink),
             worst_read.adr.eq(arrived.vector),
-            waiting.sink.payload.eq(arrived),
-            waiting.sink.valid.eq(valid & (~(full >> arrived.vector)[0] |
+            passed.sink.payload.eq(arrived),
+            passed.sink.valid.eq(valid & (~(full >> arrived.vector)[0] |
                 better(arrived.logit, arrived.nan, arrived.low, worst_read.dat_r[:32], worst_read.dat_r[32]))),
         ]
         self.sync += If(moves,
@@ -220,7 +222,7 @@ class BestSelector(LiteXModule):
             NextValue(given, 0),
             If(new.valid,
                 NextState("INSERT"),
-            ).Elif(ending & ~valid,
+            ).Elif(ending & ~valid & ~passed.source.valid,
                 NextValue(read, 0),
                 NextState("READ"),
             )

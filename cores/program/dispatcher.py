@@ -6,7 +6,7 @@
 """The dispatcher: descriptors of a program, in order, to the queues of the engines."""
 
 from functools import reduce
-from operator import and_
+from operator import and_, or_
 
 from migen import *
 
@@ -108,7 +108,8 @@ class Dispatcher(LiteXModule):
         known    = [each for each in Code if each != Code.END and BY_CODE[each].unit in units]
         wrong    = Signal(reset_less=True)
         ends     = Signal(reset_less=True)
-        todo     = Signal(DESCRIPTOR_WORDS - FIRST_OPERAND, reset_less=True) # Words that are addresses.
+        todo     = Signal(DESCRIPTOR_WORDS - FIRST_OPERAND, reset_less=True) # Words that are addresses,
+        chosen   = Signal(DESCRIPTOR_WORDS - FIRST_OPERAND, reset_less=True) # and of these the first one.
         base     = Signal(32)
         place    = Signal(32)
         idle     = Signal()
@@ -136,28 +137,30 @@ class Dispatcher(LiteXModule):
             NextValue(wrong, 1),
             Case(code, {int(each): [
                 NextValue(wrong, has_reserved_bits(each, Cat(*words))),
-                NextValue(todo, sum(1 << word for word in addresses_of(each))),
+                NextValue(todo,   sum(1 << word for word in addresses_of(each))),
+                NextValue(chosen, sum(1 << word for word in addresses_of(each)[:1])),
             ] for each in (*known, Code.END)}),
             [NextValue(mine[unit], reduce(lambda a, b: a | b, [code == each for each in known if BY_CODE[each].unit == unit])) for unit in units],
             NextState("ADDRESSES"),
         )
         # The first of the words that are left, register and offset, becomes their sum.
-        first = 0
+        left = Signal(len(operands))
+        next_chosen = 0
         for n in reversed(range(len(operands))):
-            first = Mux(todo[n], 1 << n, first)
-        chosen = Signal(len(operands))
+            next_chosen = Mux(left[n], 1 << n, next_chosen)
         self.comb += [
-            chosen.eq(first),
-            Case(chosen, {1 << n: place.eq(word) for n, word in enumerate(operands)}),
+            left.eq(todo & ~chosen),
+            place.eq(reduce(or_, [Mux(chosen[n], word, 0) for n, word in enumerate(operands)])),
         ]
         fsm.act("ADDRESSES",
             NextState("ISSUE"),
             If(wrong | ends,
                 NextState("DRAIN"),
             ).Elif(todo != 0,
-                NextValue(todo, todo & ~chosen),
+                NextValue(todo, left),
+                NextValue(chosen, next_chosen),
                 [If(chosen[n], NextValue(word, base + place[:OFFSET_BITS])) for n, word in enumerate(operands)],
-                If(todo & ~chosen, NextState("ADDRESSES")),
+                If(left != 0, NextState("ADDRESSES")),
             )
         )
         fsm.act("ISSUE",

@@ -333,9 +333,17 @@ class Program(Engine):
             return
         self.scratchpad = scratchpad = ResetInserter()(Scratchpad(self.config.vector_lanes, words, len(reads), len(writes)))
         self.parts.append(scratchpad)
+        # The words too: that an engine takes one is not in the paths of the scratchpad.
         for n, ((address, word), port, source) in enumerate(zip(reads, scratchpad.reads, scratchpad.sources)):
             buffer = self.add_buffer(f"scratchpad_read{n}", address)
-            self.comb += buffer.source.connect(port), source.connect(word)
+            words  = ResetInserter()(stream.Buffer(source.description, pipe_valid=False, pipe_ready=True))
+            self.add_module(name=f"scratchpad_words{n}", module=words)
+            self.parts.append(words)
+            self.comb += [
+                buffer.source.connect(port),
+                source.connect(words.sink),
+                words.source.connect(word),
+            ]
         for (unit, write), port in zip(writes.items(), scratchpad.writes):
             buffer = self.add_buffer(f"{unit.name.lower()}_write", write)
             self.comb += buffer.source.connect(port), self.writes[unit].eq(buffer.source.valid)
@@ -345,15 +353,19 @@ class Program(Engine):
     def connect_status(self):
         dispatcher = self.dispatcher
         busy, left = Signal(), Signal()
+        unread     = Signal() # A cycle late, which is long before the program ends.
         tape_left  = (self.tape_left != 0) if Unit.GEMV in self.units else (self._tape_beats.storage != 0)
         self.comb += [
             busy.eq(dispatcher.busy | self.resetting | self.start),
             self._status.fields.busy.eq(busy),
             self._index.status.eq(dispatcher.index),
             self.ev.done.trigger.eq(dispatcher.done & ~self.resetting),
-            left.eq(dispatcher.done & ~dispatcher.error & (tape_left | (dispatcher.index + 1 != self._descriptors.storage))),
+            left.eq(dispatcher.done & ~dispatcher.error & unread),
         ]
-        self.sync += self.start.eq(self._start.re & ~busy)
+        self.sync += [
+            self.start.eq(self._start.re & ~busy),
+            unread.eq(tape_left | (dispatcher.index + 1 != self._descriptors.storage)),
+        ]
         stray = reduce(or_, [master.out_of_range for master in self.readers + self.writers])
         self.add_errors({"bad_descriptor": dispatcher.done & dispatcher.error, "out_of_range": stray, "left": left})
 

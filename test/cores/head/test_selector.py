@@ -191,8 +191,8 @@ def test_pairs():
 
 
 def test_latency():
-    """A lone logit: to the FIFO 2 cycles, an insertion of 4, a candidate of 3, and the one in which it goes."""
-    assert check(column([1])) == [2 + 4 + 3 + 1]
+    """A lone logit: to the FIFO 3 cycles, an insertion of 4, a candidate of 3, and the one in which it goes."""
+    assert check(column([1])) == [3 + 4 + 3 + 1]
 
 
 def test_refused():
