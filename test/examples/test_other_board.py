@@ -85,7 +85,8 @@ def test_command(name, tmp_path):
     assert f"module {name}" in text and "uartbone" in text and "inputbuffer" in text
 
 
-@pytest.mark.parametrize("name", ["radiona_ulx3s", pytest.param("digilent_nexys_video", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["radiona_ulx3s", "digilent_nexys_video"])
 def test_whole_models(name, tmp_path):
     """With --pass-tokens the engines of whole models are there, and firmware that runs them."""
     code, said = recipe(tmp_path, name, "--build", "--no-compile-gateware", "--lanes", "8", "--pass-tokens", "2")
