@@ -74,7 +74,7 @@ class Build:
 
 def arty(variant, pass_tokens=0):
     """As targets/arty.py builds it by default, or with whole models of so many tokens at once."""
-    options = {"lanes": VARIANTS[variant].lanes, **(VARIANTS[variant].model if pass_tokens else {})}
+    options = dict(VARIANTS[variant].options(pass_tokens))
     lanes   = options.pop("lanes")
     text    = f"Arty {variant}, {lanes} lanes" + (f", whole models, R = {pass_tokens}" if pass_tokens else "")
     program = ProgramConfig(pass_tokens, **options) if pass_tokens else None

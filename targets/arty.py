@@ -53,11 +53,15 @@ class Variant:
     model       : dict
     pass_tokens : int = 0
 
+    def options(self, pass_tokens):
+        """Where so many tokens run at once, 0: no whole models."""
+        return self.model if pass_tokens else {"lanes": self.lanes}
+
     def complete(self, args):
         """Options that were not given."""
         if args.pass_tokens is None:
             args.pass_tokens = self.pass_tokens
-        for name, value in (self.model if args.pass_tokens else {"lanes": self.lanes}).items():
+        for name, value in self.options(args.pass_tokens).items():
             if getattr(args, name) is None:
                 setattr(args, name, value)
 
@@ -111,7 +115,7 @@ def main():
     tokens = ", ".join(f"{variant.pass_tokens} on the {name}" for name, variant in VARIANTS.items())
     parser, board, tools = board_parser("Digilent Arty A7", 100e6, (50e6, 125e6), "build/arty/VARIANT", lanes=None,
         lanes_default=lanes, pass_tokens_default=tokens,
-        tape_depth_default=f"{ProgramConfig.tape_depth}, 1024 on the a7-100")
+        tape_depth_default=f"{ProgramConfig.tape_depth}, {VARIANTS['a7-100'].model['tape_depth']} on the a7-100")
     board.add_argument("--variant", default="a7-35", choices=VARIANTS, help="Board (default: %(default)s).")
     add_toolchain_argument(tools)
     args = parser.parse_args()

@@ -245,9 +245,10 @@ class Program(Engine):
             busy.eq(0),
         )
 
-    def add_buffer(self, name, endpoint):
-        """Registers behind an engine, in both directions: whether a memory takes what it gives is not in its paths. The module."""
-        buffer = ResetInserter()(stream.Buffer(endpoint.description, pipe_valid=True, pipe_ready=True))
+    def add_buffer(self, name, endpoint, pipe_valid=True):
+        """Registers behind a stream, in both directions or for ``ready`` alone: whether its beats are taken is not in the paths of what gives them.
+        The module."""
+        buffer = ResetInserter()(stream.Buffer(endpoint.description, pipe_valid=pipe_valid, pipe_ready=True))
         self.add_module(name=f"{name}_buffer", module=buffer)
         self.parts.append(buffer)
         self.comb += endpoint.connect(buffer.sink)
@@ -336,14 +337,8 @@ class Program(Engine):
         # The words too: that an engine takes one is not in the paths of the scratchpad.
         for n, ((address, word), port, source) in enumerate(zip(reads, scratchpad.reads, scratchpad.sources)):
             buffer = self.add_buffer(f"scratchpad_read{n}", address)
-            words  = ResetInserter()(stream.Buffer(source.description, pipe_valid=False, pipe_ready=True))
-            self.add_module(name=f"scratchpad_words{n}", module=words)
-            self.parts.append(words)
-            self.comb += [
-                buffer.source.connect(port),
-                source.connect(words.sink),
-                words.source.connect(word),
-            ]
+            words  = self.add_buffer(f"scratchpad_words{n}", source, pipe_valid=False)
+            self.comb += buffer.source.connect(port), words.source.connect(word)
         for (unit, write), port in zip(writes.items(), scratchpad.writes):
             buffer = self.add_buffer(f"{unit.name.lower()}_write", write)
             self.comb += buffer.source.connect(port), self.writes[unit].eq(buffer.source.valid)
