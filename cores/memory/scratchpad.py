@@ -16,7 +16,7 @@ from operations.config import check_choice, check_range
 # Constants ----------------------------------------------------------------------------------------
 
 ELEMENT_BITS = 16
-UNDER_WAY    = 4 # Words of a reader, at least 3 for one a cycle.
+UNDER_WAY    = 8 # Words of a reader, at least 7 for one a cycle.
 
 # Helpers ------------------------------------------------------------------------------------------
 
@@ -64,7 +64,7 @@ class Scratchpad(LiteXModule):
     The last holds where there are no more such ports than banks: a stream that has waited follows right behind the other, and from
     then on each passes a word a cycle.
 
-    A word that its source doesn't take is in nobody's way: a port has 4 under way at most, for which the FIFO has places.
+    A word that its source doesn't take is in nobody's way: a port has 8 under way at most, for which the FIFO has places.
 
     Parameters
     ----------
@@ -101,17 +101,21 @@ class Scratchpad(LiteXModule):
         arrived = [] # That.
         for port, source in zip(self.reads, self.sources):
             fifo   = stream.SyncFIFO([("data", width)], UNDER_WAY)
-            places = Signal(max=UNDER_WAY + 1, reset=UNDER_WAY)
+            places = Signal(max=UNDER_WAY + 1, reset=UNDER_WAY) # In the FIFO, two cycles late: what it gives is in no path of the grants.
+            room   = Signal(reset=1)                            # Another cycle late.
+            given  = Signal()
             want   = Signal()
             bank   = Signal(max(bank_bits, 1), reset_less=True)
             self.submodules += fifo
             self.comb += [
-                want.eq(port.valid & (places != 0)),
+                want.eq(port.valid & room),
                 fifo.source.connect(source),
             ]
             self.sync += [
-                places.eq(places - (port.valid & port.ready) + (source.valid & source.ready)),
                 fifo.sink.valid.eq(port.valid & port.ready),
+                given.eq(source.valid & source.ready),
+                places.eq(places - fifo.sink.valid + given),
+                room.eq(places > 2),
                 bank.eq(bank_of(port)),
             ]
             wants.append(want)

@@ -25,15 +25,26 @@ def addresses_of(code):
     return [word - FIRST_OPERAND for operand, word, _ in BY_CODE[code].places() if isinstance(operand, Memory)]
 
 
-def has_reserved_bits(code, words):
-    """Whether of a descriptor's words bits are set that mean nothing. Signal expression."""
+def meaning(code):
+    """Bits of a descriptor's words that mean something, the lowest first, as a number."""
     known = [0]*DESCRIPTOR_WORDS
     known[0] = 2**FLAGS_BIT - 1 | (2**len(BY_CODE[code].flags) - 1) << FLAGS_BIT
     for unit in Unit:
         known[1 + unit//4] |= NO_WAIT << WAIT_BITS*(unit % 4)
     for operand, word, bit in BY_CODE[code].places():
         known[word] |= 2**operand.bits - 1 << bit
-    return (words & sum((2**32 - 1 & ~bits) << 32*n for n, bits in enumerate(known))) != 0
+    return sum(bits << 32*n for n, bits in enumerate(known))
+
+
+def has_reserved_bits(is_code, words):
+    """Whether of a descriptor's words bits are set that mean nothing. Signal expression; is_code: {code: Signal}."""
+    masks  = {code: meaning(code) for code in is_code}
+    groups = {} # {codes: bits of the words that mean nothing with these}
+    for n, bit in enumerate(words):
+        codes = tuple(code for code, mask in masks.items() if not mask >> n & 1)
+        if codes:
+            groups.setdefault(codes, []).append(bit)
+    return reduce(or_, [(Cat(*bits) != 0) & reduce(or_, [is_code[code] for code in codes]) for codes, bits in groups.items()])
 
 # Dispatcher ---------------------------------------------------------------------------------------
 
@@ -56,7 +67,7 @@ class Dispatcher(LiteXModule):
     ``waiting[unit]`` is set in each cycle in which the descriptor waits for that unit: for one of its descriptors to retire, or for a place
     in its queue.
 
-    A descriptor takes 3 cycles, and one for each of its addresses. Model: :meth:`model.machine.Machine.run`.
+    A descriptor takes 4 cycles, and one for each of its addresses. Model: :meth:`model.machine.Machine.run`.
 
     Parameters
     ----------
@@ -86,7 +97,7 @@ class Dispatcher(LiteXModule):
         pending = {unit: Signal(WAIT_BITS, name=f"pending_{unit.name.lower()}") for unit in units}
         issues  = {unit: Signal(name=f"issues_{unit.name.lower()}") for unit in units}
         self.sync += [pending[unit].eq(pending[unit] + issues[unit] - self.retired[unit]) for unit in units]
-        holds   = {}  # It may be issued, for all that this unit is about.
+        holds   = {} # It may be issued, for all that this unit is about. A cycle late: once it may, it may until it is issued.
         queues  = {}
         mine    = {unit: Signal(name=f"is_{unit.name.lower()}") for unit in units}
         for unit in units:
@@ -95,8 +106,8 @@ class Dispatcher(LiteXModule):
             self.add_module(name=f"queue_{unit.name.lower()}", module=queue)
             queues[unit] = queue
             holds[unit]  = Signal(name=f"holds_{unit.name.lower()}")
+            self.sync += holds[unit].eq((pending[unit] <= wait) & (~mine[unit] | (queue.sink.ready & (pending[unit] != NO_WAIT))))
             self.comb += [
-                holds[unit].eq((pending[unit] <= wait) & (~mine[unit] | (queue.sink.ready & (pending[unit] != NO_WAIT)))),
                 queue.sink.valid.eq(issues[unit]),
                 queue.sink.code.eq(code),
                 queue.sink.flags.eq(words[0][FLAGS_BIT:]),
@@ -105,7 +116,8 @@ class Dispatcher(LiteXModule):
             ]
 
         # One descriptor. ----------------------------------------------------------------------------
-        known    = [each for each in Code if each != Code.END and BY_CODE[each].unit in units]
+        known    = [each for each in Code if each == Code.END or BY_CODE[each].unit in units]
+        is_code  = {each: Signal(reset_less=True, name=f"is_{each.name.lower()}") for each in known}
         wrong    = Signal(reset_less=True)
         ends     = Signal(reset_less=True)
         todo     = Signal(DESCRIPTOR_WORDS - FIRST_OPERAND, reset_less=True) # Words that are addresses,
@@ -129,18 +141,21 @@ class Dispatcher(LiteXModule):
             sink.ready.eq(1),
             If(sink.valid,
                 [NextValue(word, sink.data[32*n:32*(n + 1)]) for n, word in enumerate(words)],
-                NextState("CHECK"),
+                NextState("DECODE"),
             )
         )
+        fsm.act("DECODE",
+            [NextValue(signal, code == each) for each, signal in is_code.items()],
+            NextState("CHECK"),
+        )
+        def one_of(codes):
+            return reduce(or_, [is_code[each] for each in codes], 0)
         fsm.act("CHECK",
-            NextValue(ends, code == Code.END),
-            NextValue(wrong, 1),
-            Case(code, {int(each): [
-                NextValue(wrong, has_reserved_bits(each, Cat(*words))),
-                NextValue(todo,   sum(1 << word for word in addresses_of(each))),
-                NextValue(chosen, sum(1 << word for word in addresses_of(each)[:1])),
-            ] for each in (*known, Code.END)}),
-            [NextValue(mine[unit], reduce(lambda a, b: a | b, [code == each for each in known if BY_CODE[each].unit == unit])) for unit in units],
+            NextValue(ends, is_code[Code.END]),
+            NextValue(wrong, ~one_of(known) | has_reserved_bits(is_code, Cat(*words))),
+            *([NextValue(bit, one_of(each for each in known if n in addresses_of(each)[:most])) for n, bit in enumerate(signal)]
+                for signal, most in ((todo, None), (chosen, 1))),
+            [NextValue(mine[unit], one_of(each for each in known if BY_CODE[each].unit == unit)) for unit in units],
             NextState("ADDRESSES"),
         )
         # The first of the words that are left, register and offset, becomes their sum.
