@@ -107,7 +107,7 @@ OWNERS = (
     ("core",        ("core_", "ssm_core_", "ssmcore_", "B_memory", "C_memory")),
     ("GEMV",        ("program_gemvengine",)),
     ("vector unit", ("program_vectorengine",)),
-    ("scratchpad",  ("program_program_scratchpad",)),
+    ("scratchpad",  ("program_program_scratchpad", "scratchpad_bank")),
     ("head",        ("program_headengine", "worst", "lists")),
     ("moves",       ("program_moveengine",)),
     ("dispatcher",  ("program_dispatcher", "program_converter")),

@@ -16,7 +16,6 @@ environment.check("litex", "migen")
 
 import sys
 
-from dataclasses import dataclass
 from functools import partial
 
 from migen import *
@@ -33,43 +32,18 @@ from litex_boards.targets.digilent_arty import _CRG
 
 from operations.config import ProgramConfig
 
-from targets.board import BoardSoC, board_parser, supervised
+from targets.board import BoardSoC, Defaults, board_parser, supervised
 from targets.xilinx import add_toolchain_argument, run_xilinx
 
 from tools.paths import BUILD
 
 # Constants ----------------------------------------------------------------------------------------
 
-@dataclass(frozen=True)
-class Variant:
-    """Of the board: openFPGALoader's name, and what is built by default. What that takes: bench/fit.py.
-
-    lanes       : Where whole models are not built.
-    model       : Options where they are.
-    pass_tokens : R of whole models, 0: they are not built.
-    """
-    name        : str
-    lanes       : int
-    model       : dict
-    pass_tokens : int = 0
-
-    def options(self, pass_tokens):
-        """Where so many tokens run at once, 0: no whole models."""
-        return self.model if pass_tokens else {"lanes": self.lanes}
-
-    def complete(self, args):
-        """Options that were not given."""
-        if args.pass_tokens is None:
-            args.pass_tokens = self.pass_tokens
-        for name, value in self.options(args.pass_tokens).items():
-            if getattr(args, name) is None:
-                setattr(args, name, value)
-
-
-VARIANTS = {
-    "a7-35"  : Variant("arty_a7_35t",  lanes=8,  model={"lanes": 4, "vector_lanes": 1}),
-    "a7-100" : Variant("arty_a7_100t", lanes=32, model={"lanes": 16, "tape_depth": 1024}, pass_tokens=4),
+VARIANTS = { # What is built by default. What that takes: bench/fit.py.
+    "a7-35"  : Defaults(lanes=8,  model={"lanes": 4, "vector_lanes": 1}),
+    "a7-100" : Defaults(lanes=32, model={"lanes": 16, "tape_depth": 1024}, pass_tokens=4),
 }
+BOARDS = {"a7-35": "arty_a7_35t", "a7-100": "arty_a7_100t"} # openFPGALoader's names.
 
 # ArtySoC ------------------------------------------------------------------------------------------
 
@@ -115,14 +89,14 @@ def main():
     tokens = ", ".join(f"{variant.pass_tokens} on the {name}" for name, variant in VARIANTS.items())
     parser, board, tools = board_parser("Digilent Arty A7", 100e6, (50e6, 125e6), "build/arty/VARIANT", lanes=None,
         lanes_default=lanes, pass_tokens_default=tokens,
+        vector_lanes_default=f"{ProgramConfig.vector_lanes}, {VARIANTS['a7-35'].model['vector_lanes']} on the a7-35",
         tape_depth_default=f"{ProgramConfig.tape_depth}, {VARIANTS['a7-100'].model['tape_depth']} on the a7-100")
     board.add_argument("--variant", default="a7-35", choices=VARIANTS, help="Board (default: %(default)s).")
     add_toolchain_argument(tools)
     args = parser.parse_args()
 
-    variant = VARIANTS[args.variant]
-    variant.complete(args)
-    return run_xilinx(parser, args, variant.name, partial(ArtySoC, variant=args.variant), str(BUILD/"arty"/args.variant))
+    VARIANTS[args.variant].complete(args)
+    return run_xilinx(parser, args, BOARDS[args.variant], partial(ArtySoC, variant=args.variant), str(BUILD/"arty"/args.variant))
 
 
 if __name__ == "__main__":

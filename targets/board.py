@@ -14,6 +14,8 @@ import shutil
 import subprocess
 import sys
 
+from dataclasses import dataclass
+
 from migen import *
 
 from litex.build.openfpgaloader import OpenFPGALoader
@@ -42,6 +44,30 @@ SUPERVISED = "MAMBA2_SUPERVISED" # In the environment of a target that another p
 
 class TargetError(Exception):
     """A build or a board did not do what was asked; the message says why, and what to do."""
+
+@dataclass(frozen=True)
+class Defaults:
+    """Of a board's options.
+
+    lanes       : Where whole models are not built.
+    model       : Options where they are.
+    pass_tokens : R of whole models, 0: they are not built.
+    """
+    lanes       : int
+    model       : dict
+    pass_tokens : int = 0
+
+    def options(self, pass_tokens):
+        """Where so many tokens run at once, 0: no whole models."""
+        return self.model if pass_tokens else {"lanes": self.lanes}
+
+    def complete(self, args):
+        """Options that were not given."""
+        if args.pass_tokens is None:
+            args.pass_tokens = self.pass_tokens
+        for name, value in self.options(args.pass_tokens).items():
+            if getattr(args, name) is None:
+                setattr(args, name, value)
 
 # BoardSoC -----------------------------------------------------------------------------------------
 

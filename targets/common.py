@@ -39,9 +39,10 @@ def builder_environment(tools_dir=None):
 
 # Command Line -------------------------------------------------------------------------------------
 
-def add_config_arguments(parser, lanes=SSMConfig.lanes, lanes_default=None, pass_tokens=None, pass_tokens_default=None, tape_depth_default=None):
-    """Add the options that choose a SystemConfig; `lanes_default` and its like say what the defaults of --lanes, --pass-tokens and --tape-depth
-    depend on. With a default of --pass-tokens 0 builds no engines for whole models."""
+def add_config_arguments(parser, lanes=SSMConfig.lanes, lanes_default=None, pass_tokens=None, pass_tokens_default=None, vector_lanes_default=None,
+        tape_depth_default=None):
+    """Add the options that choose a SystemConfig; `lanes_default` and its like say on what the default of --lanes and so on depends. Where
+    --pass-tokens has a default, 0 builds no engines for whole models."""
     default = SSMConfig()
     group   = parser.add_argument_group("accelerator")
     group.add_argument("--lanes",       type=int, default=lanes, choices=LANES,
@@ -61,7 +62,7 @@ def add_config_arguments(parser, lanes=SSMConfig.lanes, lanes_default=None, pass
         help="Build them, for so many tokens at once" + (f"; 0: none are built (default: {of_target})." if of_target else
             " (default: none are built)."))
     group.add_argument("--vector-lanes", type=int, choices=VECTOR_LANES,
-        help=f"Elements that their vector unit takes in a cycle (default: {program.vector_lanes}).")
+        help=f"Elements that their vector unit takes in a cycle (default: {vector_lanes_default or program.vector_lanes}).")
     group.add_argument("--scratch",      type=int, metavar="ELEMENTS",
         help="Of their scratchpad, a multiple of 1024 (default: 32768 for one token at once, 65536 for 2 and 4, 131072 for 8).")
     group.add_argument("--activations",  type=int, metavar="WORDS",

@@ -35,7 +35,7 @@ from litespi.modules import IS25LP256D
 from litex_boards.platforms import lambdaconcept_ecpix5
 from litex_boards.targets.lambdaconcept_ecpix5 import _CRG
 
-from targets.board import BoardSoC, TargetError, board_parser, print_written, run, supervised, write_gateware
+from targets.board import BoardSoC, Defaults, TargetError, board_parser, print_written, run, supervised, write_gateware
 from targets.trellis import REPORT, check_folder, check_timing, clocks, read_report, tools_folder
 
 from tools.paths import BUILD
@@ -43,6 +43,7 @@ from tools.paths import BUILD
 # Constants ----------------------------------------------------------------------------------------
 
 DSP_BITS = 18
+DEFAULTS = Defaults(lanes=16, model={"lanes": 8, "vector_lanes": 2}) # The DRAM gives a beat of 128 bits every other cycle.
 
 SEED   = 2 # Of placement; the same one gives the same bitstream.
 BOARDS = {"r02": "ecpix5", "r03": "ecpix5_r03"} # openFPGALoader's names.
@@ -50,6 +51,9 @@ BOARDS = {"r02": "ecpix5", "r03": "ecpix5_r03"} # openFPGALoader's names.
 # Memories of which nothing depends on what a word gives that is read while it is written: FIFOs, tile banks, the CPU's.
 # The ECP5's block RAM gives anything then, and yosys would put registers and a bypass around it.
 UNCHECKED_MEMORIES = ("m:storage*", "m:tile_bank*", "m:B_memory*", "m:C_memory*", "m:datagrams", "VexRiscv/m:*")
+
+# And where there are engines of whole models: a descriptor waits for those whose words it reads, or writes over.
+UNCHECKED_MEMORIES_OF_MODELS = ("m:scratchpad_bank*",)
 
 # Wide and shallow memories for which there is block RAM to spare, but for whose LUT RAM's addresses not the wires.
 BLOCK_MEMORIES = ("m:B_memory*", "m:C_memory*")
@@ -118,10 +122,11 @@ def build(soc, output_dir, compile_gateware=True, seed=SEED):
         _remove([*bitstreams, os.path.join(gateware, REPORT)])
         check_folder(output_dir)
         tools = tools_folder()
+    unchecked = UNCHECKED_MEMORIES + (UNCHECKED_MEMORIES_OF_MODELS if hasattr(soc, "program") else ())
     soc.platform.toolchain._pnr_opts   += f"--placer static --report {REPORT} "
     soc.platform.toolchain._yosys_cmds += [f"hierarchy -top {soc.get_build_name()}",
-        *(f"select -assert-min 1 {memories}" for memories in UNCHECKED_MEMORIES), # Names that are none do nothing, unsaid.
-        f"setattr -set no_rw_check 1 {' '.join(UNCHECKED_MEMORIES)}",
+        *(f"select -assert-min 1 {memories}" for memories in unchecked), # Names that are none do nothing, unsaid.
+        f"setattr -set no_rw_check 1 {' '.join(unchecked)}",
         f"setattr -set ram_style \"block\" {' '.join(BLOCK_MEMORIES)}"]
     begin   = time.monotonic()
     builder = write_gateware(soc, output_dir, compile_gateware, tools, abc9=True, seed=seed)
@@ -145,11 +150,13 @@ def build(soc, output_dir, compile_gateware=True, seed=SEED):
 # Command Line -------------------------------------------------------------------------------------
 
 def main():
-    parser, board, tools = board_parser("LambdaConcept ECPIX-5 (85F)", 75e6, (50e6, 100e6), "build/ecpix5")
+    parser, board, tools = board_parser("LambdaConcept ECPIX-5 (85F)", 75e6, (50e6, 100e6), "build/ecpix5", lanes=None,
+        lanes_default=f"{DEFAULTS.lanes}, {DEFAULTS.model['lanes']} with whole models", vector_lanes_default=DEFAULTS.model["vector_lanes"])
     board.add_argument("--revision", default="r02", choices=BOARDS, help="Of the board: which chip its USB cable meets "
         "(r02: FT2232, r03: FT4232; default: %(default)s).")
     tools.add_argument("--seed", type=int, default=SEED, help="Seed of placement (default: %(default)s).")
     args = parser.parse_args()
+    DEFAULTS.complete(args)
     return run(parser, args, BOARDS[args.revision],
         make_soc   = ECPIX5SoC,
         build      = partial(build, seed=args.seed),

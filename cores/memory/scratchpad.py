@@ -125,7 +125,7 @@ class Scratchpad(LiteXModule):
         # Banks. -----------------------------------------------------------------------------------
         words_read = []
         for n in range(banks):
-            memory = Memory(width, words//banks)
+            memory = Memory(width, words//banks, name="scratchpad_bank")
             self.specials += memory
             write_port = memory.get_port(write_capable=True, we_granularity=ELEMENT_BITS, mode=READ_FIRST)
             read_port  = memory.get_port(mode=READ_FIRST)
