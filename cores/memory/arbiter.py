@@ -77,13 +77,15 @@ class Arbiter(LiteXModule):
         turn   = Signal(max=self.burst + 1) # Commands of this turn.
         others = Signal()                   # Another user has a command.
         asked  = Signal()
+        room   = Signal()                   # A cycle late.
         waits  = Cat(*[port.cmd.valid for port in users])
+        self.sync += room.eq(order.level < UNDER_WAY - 1)
         for n, port in enumerate(users):
             self.comb += If(user == n,
                 others.eq(waits & ~(1 << n) & (2**len(users) - 1) != 0),
                 port.cmd.connect(buffer.sink, omit={"valid", "ready"}),
-                buffer.sink.valid.eq(port.cmd.valid & order.sink.ready & ~(turn[-1] & others)),
-                port.cmd.ready.eq(buffer.sink.ready & order.sink.ready & ~(turn[-1] & others)),
+                buffer.sink.valid.eq(port.cmd.valid & room & ~(turn[-1] & others)),
+                port.cmd.ready.eq(buffer.sink.ready & room & ~(turn[-1] & others)),
             )
         self.comb += [
             asked.eq(buffer.sink.valid & buffer.sink.ready),

@@ -69,15 +69,17 @@ class InterleavedReader(LiteXModule):
             data.source.connect(source),
             self.beat.eq(sum((reader.beat for reader in readers), Constant(0))),
         ]
+        room = Signal() # A cycle late.
+        self.sync += room.eq(order.level < UNDER_WAY - 1)
         idle, stray = 1, 0
         for n, reader in enumerate(readers):
             self.comb += [
                 reader.flush.eq(self.flush),
                 reader.sink.address.eq(sink.address),
                 If(choice == n,
-                    reader.sink.valid.eq(sink.valid & order.sink.ready),
-                    sink.ready.eq(reader.sink.ready & order.sink.ready),
-                    order.sink.valid.eq(sink.valid & reader.sink.ready),
+                    reader.sink.valid.eq(sink.valid & room),
+                    sink.ready.eq(reader.sink.ready & room),
+                    order.sink.valid.eq(sink.valid & reader.sink.ready & room),
                 ),
                 If(next.source.valid & (next.source.choice == n),
                     data.sink.valid.eq(reader.source.valid),
