@@ -41,6 +41,7 @@ from operations.config import ProgramConfig, SystemConfig
 
 from targets.arty import VARIANTS, ArtySoC
 from targets.board import write_gateware
+from targets.ecpix5 import FOLDERS
 from targets.genesys2 import Genesys2SoC
 from targets.kc705 import KC705SoC
 from targets.trellis import clocks, read_report
@@ -98,6 +99,7 @@ BUILDS = {
 SYNTHESIS = "synth_xilinx -flatten -abc9 -family xc7"
 
 MAX_LEVELS, MIN_FMAX = 10, 75.0
+ECPIX5_LUT_SHARES    = {"ecpix5": 47_624/83_640, "ecpix5_model": 0.85} # At most.
 
 # Whose a signal is, by how its name begins, or the class of the module it is in; the first that fits counts. Names as LiteX
 # gives them in the Verilog.
@@ -215,15 +217,22 @@ def fit_entries(fits):
     return result
 
 
-def ecpix5_entries(lanes, report):
-    """Likewise of the ECPIX-5's timing report."""
-    result = []
+def ecpix5_entries(name, constants, report):
+    """Likewise of an ECPIX-5's timing report, of its clocks and of what it takes. constants: of the build's csr.json."""
+    tokens  = constants.get("program_pass_tokens")
+    text    = f"ECPIX-5 85F, {constants['ssm_lanes']} lanes" + (f", whole models, R = {tokens}" if tokens else "")
+    command = "python targets/ecpix5.py --build" + (f" --pass-tokens {tokens}" if tokens else "")
+    result  = []
     for clock in clocks(report):
         system = clock.name == "sys_clk"
         bound  = MIN_FMAX if system else clock.constraint
-        result.append({"name": "ecpix5_fmax_mhz" if system else f"ecpix5_{clock.name}_mhz", "value": clock.achieved, "unit": "MHz",
-            "bound": bound, "ratio": clock.achieved/bound, "config": f"ECPIX-5 85F, {lanes} lanes, routed by nextpnr-ecp5; clock "
-            f"{clock.name}, constrained to {clock.constraint:.2f} MHz", "command": "python targets/ecpix5.py --build"})
+        result.append({"name": f"{name}_fmax_mhz" if system else f"{name}_{clock.name}_mhz", "value": clock.achieved, "unit": "MHz",
+            "bound": bound, "ratio": clock.achieved/bound, "config": f"{text}, routed by nextpnr-ecp5; clock {clock.name}, constrained to "
+            f"{clock.constraint:.2f} MHz", "command": command})
+    use   = report["utilization"]["TRELLIS_COMB"]
+    share = use["used"]/use["available"]
+    result.append({"name": f"{name}_lut_share", "value": share, "unit": "of the part", "bound": ECPIX5_LUT_SHARES[name],
+        "ratio": share/ECPIX5_LUT_SHARES[name], "config": text, "command": command})
     return result
 
 # Output -------------------------------------------------------------------------------------------
@@ -309,12 +318,11 @@ def main():
         fits[name] = fit(name)
         print_fit(name, fits[name])
     entries = fit_entries(fits)
-    folder  = BUILD/"ecpix5"
-    try:
-        report = read_report(folder/"gateware")
-        entries += ecpix5_entries(json.loads((folder/"csr.json").read_text())["constants"]["ssm_lanes"], report)
-    except FileNotFoundError:
-        print("No ECPIX-5 was built: python targets/ecpix5.py --build does that, in three quarters of an hour.")
+    for name, folder in (("ecpix5", FOLDERS[False]), ("ecpix5_model", FOLDERS[True])):
+        try:
+            entries += ecpix5_entries(name, json.loads((folder/"csr.json").read_text())["constants"], read_report(folder/"gateware"))
+        except FileNotFoundError:
+            print(f"{folder} has no ECPIX-5: python targets/ecpix5.py {'--pass-tokens 1 ' if name != 'ecpix5' else ''}--build makes it, in three quarters of an hour.")
     OUTPUT.mkdir(parents=True, exist_ok=True)
     (OUTPUT/"boards.json").write_text(json.dumps(entries, indent=4) + "\n")
     (OUTPUT/"boards.html").write_text(boards_page(fits, entries))

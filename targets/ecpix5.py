@@ -45,6 +45,8 @@ from tools.paths import BUILD
 DSP_BITS = 18
 DEFAULTS = Defaults(lanes=16, model={"lanes": 8, "vector_lanes": 2}) # The DRAM gives a beat of 128 bits every other cycle.
 
+FOLDERS = {False: BUILD/"ecpix5", True: BUILD/"ecpix5-model"} # Whether whole models are built.
+
 SEED   = 2 # Of placement; the same one gives the same bitstream.
 BOARDS = {"r02": "ecpix5", "r03": "ecpix5_r03"} # openFPGALoader's names.
 
@@ -150,7 +152,7 @@ def build(soc, output_dir, compile_gateware=True, seed=SEED):
 # Command Line -------------------------------------------------------------------------------------
 
 def main():
-    parser, board, tools = board_parser("LambdaConcept ECPIX-5 (85F)", 75e6, (50e6, 100e6), "build/ecpix5", lanes=None,
+    parser, board, tools = board_parser("LambdaConcept ECPIX-5 (85F)", 75e6, (50e6, 100e6), "build/ecpix5, build/ecpix5-model with whole models", lanes=None,
         lanes_default=f"{DEFAULTS.lanes}, {DEFAULTS.model['lanes']} with whole models", vector_lanes_default=DEFAULTS.model["vector_lanes"])
     board.add_argument("--revision", default="r02", choices=BOARDS, help="Of the board: which chip its USB cable meets "
         "(r02: FT2232, r03: FT4232; default: %(default)s).")
@@ -160,7 +162,7 @@ def main():
     return run(parser, args, BOARDS[args.revision],
         make_soc   = ECPIX5SoC,
         build      = partial(build, seed=args.seed),
-        output_dir = str(BUILD/"ecpix5"))
+        output_dir = str(FOLDERS[bool(args.pass_tokens)]))
 
 
 if __name__ == "__main__":

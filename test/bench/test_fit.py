@@ -97,6 +97,7 @@ MODEL = FOUND | {"engines": {"GEMV": 11, "head": 3}, "engine_path": ["FDRE a"]}
 REPORT = {
     "fmax": {"$glbnet$sys_clk": {"achieved": 80.0, "constraint": 75.0},
         "$glbnet$eth$TRELLIS_IO_IN": {"achieved": 130.0, "constraint": 125.0}},
+    "utilization": {"TRELLIS_COMB": {"used": 60_000, "available": 83_640}},
     "critical_paths": [{"from": "posedge $glbnet$sys_clk", "to": "posedge $glbnet$sys_clk", "path": [
         {"delay": 0.5, "type": "clk-to-q", "net": "", "from": {"cell": "a", "port": "CLK"},
             "to": {"cell": "a_reg", "port": "Q"}},
@@ -119,12 +120,16 @@ def test_taken():
 
 
 def test_entries_and_page():
-    entries = {entry["name"]: entry for entry in fit.fit_entries({"arty35": FOUND, "arty100_model": MODEL}) + fit.ecpix5_entries(16, REPORT)}
+    entries = {entry["name"]: entry for entry in fit.fit_entries({"arty35": FOUND, "arty100_model": MODEL}) + fit.ecpix5_entries("ecpix5", {"ssm_lanes": 16}, REPORT)
+        + fit.ecpix5_entries("ecpix5_model", {"ssm_lanes": 8, "program_pass_tokens": 1}, REPORT)}
     assert entries["arty35_max_share"]["value"] == 13000/20800 and not fit.missed(entries["arty35_max_share"])
     assert "LUT is the scarcest" in entries["arty35_max_share"]["config"]
     assert (entries["core_logic_levels"]["value"], entries["core_logic_levels"]["bound"]) == (9, 10)
     assert (entries["ecpix5_fmax_mhz"]["value"], entries["ecpix5_fmax_mhz"]["bound"]) == (80.0, 75.0)
     assert fit.missed(entries["ecpix5_fmax_mhz"] | {"ratio": 0.9}) and not fit.missed(entries["ecpix5_eth_mhz"])
+    assert (entries["ecpix5_model_fmax_mhz"]["value"], entries["ecpix5_model_fmax_mhz"]["command"]) == (80.0, "python targets/ecpix5.py --build --pass-tokens 1")
+    assert "8 lanes, whole models, R = 1, routed" in entries["ecpix5_model_eth_mhz"]["config"]
+    assert entries["ecpix5_lut_share"]["value"] == 60_000/83_640 and fit.missed(entries["ecpix5_lut_share"]) and not fit.missed(entries["ecpix5_model_lut_share"])
     assert entries["arty100_model_max_share"]["value"] == 13000/63400 and entries["arty35_max_share"]["bound"] == 0.85
     assert (entries["model_logic_levels"]["value"], fit.missed(entries["model_logic_levels"])) == (11, True)
     json.dumps(list(entries.values()), allow_nan=False)
