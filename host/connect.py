@@ -50,8 +50,8 @@ def _resident_tiles(text: str) -> int:
         raise ArgumentTypeError(str(error)) from error
 
 
-def add_device_arguments(parser: ArgumentParser) -> None:
-    """Add the options that choose a device and the way to it."""
+def add_device_arguments(parser: ArgumentParser, with_port: bool = True) -> None:
+    """Add the options that choose a device and the way to it. with_port: --port is one, the short form of --uart-port."""
     group = parser.add_argument_group("device")
     group.add_argument("--transport", choices=TRANSPORTS, default="sim",
         help="sim starts a simulation; etherbone and uart reach a board (default: %(default)s).")
@@ -75,7 +75,7 @@ def add_device_arguments(parser: ArgumentParser) -> None:
     group.add_argument("--ip",        default=DEFAULT_IP, help="Address of the board (default: %(default)s).")
     group.add_argument("--udp-port",  type=udp_port, default=DEFAULT_PORT, metavar="PORT",
         help="UDP port of its Etherbone (default: %(default)s).")
-    group.add_argument("--port",
+    group.add_argument(*(["--port"] if with_port else []), "--uart-port", dest="port", metavar="PORT",
         help="Serial port of its UARTBone, or host:port or socket://host:port of a TCP server.")
     group.add_argument("--baudrate",  type=baudrate, default=DEFAULT_BAUDRATE, help="Of the port (default: %(default)s).")
     group.add_argument("--csr-csv",   metavar="FILE", help="csr.csv of the board's gateware.")
@@ -189,7 +189,7 @@ def _board_transport(args: Namespace, csr: CSRMap) -> Transport:
     if args.transport == "etherbone":
         return Etherbone(args.ip, args.udp_port, **_gateware(csr))
     if args.port is None:
-        raise UsageError("--port is missing: give a serial port such as /dev/ttyUSB1, or host:port of a TCP server.")
+        raise UsageError("--uart-port is missing: give a serial port such as /dev/ttyUSB1, or host:port of a TCP server.")
     return UARTBone(port_url(args.port), args.baudrate, resync_time=_resync_time(csr, args.timeout_scale or 1.0))
 
 

@@ -40,6 +40,7 @@ from host.commands.logits import add_logits_arguments, logits
 from host.commands.reset import reset
 from host.commands.run import add_run_arguments, run
 from host.commands.selftest import selftest
+from host.commands.serve import add_serve_arguments, serve
 from host.connect import add_device_arguments
 
 from tools.arguments import Parser
@@ -57,6 +58,7 @@ COMMANDS: tuple[tuple[Command, Options | None], ...] = ( # Command, and its opti
     (run,      add_run_arguments),
     (generate, add_generate_arguments),
     (batch,    add_batch_arguments),
+    (serve,    add_serve_arguments),
     (logits,   add_logits_arguments),
     (bench,    add_bench_arguments),
     (selftest, None),
@@ -64,7 +66,7 @@ COMMANDS: tuple[tuple[Command, Options | None], ...] = ( # Command, and its opti
     (discover, add_discover_arguments),
 )
 
-INPUTS  = ("case", "files", "model", "tokenizer", "load_session", "csr_csv", "firmware") # Options that name files to read,
+INPUTS  = ("case", "files", "model", "tokenizer", "load_session", "csr_csv", "firmware", "api_key_file") # Options that name files to read,
 OUTPUTS = ("output", "manifest", "save_session", "json")                                 # and to write.
 
 # Main ---------------------------------------------------------------------------------------------
@@ -90,7 +92,7 @@ def make_parser() -> Parser:
         if add_arguments is not None:
             add_arguments(sub)
         if command is not discover:
-            add_device_arguments(sub)
+            add_device_arguments(sub, command is not serve) # Its --port is that of HTTP.
         sub.add_argument("--json",    metavar="FILE", help="Write a summary to FILE.")
         sub.add_argument("--verbose", action="store_true", help="Tell each step, and where an error comes from.")
         sub.set_defaults(function=command)

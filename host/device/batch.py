@@ -5,8 +5,9 @@
 
 """Several texts at once on one device: each pass has a token of each, so that a weight that was read serves all."""
 
+from collections import deque
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from host.device.model import JOB_TOKENS, Figures, JobOutput, ModelOnDevice
 
@@ -25,13 +26,24 @@ def check_sessions(sessions: int, most: int) -> None:
 
 # Texts --------------------------------------------------------------------------------------------
 
-@dataclass
+@dataclass(eq=False)
 class BatchText:
-    """A text: its prompt, what was generated after it, and the seed of its draws."""
-    prompt : list[int]
-    seed   : int       = 0
-    tokens : list[int] = field(default_factory=list)
-    ended  : bool      = False
+    """A text: its prompt, up to `most` tokens that are generated after it, none of `stop_tokens`, and how these are drawn.
+
+    ended : whether it has; set from outside, also by another thread, the text ends with what has come.
+    """
+    prompt      : list[int]
+    most        : int
+    draws       : Draws           = Draws()
+    stop_tokens : tuple[int, ...] = ()
+    tokens      : list[int]       = field(default_factory=list)
+    ended       : bool            = False
+    told        : bool            = False # That it has.
+
+    @property
+    def kind(self) -> tuple[int, int]:
+        """Texts that differ in it are not written together."""
+        return self.draws.inverse, self.draws.top_k
 
 # Batch --------------------------------------------------------------------------------------------
 
@@ -39,10 +51,13 @@ class DeviceBatch:
     """Texts that are written together, as many at once as passes have room for; when one ends, the next one takes its place. Each is
     what :class:`host.device.model.DeviceDecoder` would write.
 
+    Texts are begun in the order in which they came. One whose temperature or top_k is not that of those under way waits until they have
+    ended: a job has one of each.
+
     Parameters
     ----------
     model    : :class:`host.device.model.ModelOnDevice`, loaded.
-    draws    : :class:`model.exact.sampling.Draws`; the seed is that of the first prompt, the n-th one's is n more.
+    draws    : :class:`model.exact.sampling.Draws` of :meth:`generate`; the seed is that of the first prompt, the n-th one's is n more.
     sessions : texts at once, 1 to the image's `sessions`. None: as many as there can be.
 
     Attributes
@@ -64,6 +79,8 @@ class DeviceBatch:
         self.config   = model.image.model.config
         self.figures  = Figures()
         self.address  = model.batch_sessions(self.sessions)
+        self.waiting: deque[BatchText] = deque()
+        self.slots: list[BatchText] = [] # The text in each session.
 
     def generate(self, prompts: Sequence[Sequence[int]], tokens: int, stop_tokens: Collection[int] = ()) -> Iterator[tuple[int, int | None]]:
         """Yield (number of the text, token) as they come, up to `tokens` of each text, none of `stop_tokens`; and (number, None) where a text
@@ -73,79 +90,106 @@ class DeviceBatch:
         ------
         ValueError : a prompt has no tokens, or some that are none of the model's.
         """
-        for prompt in prompts:
-            check_tokens(prompt, self.config.vocab_size)
         check_range("tokens", tokens, 1, 2**31)
-        stop    = list(dict.fromkeys(stop_tokens))
-        texts   = [BatchText(list(map(int, prompt)), (self.draws.seed + n) % 2**32) for n, prompt in enumerate(prompts)]
-        waiting = list(range(len(texts)))
-        slots: list[int] = [] # The number of the text in each session.
+        stop    = tuple(dict.fromkeys(stop_tokens))
+        texts   = [BatchText(list(map(int, prompt)), tokens, replace(self.draws, seed=(self.draws.seed + n) % 2**32), stop)
+            for n, prompt in enumerate(prompts)]
+        for text in texts:
+            self.check(text)
+        numbers = {id(text): n for n, text in enumerate(texts)}
+        self.waiting.extend(texts)
+        yield from ((numbers[id(text)], token) for text, token in self.run())
+
+    def check(self, text: BatchText) -> None:
+        """Raise ValueError where a text's prompt has no tokens, or some that are none of the model's."""
+        check_tokens(text.prompt, self.config.vocab_size)
+
+    def run(self) -> Iterator[tuple[BatchText, int | None]]:
+        """Yield (text, token) as they come, and (text, None) where a text has ended, until there is none left. Texts may be appended to
+        `waiting` meanwhile, also by another thread."""
         try:
             while True:
-                yield from self._fill(texts, waiting, slots, tokens, stop)
-                while slots and texts[slots[-1]].ended: # Those that ended in front of others keep their places.
-                    slots.pop()
-                if not slots:
+                yield from self._fill()
+                for text in self.slots:
+                    yield from self._tell(text)
+                while self.slots and self.slots[-1].ended: # Those that ended in front of others keep their places.
+                    self.slots.pop()
+                if self.slots:
+                    yield from self._run()
+                elif not self.waiting:
                     return
-                yield from self._run(texts, slots, tokens, stop)
-        finally:
+        except BaseException:
             self.model.give_up()
+            self.waiting.clear()
+            self.slots.clear()
+            raise
 
-    def _fill(self, texts: list[BatchText], waiting: list[int], slots: list[int], tokens: int, stop: list[int]) \
-            -> Iterator[tuple[int, int | None]]:
+    @staticmethod
+    def _tell(text: BatchText) -> Iterator[tuple[BatchText, int | None]]:
+        """Yields (text, None), once, if it has ended."""
+        if text.ended and not text.told:
+            text.told = True
+            yield text, None
+
+    def _joins(self) -> bool:
+        """Whether the next text may be begun."""
+        live = [text for text in self.slots if not text.ended]
+        return bool(self.waiting) and len(live) < self.sessions and all(text.kind == self.waiting[0].kind for text in live)
+
+    def _fill(self) -> Iterator[tuple[BatchText, int | None]]:
         """Begin texts in all sessions that are free: their prompts are run, and give their first tokens."""
-        for slot in range(self.sessions):
-            while waiting and (slot >= len(slots) or texts[slots[slot]].ended):
-                number = waiting.pop(0)
-                slots[slot:slot + 1] = [number]
-                session = self.address + slot*self.model.image.session_bytes
-                yield from ((number, token) for token in self._prefill(texts[number], session, tokens, stop))
+        while self._joins():
+            text = self.waiting.popleft()
+            slot = next((n for n, there in enumerate(self.slots) if there.ended), len(self.slots))
+            self.slots[slot:slot + 1] = [text]
+            yield from self._prefill(text, self.address + slot*self.model.image.session_bytes)
 
-    def _prefill(self, text: BatchText, session: int, tokens: int, stop: list[int]) -> Iterator[int | None]:
-        draws = Draws(self.draws.inverse, self.draws.top_k, text.seed)
-        done  = 0
-        while done < len(text.prompt):
+    def _prefill(self, text: BatchText, session: int) -> Iterator[tuple[BatchText, int | None]]:
+        done = 0
+        while done < len(text.prompt) and not text.ended:
             part = text.prompt[done:done + self.model.chunk]
             last = done + len(part) == len(text.prompt)
-            for item in self.model.generate(part, int(last), session if done else None, session, draws, done, stop[:MAX_STOP_TOKENS]):
+            for item in self.model.generate(part, int(last), session if done else None, session, text.draws, done, text.stop_tokens[:MAX_STOP_TOKENS]):
                 if isinstance(item, JobOutput):
                     self.figures.add(item, len(part))
                     if last and not item.tokens: # A stop token of the device's.
                         text.ended = True
-                        yield None
                 else:
-                    yield from self._take(text, item, tokens, stop)
+                    yield from self._take(text, item)
             done += len(part)
+        yield from self._tell(text)
 
-    @staticmethod
-    def _take(text: BatchText, token: int, tokens: int, stop: Collection[int]) -> Iterator[int | None]:
-        """Yields the token if it is one of the text, and None if that ends."""
-        if text.ended:
-            return
-        if token not in stop:
+    def _take(self, text: BatchText, token: int) -> Iterator[tuple[BatchText, int | None]]:
+        """Yields the token if it is one of the text, which may end."""
+        if not text.ended and token not in text.stop_tokens:
             text.tokens.append(token)
-            yield token
-        if token in stop or len(text.tokens) == tokens:
+            yield text, token
+        if token in text.stop_tokens or len(text.tokens) == text.most:
             text.ended = True
-            yield None
+        yield from self._tell(text)
 
-    def _run(self, texts: list[BatchText], slots: list[int], tokens: int, stop: list[int]) -> Iterator[tuple[int, int | None]]:
-        """A job: until a text ends."""
-        first   = next(n for n, number in enumerate(slots) if not texts[number].ended)
-        numbers = slots[first:]
-        rows    = [texts[number] for number in numbers]
-        live    = [text for text in rows if not text.ended]
-        left    = min(tokens - len(text.tokens) for text in live)
-        heads   = [(text.tokens[-1] if text.tokens else text.prompt[-1], len(text.prompt) + len(text.tokens) - 1, text.seed, text.ended) for text in rows]
+    def _run(self) -> Iterator[tuple[BatchText, int | None]]:
+        """A job: until a text ends, or one can be begun."""
+        first   = next((n for n, text in enumerate(self.slots) if not text.ended), len(self.slots))
+        texts   = self.slots[first:]
+        heads   = [(text.tokens[-1] if text.tokens else text.prompt[-1], len(text.prompt) + len(text.tokens) - 1, text.draws.seed, text.ended)
+            for text in texts]
+        live    = [text for text, (*_, ended) in zip(texts, heads) if not ended]
+        if not live: # Another thread has ended them just now.
+            return
+        left    = min(text.most - len(text.tokens) for text in live)
+        stop    = list(dict.fromkeys(token for text in live for token in text.stop_tokens))
         session = self.address + first*self.model.image.session_bytes
         run     = 0 # Tokens of texts that had not ended.
-        for item in self.model.batch(heads, min(left, JOB_TOKENS//len(rows)), session, self.draws, stop[:MAX_STOP_TOKENS]):
+        cancels = False
+        for item in self.model.batch(heads, min(left, JOB_TOKENS//len(texts)), session, live[0].draws, stop[:MAX_STOP_TOKENS]):
             if isinstance(item, JobOutput):
                 self.figures.add(item, tokens=run)
                 continue
-            for number, text, token in zip(numbers, rows, item):
-                run += not text.ended
-                yield from ((number, taken) for taken in self._take(text, token, tokens, stop))
-            if any(text.ended for text in live):
-                self.model.cancel() # It may have been by a stop token that only the host knows.
-
+            for text, token in zip(texts, item):
+                if not text.told:
+                    run += 1
+                    yield from self._take(text, token)
+            if not cancels and (any(text.ended for text in live) or self._joins()): # By a stop token that only the host knows, it may be.
+                self.model.cancel()
+                cancels = True

@@ -286,7 +286,7 @@ def test_uart_without_port(harness):
     harness.links["uart"] = ["--transport", "uart"]
     code, _, stderr = harness.run("info", link="uart")
     assert code == 2
-    assert_one_line(stderr, "--port is missing: give a serial port such as")
+    assert_one_line(stderr, "--uart-port is missing: give a serial port such as")
 
 
 def test_failing_job(harness):
