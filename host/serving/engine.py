@@ -49,6 +49,7 @@ class ServingEngine:
         self._listeners: dict[int, tuple[BatchText, Listener]] = {}
         self._changed = threading.Condition()
         self._closing = False
+        self._stopped: set[int] = set() # Texts that ended with the server.
         self._thread  = threading.Thread(target=self._serve, name="device", daemon=True)
 
     def __enter__(self) -> "ServingEngine":
@@ -91,13 +92,19 @@ class ServingEngine:
                 self.batch.waiting.append(text)
             self._changed.notify()
 
-    def close(self) -> None:
-        """End all texts, and the thread, when the pass under way has ended."""
+    def stop(self) -> None:
+        """Take no more texts, and end those that there are."""
         with self._changed:
             self._closing = True
-            for text, _ in self._listeners.values():
-                text.ended = True
+            for number, (text, _) in self._listeners.items():
+                if not text.ended:
+                    self._stopped.add(number)
+                    text.ended = True
             self._changed.notify()
+
+    def close(self) -> None:
+        """As stop, and wait until the pass under way has ended."""
+        self.stop()
         self._thread.join(CLOSE_TIMEOUT)
 
     # The device's thread.
@@ -111,7 +118,7 @@ class ServingEngine:
             try:
                 for text, token in self.batch.run():
                     self.generated_tokens += token is not None
-                    self._tell(text, token)
+                    self._tell(text, CommandError("The server ends.") if token is None and id(text) in self._stopped else token)
                 self.failure = None
             except CommandError as error:
                 self._fail(error)

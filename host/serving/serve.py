@@ -74,12 +74,19 @@ def listen(host: str, port: int) -> socket.socket:
 # Command ------------------------------------------------------------------------------------------
 
 class HTTPServer(uvicorn.Server):
-    """Says where it is when it is there."""
-    message = ""
+    """Says where it is when it is there; at its end, the engine's texts end first."""
+    def __init__(self, config: uvicorn.Config, engine: ServingEngine, message: str):
+        super().__init__(config)
+        self.engine  = engine
+        self.message = message
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
         print(self.message, flush=True)
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        self.engine.stop()
+        await super().shutdown(sockets)
 
 
 def run(args: Namespace) -> None:
@@ -103,10 +110,11 @@ def run(args: Namespace) -> None:
                 with ServingEngine(batch, args.queue) as engine:
                     name = Path(args.model).stem
                     app  = Server(engine, name, tokenizer, (*model.config.stop_tokens, *tokenizer.stop_tokens), key).app()
-                    http = HTTPServer(uvicorn.Config(app, log_level="warning", access_log=args.verbose, timeout_graceful_shutdown=GRACE, lifespan="off"))
-                    host, port   = there.getsockname()[:2]
-                    http.message = f"{name}: http://{f'[{host}]' if ':' in host else host}:{port}/v1, {batch.sessions} texts at once" + \
+                    host, port = there.getsockname()[:2]
+                    message    = f"{name}: http://{f'[{host}]' if ':' in host else host}:{port}/v1, {batch.sessions} texts at once" + \
                         ("" if key or is_loopback(args.host) else "; without an API key: whoever reaches it may use it") + ". Ctrl-C ends it."
+                    config     = uvicorn.Config(app, log_level="info" if args.verbose else "critical", timeout_graceful_shutdown=GRACE, lifespan="off")
+                    http       = HTTPServer(config, engine, message)
                     try:
                         http.run(sockets=[there])
                     finally:

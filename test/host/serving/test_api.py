@@ -190,15 +190,15 @@ def test_queue(tmp_path):
 
 
 def test_end(tmp_path):
-    """A server that ends answers what is under way with what there is, and leaves no thread."""
+    """A server that ends says so to those that wait, and leaves no thread."""
     with Served(tmp_path) as server:
         with ThreadPoolExecutor(1) as pool:
             answer = pool.submit(server.post, max_tokens=10**6)
             while server.engine.generated_tokens < 3:
                 time.sleep(0.01)
             server.engine.close()
-            assert answer.result().json()["choices"][0]["text"]
-            assert server.post().status_code == 503
+            for refused in (answer.result(), server.post()):
+                assert refused.status_code == 503 and refused.json()["error"]["message"] == "The server ends."
 
 # Faults -------------------------------------------------------------------------------------------
 
