@@ -16,6 +16,7 @@ struct text {
 	uint32_t place; /* Its place. */
 	uint32_t seed;
 	uint32_t ended; /* It only keeps its place among the others: nothing is chosen. */
+	struct draws draws;
 };
 
 _Static_assert(sizeof(struct text) == 4*TEXT_WORDS, "a text");
@@ -27,15 +28,9 @@ static uint64_t texts_bytes(const struct job_batch *job)
 	return 4ull*(TEXT_WORDS*job->session_count + job->stop_tokens);
 }
 
-static struct draws draws_of(const struct job_batch *job)
-{
-	return (struct draws){job->inverse, job->top_k, job->stop_tokens};
-}
-
 uint32_t COLD batch_check(struct task *task)
 {
 	const struct job_batch *job    = &task->job.batch;
-	struct draws            draws  = draws_of(job);
 	uint32_t               *detail = &task->detail;
 	uint32_t error;
 
@@ -45,7 +40,7 @@ uint32_t COLD batch_check(struct task *task)
 	*detail = job->tokens;
 	if (!job->tokens || job->tokens > MAX_TOKENS)
 		return ERROR_BAD_TOKENS;
-	if ((error = passes_check_draws(&draws, detail)))
+	if ((error = passes_check_stops(job->stop_tokens, detail)))
 		return error;
 	if ((error = request_inside(job->model, HEADER_BYTES, DATA_BASE, DATA_SIZE, detail)))
 		return error;
@@ -82,6 +77,7 @@ static uint32_t COLD check_all(const struct passes *passes, struct text *texts)
 	struct task            *task  = passes->task;
 	const struct job_batch *job   = &task->job.batch;
 	volatile uint32_t      *words = dram(job->texts);
+	volatile uint32_t      *text;
 	uint32_t error, i;
 
 	if ((error = passes_check_image(passes)))
@@ -92,8 +88,9 @@ static uint32_t COLD check_all(const struct passes *passes, struct text *texts)
 	if ((error = check_regions(task)))
 		return error;
 	for (i = 0; i < job->session_count; i++) {
-		texts[i] = (struct text){words[TEXT_WORDS*i], words[TEXT_WORDS*i + 1], words[TEXT_WORDS*i + 2], words[TEXT_WORDS*i + 3]};
-		if ((error = passes_check_token(passes, texts[i].token)))
+		text     = words + TEXT_WORDS*i;
+		texts[i] = (struct text){text[0], text[1], text[2], text[3], {text[4], text[5]}};
+		if ((error = passes_check_token(passes, texts[i].token)) || (error = passes_check_draws(&texts[i].draws, &task->detail)))
 			return error;
 	}
 	passes_take_stops(passes, words + TEXT_WORDS*job->session_count);
@@ -110,7 +107,7 @@ static uint32_t ROOMY choose_all(const struct passes *passes, struct text *texts
 
 	for (i = 0; i < count; i++) {
 		if (!texts[i].ended) {
-			if ((error = passes_choose(passes, i, texts[i].seed, ++texts[i].place, &texts[i].token)))
+			if ((error = passes_choose(passes, &texts[i].draws, i, texts[i].seed, ++texts[i].place, &texts[i].token)))
 				return error;
 			*stopped |= passes_is_stop(passes, texts[i].token);
 		}
@@ -149,13 +146,12 @@ uint32_t COLD batch_begin(struct task *task)
 {
 	const struct job_batch *job    = &task->job.batch;
 	volatile struct output *output = (volatile struct output *)dram(job->output);
-	struct draws            draws  = draws_of(job);
 	struct phase            decode = {0, 0};
 	struct text   texts[MAX_PASS_TOKENS];
 	struct passes passes;
 	uint32_t error;
 
-	passes_init(&passes, task, job->model, job->sessions, &draws);
+	passes_init(&passes, task, job->model, job->sessions, job->stop_tokens);
 	passes.phase = &decode;
 	if ((error = check_all(&passes, texts)) || (error = passes_begin(&passes, job->sessions)))
 		return error;

@@ -20,7 +20,7 @@ static uint64_t prompt_bytes(const struct job_generate *job)
 
 static struct draws draws_of(const struct job_generate *job)
 {
-	return (struct draws){job->inverse, job->top_k, job->stop_tokens};
+	return (struct draws){job->inverse, job->top};
 }
 
 uint32_t COLD generate_check(struct task *task)
@@ -36,7 +36,7 @@ uint32_t COLD generate_check(struct task *task)
 	*detail = job->tokens;
 	if (job->tokens > MAX_TOKENS || (job->tokens && task->job.flags & JOB_LOGITS))
 		return ERROR_BAD_TOKENS;
-	if ((error = passes_check_draws(&draws, detail)))
+	if ((error = passes_check_stops(job->stop_tokens, detail)) || (error = passes_check_draws(&draws, detail)))
 		return error;
 	*detail = job->store_every;
 	if (!job->store_every || job->store_every > MAX_DEFERRED + 1)
@@ -227,6 +227,7 @@ static uint32_t HOT run_tokens(struct passes *passes)
 	struct task               *task   = passes->task;
 	const struct job_generate *job    = &task->job.generate;
 	volatile struct output    *output = (volatile struct output *)dram(job->output);
+	struct draws draws = draws_of(job);
 	uint32_t drafts[MAX_PASS_TOKENS];
 	uint32_t drafted = 0, count = 0, runs = 0, all_drafted = 0;
 	uint32_t right, place, left, token, reason, error;
@@ -234,7 +235,7 @@ static uint32_t HOT run_tokens(struct passes *passes)
 	for (;;) {
 		place = passes->place + (drafted != 0); /* Of the next token: a pass with drafts is not kept yet. */
 		for (right = 0; ; right++) {
-			if ((error = passes_choose(passes, right, job->seed, place + right, &token)))
+			if ((error = passes_choose(passes, &draws, right, job->seed, place + right, &token)))
 				return error;
 			reason = take(passes, token, &count);
 			if (reason != REASON_NONE || right == drafted || token != drafts[right])
@@ -285,11 +286,10 @@ static uint32_t COLD generate(struct passes *passes)
 uint32_t COLD generate_begin(struct task *task)
 {
 	const struct job_generate *job   = &task->job.generate;
-	struct draws               draws = draws_of(job);
 	struct passes passes;
 	uint32_t error;
 
-	passes_init(&passes, task, job->model, job->session_out, &draws);
+	passes_init(&passes, task, job->model, job->session_out, job->stop_tokens);
 	passes.seed       = job->seed;
 	passes.place      = job->place;
 	passes.zero_state = task->job.flags & JOB_ZERO_STATE;

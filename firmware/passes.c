@@ -19,9 +19,9 @@ static uint32_t stops[MAX_STOP_TOKENS] SLOW;
 
 /* Checks ------------------------------------------------------------------------------------------ */
 
-void COLD passes_init(struct passes *passes, struct task *task, uint32_t model, uint32_t session, const struct draws *draws)
+void COLD passes_init(struct passes *passes, struct task *task, uint32_t model, uint32_t session, uint32_t stop_tokens)
 {
-	*passes = (struct passes){.task = task, .model = model, .session = session, .draws = *draws, .deadline = UINT64_MAX};
+	*passes = (struct passes){.task = task, .model = model, .session = session, .stop_tokens = stop_tokens, .deadline = UINT64_MAX};
 	if (task->job.timeout)
 		passes->deadline = cycles_now() + task->job.timeout;
 	dram_acquire();
@@ -29,11 +29,16 @@ void COLD passes_init(struct passes *passes, struct task *task, uint32_t model, 
 
 uint32_t COLD passes_check_draws(const struct draws *draws, uint32_t *detail)
 {
-	*detail = draws->top_k;
-	if (!draws->top_k || draws->top_k > CANDIDATES)
-		return ERROR_BAD_TOP_K;
-	*detail = draws->stop_tokens;
-	return draws->stop_tokens > MAX_STOP_TOKENS ? ERROR_BAD_STOP_TOKENS : ERROR_NONE;
+	uint32_t top_k = draws->top & 0xffff;
+
+	*detail = draws->top;
+	return !top_k || top_k > CANDIDATES ? ERROR_BAD_TOP_K : ERROR_NONE;
+}
+
+uint32_t COLD passes_check_stops(uint32_t stop_tokens, uint32_t *detail)
+{
+	*detail = stop_tokens;
+	return stop_tokens > MAX_STOP_TOKENS ? ERROR_BAD_STOP_TOKENS : ERROR_NONE;
 }
 
 uint32_t COLD passes_check_image(const struct passes *passes)
@@ -60,7 +65,7 @@ void COLD passes_take_stops(const struct passes *passes, const volatile uint32_t
 {
 	uint32_t i;
 
-	for (i = 0; i < passes->draws.stop_tokens; i++)
+	for (i = 0; i < passes->stop_tokens; i++)
 		stops[i] = tokens[i];
 }
 
@@ -169,18 +174,18 @@ uint32_t HOT passes_store(struct passes *passes)
 
 /* Tokens ------------------------------------------------------------------------------------------ */
 
-uint32_t ROOMY passes_choose(const struct passes *passes, uint32_t row, uint32_t seed, uint32_t place, uint32_t *token)
+uint32_t ROOMY passes_choose(const struct passes *passes, const struct draws *draws, uint32_t row, uint32_t seed, uint32_t place, uint32_t *token)
 {
-	const struct draws              *draws      = &passes->draws;
 	const volatile struct candidate *candidates = (const volatile struct candidate *)dram(passes->model + passes_image.results);
-	uint32_t count = draws->top_k < passes_image.vocabulary ? draws->top_k : passes_image.vocabulary;
+	uint32_t top_k = draws->top & 0xffff;
+	uint32_t count = top_k < passes_image.vocabulary ? top_k : passes_image.vocabulary;
 
 	candidates += CANDIDATES*row;
 	dram_acquire();
 	passes->task->detail = candidates->logit;
 	if (!sampling_finite(passes->task->detail))
 		return ERROR_BAD_LOGITS;
-	*token = candidates[sampling_choose(candidates, count, draws->inverse, seed, place)].token;
+	*token = candidates[sampling_choose(candidates, count, draws->inverse, draws->top >> 16, seed, place)].token;
 	return passes_check_token(passes, *token);
 }
 
@@ -188,7 +193,7 @@ int passes_is_stop(const struct passes *passes, uint32_t token)
 {
 	uint32_t i;
 
-	for (i = 0; i < passes->draws.stop_tokens; i++)
+	for (i = 0; i < passes->stop_tokens; i++)
 		if (stops[i] == token)
 			return 1;
 	return 0;

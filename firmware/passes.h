@@ -27,8 +27,7 @@ struct phase {
 /* How a job chooses tokens. */
 struct draws {
 	uint32_t inverse;
-	uint32_t top_k;
-	uint32_t stop_tokens;
+	uint32_t top;
 };
 
 struct passes {
@@ -37,7 +36,7 @@ struct passes {
 	uint32_t      session;    /* that of the session that is written, */
 	uint32_t      seed;       /* and what the place of a pass's first token is added to. */
 	uint32_t      place;      /* Of the first token of the pass. */
-	struct draws  draws;
+	uint32_t      stop_tokens;
 	uint64_t      deadline;   /* Of the job. */
 	struct phase *phase;
 	uint32_t      units;      /* Tokens run, */
@@ -49,10 +48,11 @@ struct passes {
 extern struct image passes_image;
 
 /* The passes of a job, whose time begins to run. */
-void passes_init(struct passes *passes, struct task *task, uint32_t model, uint32_t session, const struct draws *draws);
+void passes_init(struct passes *passes, struct task *task, uint32_t model, uint32_t session, uint32_t stop_tokens);
 
-/* What can be said of operands alone: an ERROR code. */
+/* ERROR codes. */
 uint32_t passes_check_draws(const struct draws *draws, uint32_t *detail);
+uint32_t passes_check_stops(uint32_t stop_tokens, uint32_t *detail);
 
 /* Copies and checks the image's header: an ERROR code. */
 uint32_t passes_check_image(const struct passes *passes);
@@ -79,7 +79,7 @@ void passes_keep(struct passes *passes, uint32_t kind, uint32_t tokens, int stor
 uint32_t passes_store(struct passes *passes);
 
 /* The token that follows, from the candidates of a row: an ERROR code. place: the token's. */
-uint32_t passes_choose(const struct passes *passes, uint32_t row, uint32_t seed, uint32_t place, uint32_t *token);
+uint32_t passes_choose(const struct passes *passes, const struct draws *draws, uint32_t row, uint32_t seed, uint32_t place, uint32_t *token);
 
 /* Whether a token ends a text. */
 int passes_is_stop(const struct passes *passes, uint32_t token);

@@ -75,12 +75,12 @@ static inline uint64_t draw(uint64_t total, uint32_t seed, uint32_t place)
 	return (y*total + (x*total >> 24)) >> 24; /* total has 37 bits at most. */
 }
 
-uint32_t ROOMY sampling_choose(const volatile struct candidate *candidates, uint32_t count, uint32_t inverse, uint32_t seed,
-	uint32_t place)
+uint32_t ROOMY sampling_choose(const volatile struct candidate *candidates, uint32_t count, uint32_t inverse, uint32_t top_p,
+	uint32_t seed, uint32_t place)
 {
 	uint32_t weights[CANDIDATES];
 	int64_t  best;
-	uint64_t left, total = 0;
+	uint64_t left, least, total = 0;
 	uint32_t logit, i;
 
 	if (!inverse)
@@ -94,6 +94,13 @@ uint32_t ROOMY sampling_choose(const volatile struct candidate *candidates, uint
 		total     += weights[i];
 	}
 	count = i;
+	if (top_p && count) {
+		least = total*top_p >> 16;
+		total = weights[0];
+		for (i = 1; i < count && total < least; i++)
+			total += weights[i];
+		count = i;
+	}
 	left  = draw(total, seed, place);
 	for (i = 0; i + 1 < count && left >= weights[i]; i++)
 		left -= weights[i];

@@ -23,7 +23,8 @@ static inline int sampling_finite(uint32_t logit)
 	return (logit >> 23 & 0xff) != 0xff;
 }
 
-/* The number of one of the candidates, best first, of which the best one is finite. inverse 0: the first one. */
-uint32_t sampling_choose(const volatile struct candidate *candidates, uint32_t count, uint32_t inverse, uint32_t seed, uint32_t place);
+/* The number of one of the candidates, best first, of which the best one is finite. inverse 0: the first one; top_p 0: of all. */
+uint32_t sampling_choose(const volatile struct candidate *candidates, uint32_t count, uint32_t inverse, uint32_t top_p, uint32_t seed,
+	uint32_t place);
 
 #endif

@@ -182,13 +182,12 @@ static uint32_t run_passes(struct passes *passes)
 
 static uint32_t run_model(struct task *task, uint64_t start)
 {
-	const struct draws draws = {0, 1, 0};
 	struct phase  phase = {0, 0};
 	struct passes passes;
 	uint32_t error;
 
 	place_model();
-	passes_init(&passes, task, SCRATCH, SCRATCH + SELFTEST_SESSION, &draws);
+	passes_init(&passes, task, SCRATCH, SCRATCH + SELFTEST_SESSION, 0);
 	if (task->job.timeout)
 		passes.deadline = start + task->job.timeout;
 	passes.phase      = &phase;

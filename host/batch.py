@@ -9,6 +9,7 @@ import sys
 
 from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,7 @@ from host.generate import NO_DEVICE, Tokenizer, device_summary
 from model.checkpoint_config import checkpoint_path
 from model.exact.decoder import ExactDecoder, check_tokens
 from model.exact.network import ExactNetwork
-from model.exact.sampling import Draws, inverse_of
+from model.exact.sampling import Draws, inverse_of, top_p_of
 from model.image import Image
 from model.tokenizer import TextStream, load_tokenizer
 
@@ -73,7 +74,7 @@ def exact_texts(args: Namespace, model: Any, prompts: list[list[int]], draws: Dr
     """(number, token), text by text; None at its end."""
     for number, prompt in enumerate(prompts):
         seed    = (draws.seed + number) % 2**32
-        decoder = ExactDecoder(ExactNetwork(model), Draws(draws.inverse, draws.top_k, seed))
+        decoder = ExactDecoder(ExactNetwork(model), replace(draws, seed=seed))
         decoder.prefill(prompt)
         yield from ((number, token) for token in decoder.generate(args.tokens, stop))
         yield number, None
@@ -101,7 +102,7 @@ def write(args: Namespace) -> None:
     if args.on == "exact" and args.sessions is not None:
         raise UsageError(f"--sessions must be left out with --on exact, is {args.sessions}: it is of a device.")
     try:
-        draws     = Draws(inverse_of(args.temperature) if args.temperature else 0, args.top_k, args.seed)
+        draws     = Draws(inverse_of(args.temperature) if args.temperature else 0, args.top_k, args.seed, top_p_of(args.top_p))
         model     = load_quantized(args)
         tokenizer = load_tokenizer(checkpoint_path(args.model), model.vocab_size, args.tokenizer)
         prompts   = [*(tokenizer.encode(prompt, continuing=False) for prompt in args.prompts), *args.prompt_tokens]

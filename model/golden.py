@@ -141,10 +141,14 @@ class GoldenDevice:
 
     def _limits(self, op, *limits):
         """limits: (value, least, most, error)."""
-        for value, low, high, error in (*limits, (op.top_k, 1, CANDIDATES, Error.BAD_TOP_K),
-                (op.stop_tokens, 0, MAX_STOP_TOKENS, Error.BAD_STOP_TOKENS)):
+        for value, low, high, error in (*limits, (op.stop_tokens, 0, MAX_STOP_TOKENS, Error.BAD_STOP_TOKENS)):
             if not low <= value <= high:
                 raise JobError(error, value)
+
+    @staticmethod
+    def _check_top(top):
+        if not 1 <= top & 0xffff <= CANDIDATES:
+            raise JobError(Error.BAD_TOP_K, top)
 
     @staticmethod
     def _apart(*pairs):
@@ -165,6 +169,7 @@ class GoldenDevice:
             raise JobError(Error.BAD_FLAGS, flags)
         logits = bool(flags & JobFlag.LOGITS)
         self._limits(op, (op.prompt_tokens, 1, MAX_PROMPT_TOKENS, Error.BAD_TOKENS), (op.tokens, 0, 0 if logits else MAX_TOKENS, Error.BAD_TOKENS))
+        self._check_top(op.top)
         if not 1 <= op.store_every <= MAX_DEFERRED + 1:
             raise JobError(Error.BAD_STORE_EVERY, op.store_every)
         head, entries = self._image(op.model)
@@ -182,7 +187,7 @@ class GoldenDevice:
         return head, entries, tokens[:op.prompt_tokens], tokens[op.prompt_tokens:]
 
     def _check_batch(self, op, flags):
-        """(head, entries, texts [(token, place, seed, ended)], stop tokens) of a job BATCH that may run."""
+        """(head, entries, texts [(token, place, seed, ended, inverse, top)], stop tokens) of a job BATCH that may run."""
         if self.ssm.stochastic_rounding:
             raise JobError(Error.BAD_OPCODE, Opcode.BATCH)
         if flags:
@@ -199,7 +204,9 @@ class GoldenDevice:
         self._apart((sessions, [image, given]), (output, [image, given, sessions]))
         words    = self.words(op.texts, count)
         texts    = [tuple(words[TEXT_WORDS*n:][:TEXT_WORDS]) for n in range(op.session_count)]
-        self._check_tokens(head, [text[0] for text in texts])
+        for text in texts:
+            self._check_tokens(head, text[:1])
+            self._check_top(text[5])
         return head, entries, texts, words[TEXT_WORDS*op.session_count:]
 
     @staticmethod
@@ -243,7 +250,7 @@ class GoldenDevice:
         drafts, place = [], op.place + len(prompt)
         while op.tokens and output.reason == Reason.NONE:
             for taken in range(len(drafts) + 1): # Drafts that were right.
-                token = self._sample(op, head, taken, op.seed, place)
+                token = self._sample(op, head, taken, op.inverse, op.top, op.seed, place)
                 if token in stop:
                     output.reason = Reason.STOP
                     break
@@ -284,20 +291,20 @@ class GoldenDevice:
             output.account("decode", run(tokens, [ProgramKind.BATCH, ProgramKind.EACH]))
             run.keep(len(tokens))
             output.passes += 1
-            tokens = [token if ended else self._sample(op, head, n, seed, place + output.passes)
-                for n, (token, (_, place, seed, ended)) in enumerate(zip(tokens, texts))]
+            tokens = [token if ended else self._sample(op, head, n, inverse, top, seed, place + output.passes)
+                for n, (token, (_, place, seed, ended, inverse, top)) in enumerate(zip(tokens, texts))]
             output.write(tokens, op.tokens, any(token in stop for token, text in zip(tokens, texts) if not text[3]))
         output.report()
         return run.taken, output.traffic
 
-    def _sample(self, op, head, row, seed, place):
+    def _sample(self, op, head, row, inverse, top, seed, place):
         """The token that follows the one with the number `row` of those whose candidates were written."""
         first = op.model + head.results - self.base + row*CANDIDATES*CANDIDATE.itemsize
         found = np.frombuffer(self.memory[first:first + CANDIDATES*CANDIDATE.itemsize].tobytes(), CANDIDATE)
         found = found[:min(CANDIDATES, head.vocabulary)]
         if not np.isfinite(found["logit"][0]):
             raise JobError(Error.BAD_LOGITS, int(found["logit"][:1].view("<u4")[0]))
-        return sample(found["token"], found["logit"], op.inverse, op.top_k, seed, place % 2**32)
+        return sample(found["token"], found["logit"], inverse, top & 0xffff, seed, place % 2**32, top >> 16)
 
 
 class _Output:

@@ -119,7 +119,7 @@ def unpack_output(words: Sequence[int]) -> tuple[dict[str, int], dict[str, int]]
     first = len(OUTPUT_COUNTS)
     return dict(zip(OUTPUT_COUNTS, words)), {name: words[first + 2*n] | words[first + 1 + 2*n] << 32 for n, name in enumerate(OUTPUT_WIDE)}
 
-TEXT_WORDS = 4 # Of each session of a BATCH: token, place, seed, ended.
+TEXT_WORDS = 6 # Of each session of a BATCH: token, place, seed, ended, inverse, top.
 
 # Limits -------------------------------------------------------------------------------------------
 

@@ -12,7 +12,6 @@ from enum import IntEnum, IntFlag
 
 from operations.fields import Address, Count, Field, Flag, Immediate, Size
 from operations.image import MAX_DEFERRED, MAX_PASS_TOKENS, MAX_PROMPT_TOKENS, MAX_STOP_TOKENS, MAX_TOKENS
-from operations.numerics import CANDIDATES
 
 # Engines ------------------------------------------------------------------------------------------
 
@@ -116,7 +115,8 @@ OPERATIONS = (
             Count("tokens",          "The most to be generated; 0: the session is written, and no logits.", 0, 0, MAX_TOKENS),
             Address("output",        "The tokens, or with LOGITS the logits."),
             Immediate("inverse",     "2**16/temperature; 0: the best token is taken.", 0),
-            Count("top_k",           "Of so many of the best tokens.", 1, 1, CANDIDATES),
+            Immediate("top",         "Of so many of the best tokens (bits 15:0, 1 to 64); of these the first ones alone whose weights together are "
+                "top_p/2**16 of all, or more (bits 31:16; 0: all).", 1),
             Immediate("seed",        "Of the draws, and of stochastic rounding.", 0),
             Count("stop_tokens",     "Tokens that end the text.", 0, 0, MAX_STOP_TOKENS),
             Count("store_every",     "The state is stored with a pass that makes so many tokens since the last time, or more; and at the end. "
@@ -135,13 +135,12 @@ OPERATIONS = (
         fields = (
             Address("model",         "The model's image."),
             Address("sessions",      "The sessions, one right after the other; they are overwritten."),
-            Address("texts",         "Four words of each session: its last token, which it has not run, that token's place in its text, its seed, and "
-                "1 if its text has ended: then it keeps its place among the others, and its token. Then a word for each stop token."),
+            Address("texts",         "Six words of each session: its last token, which it has not run, that token's place in its text, its seed, 1 if its "
+                "text has ended (then it keeps its place among the others, and its token), and inverse and top, as of GENERATE. Then a word for each "
+                "stop token."),
             Count("session_count",   "Of sessions.", high=MAX_PASS_TOKENS),
             Count("tokens",          "The most to be generated, of each session.", high=MAX_TOKENS),
             Address("output",        "The tokens."),
-            Immediate("inverse",     "2**16/temperature; 0: the best token is taken.", 0),
-            Count("top_k",           "Of so many of the best tokens.", 1, 1, CANDIDATES),
             Count("stop_tokens",     "Tokens that end a text.", 0, 0, MAX_STOP_TOKENS),
         ),
         units  = "tokens run"),

@@ -35,7 +35,7 @@ from enum import IntEnum
 from operations.operations import JobFlag as JobFlag, Opcode as Opcode # What a job asks for, told to who imports this file.
 from operations.operations import OPERATIONS, Engine
 
-PROTOCOL_VERSION = 8
+PROTOCOL_VERSION = 9
 
 # DRAM Map (offsets from the start of main RAM) ----------------------------------------------------
 
@@ -169,7 +169,7 @@ class Error(IntEnum):
     BAD_SIZE          = 19 # A size is 0 or not a multiple of ALIGNMENT.
     BAD_IMAGE         = 20 # A model's image is not what this build runs; error_detail holds the number of the header's word.
     BAD_TOKEN         = 21 # A token is not in the vocabulary.
-    BAD_TOP_K         = 22
+    BAD_TOP_K         = 22 # error_detail holds the word top.
     BAD_STOP_TOKENS   = 23
     BAD_LOGITS        = 24 # The best logit is not a finite number; error_detail holds its bits.
     BAD_STORE_EVERY   = 25 # More tokens than the image has room for the records of.

@@ -31,6 +31,8 @@ def add_batch_arguments(parser: ArgumentParser) -> None:
         help="Above 0: tokens are drawn, the more freely the higher it is. 0: always the likeliest (default: %(default)s).")
     parser.add_argument("--top-k",  type=number(int, "an integer", 1, CANDIDATES), default=CANDIDATES, metavar="K",
         help="Draw from the K likeliest tokens only (default: %(default)s).")
+    parser.add_argument("--top-p",  type=number(float, "a number", 0, 1), default=1.0, metavar="P",
+        help="Draw from the likeliest of these only that together have so much of their probability (default: %(default)s).")
     parser.add_argument("--seed",   type=number(int, "an integer", 0, 2**32 - 1), default=0,
         help="Of the first text's draws; the n-th one's is n more (default: %(default)s).")
     parser.add_argument("--stop-token", action="append", type=number(int, "an integer", 0), default=[], metavar="ID",

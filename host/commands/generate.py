@@ -33,7 +33,7 @@ def add_generate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--top-k",  type=number(int, "an integer", 0), metavar="K",
         help=f"Draw from the K likeliest tokens only; 0: from all (default: {CANDIDATES}, the most of a device; for torch 0).")
     parser.add_argument("--top-p",  type=number(float, "a number", 0, 1), default=1.0, metavar="P",
-        help="Draw from the likeliest tokens only that together have probability P; for torch alone (default: %(default)s).")
+        help="Draw from the likeliest tokens only that together have probability P, of those of --top-k (default: %(default)s).")
     parser.add_argument("--seed",   type=number(int, "an integer", 0, 2**32 - 1), default=0,
         help="Of the draws, and of stochastic rounding (default: %(default)s).")
     parser.add_argument("--repetition-penalty", type=number(float, "a number", 0.01, 100), default=1.0, metavar="R",

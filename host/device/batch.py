@@ -40,19 +40,13 @@ class BatchText:
     ended       : bool            = False
     told        : bool            = False # That it has.
 
-    @property
-    def kind(self) -> tuple[int, int]:
-        """Texts that differ in it are not written together."""
-        return self.draws.inverse, self.draws.top_k
-
 # Batch --------------------------------------------------------------------------------------------
 
 class DeviceBatch:
     """Texts that are written together, as many at once as passes have room for; when one ends, the next one takes its place. Each is
     what :class:`host.device.model.DeviceDecoder` would write.
 
-    Texts are begun in the order in which they came. One whose temperature or top_k is not that of those under way waits until they have
-    ended: a job has one of each.
+    Texts are begun in the order in which they came.
 
     Parameters
     ----------
@@ -133,8 +127,7 @@ class DeviceBatch:
 
     def _joins(self) -> bool:
         """Whether the next text may be begun."""
-        live = [text for text in self.slots if not text.ended]
-        return bool(self.waiting) and len(live) < self.sessions and all(text.kind == self.waiting[0].kind for text in live)
+        return bool(self.waiting) and sum(not text.ended for text in self.slots) < self.sessions
 
     def _fill(self) -> Iterator[tuple[BatchText, int | None]]:
         """Begin texts in all sessions that are free: their prompts are run, and give their first tokens."""
@@ -172,9 +165,9 @@ class DeviceBatch:
         """A job: until a text ends, or one can be begun."""
         first   = next((n for n, text in enumerate(self.slots) if not text.ended), len(self.slots))
         texts   = self.slots[first:]
-        heads   = [(text.tokens[-1] if text.tokens else text.prompt[-1], len(text.prompt) + len(text.tokens) - 1, text.draws.seed, text.ended)
+        heads   = [(text.tokens[-1] if text.tokens else text.prompt[-1], len(text.prompt) + len(text.tokens) - 1, text.ended, text.draws)
             for text in texts]
-        live    = [text for text, (*_, ended) in zip(texts, heads) if not ended]
+        live    = [text for text, (_, _, ended, _) in zip(texts, heads) if not ended]
         if not live: # Another thread has ended them just now.
             return
         left    = min(text.most - len(text.tokens) for text in live)
@@ -182,7 +175,7 @@ class DeviceBatch:
         session = self.address + first*self.model.image.session_bytes
         run     = 0 # Tokens of texts that had not ended.
         cancels = False
-        for item in self.model.batch(heads, min(left, JOB_TOKENS//len(texts)), session, live[0].draws, stop[:MAX_STOP_TOKENS]):
+        for item in self.model.batch(heads, min(left, JOB_TOKENS//len(texts)), session, stop[:MAX_STOP_TOKENS]):
             if isinstance(item, JobOutput):
                 self.figures.add(item, tokens=run)
                 continue

@@ -237,7 +237,7 @@ class ModelOnDevice:
             each = self.cycles(image.program.pass_tokens, ProgramKind.DRAFTS, ProgramKind.EACH, ProgramKind.STATE)
         job     = Job(Opcode.GENERATE, flags, expected=first + tokens*each, model=self.device.info.data_base,
             session_in  = session_out if session_in is None else session_in, session_out = session_out, prompt=address, prompt_tokens=len(prompt),
-            place=place % 2**32, tokens=tokens, output=self._output, inverse=draws.inverse, top_k=draws.top_k, seed=draws.seed,
+            place=place % 2**32, tokens=tokens, output=self._output, inverse=draws.inverse, top=draws.top, seed=draws.seed,
             stop_tokens = len(stop_tokens), store_every=store_every)
         end     = place + len(prompt)
         result: Result | None = None
@@ -260,21 +260,21 @@ class ModelOnDevice:
         yield from output.tokens[len(shown):]
         yield output
 
-    def batch(self, texts: Sequence[tuple[int, int, int, bool]], tokens: int, sessions: int, draws: Draws, stop_tokens: Sequence[int] = ()) \
-            -> Iterator[list[int] | JobOutput]:
+    def batch(self, texts: Sequence[tuple[int, int, bool, Draws]], tokens: int, sessions: int, stop_tokens: Sequence[int] = ()) -> Iterator[list[int] | JobOutput]:
         """Run a job BATCH: yields the tokens of each pass as they come, one of each text, and at last its :class:`JobOutput`.
 
-        texts: (last token, which has not been run, its place, its seed, whether the text has ended). sessions: the address of the first one's.
+        texts: (last token, which has not been run, its place, whether the text has ended, how its tokens are drawn). sessions: the address of the first one's.
 
         Raises
         ------
         DeviceError, DeviceTimeout : the job failed, or did not go on. What the sessions hold then is nothing.
         """
         count   = len(texts)
-        address = self._write_prompt([*(word % 2**32 for text in texts for word in text), *stop_tokens])
+        address = self._write_prompt([*(word % 2**32 for token, place, ended, draws in texts for word in (token, place, draws.seed, ended, draws.inverse, draws.top)),
+            *stop_tokens])
         each    = self.cycles(count, ProgramKind.BATCH, ProgramKind.EACH)
         job     = Job(Opcode.BATCH, expected=(tokens + 1)*each, model=self.device.info.data_base, sessions=sessions, texts=address,
-            session_count=count, tokens=tokens, output=self._output, inverse=draws.inverse, top_k=draws.top_k, stop_tokens=len(stop_tokens))
+            session_count=count, tokens=tokens, output=self._output, stop_tokens=len(stop_tokens))
         result: Result | None = None
         shown   = 0
         for item in self._run(job, tokens, count, each, each, f"run {count} sessions together", lambda done: f"generate token {done} of each session"):

@@ -29,7 +29,7 @@ from host.device.batch import BatchText
 from host.serving.engine import QueueFull, ServingEngine
 from host.serving.metrics import registry_of
 
-from model.exact.sampling import Draws, inverse_of
+from model.exact.sampling import Draws, inverse_of, top_p_of
 from model.sampling import StopStrings
 from model.tokenizer import TextStream
 
@@ -63,6 +63,7 @@ class CompletionRequest(BaseModel):
         description="A text, its tokens, or a list of either: a choice each.")
     max_tokens        : StrictInt = Field(16, ge=1, description="The most to generate, of each text.")
     temperature       : float = Field(1.0, ge=0, description="0: always the likeliest token.")
+    top_p             : float = Field(1.0, gt=0, le=1, description="Draw from the likeliest tokens only whose probabilities are together so much of those of top_k.")
     top_k             : StrictInt = Field(CANDIDATES, ge=1, le=CANDIDATES, description="Draw from so many of the likeliest tokens; the device has no more.")
     seed              : StrictInt | None = Field(None, ge=0, lt=2**32, description="Of the draws; the next choice's is one more. Left out: a random one.")
     stop              : StrictStr | Annotated[list[StrictStr], Field(max_length=MAX_STRINGS)] | None = Field(None, description="Texts that end it, up to four.")
@@ -73,7 +74,6 @@ class CompletionRequest(BaseModel):
     # What must ask for nothing:
     n                 : Literal[1]       = 1
     best_of           : Literal[1]       = 1
-    top_p             : Literal[1]       = 1
     frequency_penalty : Literal[0]       = 0
     presence_penalty  : Literal[0]       = 0
     logprobs          : None             = None
@@ -232,7 +232,7 @@ class Server:
             inverse = inverse_of(asked.temperature) if asked.temperature else 0
             for index, prompt in enumerate(prompts):
                 tokens = self.tokenizer.encode(prompt, continuing=False) if isinstance(prompt, str) else list(prompt)
-                text   = BatchText(tokens, asked.max_tokens, Draws(inverse, asked.top_k, (seed + index) % 2**32), self.stop_tokens)
+                text   = BatchText(tokens, asked.max_tokens, Draws(inverse, asked.top_k, (seed + index) % 2**32, top_p_of(asked.top_p)), self.stop_tokens)
                 self.engine.batch.check(text)
                 choice = Choice(index, text, TextStream(self.tokenizer), StopStrings(strings))
                 before = choice.stream(tokens)

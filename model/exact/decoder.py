@@ -94,7 +94,7 @@ class ExactDecoder:
             if not np.isfinite(found[0]):
                 raise ValueError(f"the logits of token {self._done} must be finite, are not.")
             draws = self.draws
-            token = sample(numbers, found, draws.inverse, draws.top_k, draws.seed, len(self.tokens))
+            token = sample(numbers, found, draws.inverse, draws.top_k, draws.seed, len(self.tokens), draws.top_p)
             if token in stop_tokens:
                 return
             self._states, self._done = states, len(self.tokens)

@@ -13,6 +13,8 @@
     w[i] = (HIGH[t >> 8 & 255]*LOW[t & 255] + 2**30) >> (31 + (t >> 16))      0 where t >> 16 is above 31
     HIGH[n] = RN(2**31*2**(-n/2**8)),  LOW[n] = RN(2**31*2**(-n/2**16))
 
+With top_p, a fraction of 16 bits, the first candidates alone count whose weights together are at least ``sum(w)*top_p >> 16``, and one at least.
+
 The draw is a number r of 48 bits, a hash of seed and place (the core's, see docs/numerics.md); chosen is the first candidate whose
 weight, with those before it, exceeds ``r*sum(w) >> 48``.
 """
@@ -42,6 +44,12 @@ class Draws:
     inverse : int = 0
     top_k   : int = CANDIDATES
     seed    : int = 0
+    top_p   : int = 0
+
+    @property
+    def top(self):
+        """The word of jobs."""
+        return self.top_k | self.top_p << FRACTION
 
 
 def inverse_of(temperature):
@@ -50,6 +58,13 @@ def inverse_of(temperature):
     if not 1 <= inverse < 2**32:
         raise ValueError(f"temperature must be from 0.0000153 to 131071, is {temperature:g}.")
     return inverse
+
+
+def top_p_of(share):
+    """A share of the weights, with 16 bits below the point; 0: all. Raises ValueError unless it is above 0, and at most 1."""
+    if not 0 < share <= 1:
+        raise ValueError(f"top_p must be above 0, and at most 1, is {share:g}.")
+    return max(round(share*2**FRACTION), 1) % 2**FRACTION
 
 
 def draw(seed, place):
@@ -79,7 +94,7 @@ def weights(logits, inverse):
     return result
 
 
-def sample(tokens, logits, inverse, top_k, seed, place):
+def sample(tokens, logits, inverse, top_k, seed, place, top_p=0):
     """The next token.
 
     Parameters
@@ -88,6 +103,7 @@ def sample(tokens, logits, inverse, top_k, seed, place):
     inverse        : :func:`inverse_of` the temperature; 0: the best one is taken.
     top_k          : of so many, 1 to CANDIDATES.
     seed, place    : of the draw; the place of the token in its text. 32 bits each.
+    top_p          : :func:`top_p_of` the weights' share; 0: all.
 
     Raises
     ------
@@ -97,11 +113,15 @@ def sample(tokens, logits, inverse, top_k, seed, place):
     check_range("top_k",   top_k,   1, CANDIDATES)
     check_range("seed",    seed,    0, 2**32 - 1)
     check_range("place",   place,   0, 2**32 - 1)
+    check_range("top_p",   top_p,   0, 2**FRACTION - 1)
     if np.isnan(logits[0]):
         raise ValueError("the best logit must be a number, is NaN.")
     if not inverse:
         return int(tokens[0])
     chosen = weights([logit for logit in logits[:top_k] if not np.isnan(logit)], inverse)
+    if top_p:
+        least  = sum(chosen)*top_p >> FRACTION
+        chosen = chosen[:next(count for count in range(1, len(chosen) + 1) if sum(chosen[:count]) >= least)]
     left   = draw(seed, place)*sum(chosen) >> 48
     for token, weight in zip(tokens, chosen):
         if left < weight:

@@ -21,7 +21,7 @@ from model.exact.sampling import inverse_of, sample
 
 from operations.config import ALIGNMENT, ProgramConfig, SSMConfig
 from operations.image import (HEADER_BYTES, IMAGE_HEAD, IMAGE_MAGIC, IMAGE_VERSION, MAX_PASS_TOKENS, MAX_PROMPT_TOKENS, MAX_STOP_TOKENS,
-    MAX_TOKENS, MAX_VOCABULARY, OUTPUT_HEAD, OUTPUT_HEAD_BYTES, OUTPUT_WIDE, PROGRAM_ENTRY, ProgramKind, Reason, program_number)
+    MAX_TOKENS, MAX_VOCABULARY, OUTPUT_HEAD, OUTPUT_HEAD_BYTES, OUTPUT_WIDE, PROGRAM_ENTRY, TEXT_WORDS, ProgramKind, Reason, program_number)
 from operations.numerics import CANDIDATES
 from operations.operations import Engine, JobFlag, Opcode
 from operations.program import Register
@@ -97,7 +97,7 @@ def write_image(device, words=None, address=MODEL):
 
 def job(prompt_tokens=5, tokens=4, **words):
     return dict(opcode=Opcode.GENERATE, model=MODEL, session_in=SESSION_IN, session_out=SESSION_OUT, prompt=PROMPT, output=OUTPUT,
-        prompt_tokens=prompt_tokens, tokens=tokens, place=0, inverse=0, top_k=1, seed=0, stop_tokens=0, store_every=1) | words
+        prompt_tokens=prompt_tokens, tokens=tokens, place=0, inverse=0, top=1, seed=0, stop_tokens=0, store_every=1) | words
 
 
 def run(device, prompt=(11, 12, 13, 14, 15), stops=(), **words):
@@ -399,10 +399,12 @@ def test_speculate(device, kind, tokens, stop, every):
 
 # Batches ------------------------------------------------------------------------------------------
 
-def batch(device, given, stops=(), **words):
-    device.write(PROMPT, struct.pack(f"<{4*len(given) + len(stops)}I", *(word for text in given for word in text), *stops))
+def batch(device, given, stops=(), inverse=0, top=1, **words):
+    """given: (token, place, seed, ended) of each session, and (inverse, top) where they are not all alike."""
+    texts = [word for text in given for word in (*text, inverse, top)[:TEXT_WORDS]]
+    device.write(PROMPT, struct.pack(f"<{len(texts) + len(stops)}I", *texts, *stops))
     return device.run(**dict(opcode=Opcode.BATCH, model=MODEL, sessions=SESSION_OUT, texts=PROMPT, session_count=len(given), tokens=4, output=OUTPUT,
-        inverse=0, top_k=1, stop_tokens=len(stops)) | words)
+        stop_tokens=len(stops)) | words)
 
 
 @pytest.mark.parametrize("stop, cancel", [(None, False), (9, False), (None, True)])
@@ -435,17 +437,17 @@ def test_batch(device, stop, cancel):
 
 
 def test_batch_sampling(device):
-    """Each session has its seed and its place."""
+    """Each session has its seed, its place, its temperature and what it draws from."""
     rng     = np.random.default_rng(3)
     choices = [best((rng.standard_normal(HEAD["vocabulary"])*3).astype(np.float32)) for _ in range(2)]
     found   = np.zeros((2, CANDIDATES), [("token", "<u4"), ("logit", "<f4")])
     for row, (tokens, logits) in zip(found, choices):
         row["token"], row["logit"] = tokens, logits
     device.on("program", lambda program: device.write(program.bases[Register.RESULTS], found.tobytes()))
-    assert_done(batch(device, [(5, 7, 1, 0), (6, 2**32 - 2, 2, 0)], tokens=20, inverse=inverse_of(0.7), top_k=40), 40)
+    assert_done(batch(device, [(5, 7, 1, 0, inverse_of(0.7), 40), (6, 2**32 - 2, 2, 0, inverse_of(1.5), 64 | 0xc000_0000)], tokens=20), 40)
     told = np.array(struct.unpack("<40I", device.read(OUTPUT + OUTPUT_HEAD_BYTES, 160))).reshape(20, 2)
-    for column, place, seed, (tokens, logits) in zip(told.T, (8, 2**32 - 1), (1, 2), choices):
-        assert column.tolist() == [sample(tokens, logits, inverse_of(0.7), 40, seed, (place + n) % 2**32) for n in range(20)]
+    for column, place, seed, temperature, top, (tokens, logits) in zip(told.T, (8, 2**32 - 1), (1, 2), (0.7, 1.5), ((40, 0), (64, 0xc000)), choices):
+        assert column.tolist() == [sample(tokens, logits, inverse_of(temperature), top[0], seed, (place + n) % 2**32, top[1]) for n in range(20)]
 
 
 BAD_BATCHES = [
@@ -455,7 +457,8 @@ BAD_BATCHES = [
     (dict(session_count=2**31),                     Error.BAD_SESSIONS, 2**31),
     (dict(tokens=0),                                Error.BAD_TOKENS, 0),
     (dict(tokens=MAX_TOKENS + 1),                   Error.BAD_TOKENS, MAX_TOKENS + 1),
-    (dict(top_k=0),                                 Error.BAD_TOP_K, 0),
+    (dict(top=0xffff_0000),                         Error.BAD_TOP_K, 0xffff_0000),
+    (dict(given=[(1, 0, 0, 0, 0, 1), (1, 0, 0, 0, 0, 65)]), Error.BAD_TOP_K, 65),
     (dict(stop_tokens=17),                          Error.BAD_STOP_TOKENS, 17),
     (dict(flags=JobFlag.ZERO_STATE),                Error.BAD_FLAGS, JobFlag.ZERO_STATE),
     (dict(model=MODEL + 4),                         Error.BAD_ALIGNMENT, MODEL + 4),
@@ -487,13 +490,14 @@ def test_tokens_are_told_at_once(device):
     assert seen == [[], [], [], [7], [7], [7, 8], [7, 8]]
 
 
-@pytest.mark.parametrize("inverse, top_k", [(0, 64), (inverse_of(0.7), 1), (inverse_of(0.7), 40), (inverse_of(1.5), 64)])
-def test_sampling(device, inverse, top_k):
+@pytest.mark.parametrize("inverse, top_k, top_p", [(0, 64, 0), (inverse_of(0.7), 1, 0), (inverse_of(0.7), 40, 0), (inverse_of(1.5), 64, 0),
+    (inverse_of(1.5), 64, 0x8000), (inverse_of(1.5), 3, 0xe000), (inverse_of(1.5), 64, 1)])
+def test_sampling(device, inverse, top_k, top_p):
     rng     = np.random.default_rng(3)
     choices = [best((rng.standard_normal(HEAD["vocabulary"])*3).astype(np.float32)) for _ in range(40)]
     answer(device, choices)
-    assert_done(run(device, tokens=40, inverse=inverse, top_k=top_k, seed=99, place=1000), 44)
-    assert output(device)["tokens"] == [sample(tokens, logits, inverse, top_k, 99, 1005 + n) for n, (tokens, logits) in enumerate(choices)]
+    assert_done(run(device, tokens=40, inverse=inverse, top=top_k | top_p << 16, seed=99, place=1000), 44)
+    assert output(device)["tokens"] == [sample(tokens, logits, inverse, top_k, 99, 1005 + n, top_p) for n, (tokens, logits) in enumerate(choices)]
 
 
 def test_small_vocabulary(device):
@@ -501,7 +505,7 @@ def test_small_vocabulary(device):
     write_image(device, image_words(vocabulary=3, logit_rows=3))
     logits = np.zeros(3, np.float32)
     answer(device, [([0, 1, 2], logits)]*30)
-    assert_done(run(device, [0, 1], tokens=30, inverse=2**16, top_k=64), 31)
+    assert_done(run(device, [0, 1], tokens=30, inverse=2**16, top=64), 31)
     assert output(device)["tokens"] == [sample([0, 1, 2], logits, 2**16, 64, 0, 2 + n) for n in range(30)]
 
 
@@ -632,8 +636,9 @@ def test_largest_image(device):
     (Error.BAD_TOKENS,      "prompt_tokens", 2**32 - 1),
     (Error.BAD_TOKENS,      "tokens",        MAX_TOKENS + 1),
     (Error.BAD_TOKENS,      "tokens",        2**32 - 1),
-    (Error.BAD_TOP_K,       "top_k",         0),
-    (Error.BAD_TOP_K,       "top_k",         CANDIDATES + 1),
+    (Error.BAD_TOP_K,       "top",           0),
+    (Error.BAD_TOP_K,       "top",           CANDIDATES + 1),
+    (Error.BAD_TOP_K,       "top",           0x8000_0000),
     (Error.BAD_STOP_TOKENS, "stop_tokens",   MAX_STOP_TOKENS + 1),
     (Error.BAD_STOP_TOKENS, "stop_tokens",   2**32 - 1),
     (Error.BAD_STORE_EVERY, "store_every",   0),

@@ -34,7 +34,7 @@ EDGES = np.concatenate([np.array([0, 1, 0x7fffff, 0x800000, 0x7f7fffff, 0x7f8000
 
 @pytest.fixture(scope="module")
 def chooser(tmp_path_factory):
-    """chooser(cases): the firmware's choices. A case: (count, inverse, seed, place, float32 logits)."""
+    """chooser(cases): the firmware's choices. A case: (count, inverse, top_p, seed, place, float32 logits)."""
     program = native.build(str(tmp_path_factory.mktemp("native")), SSMConfig(), "choose.c", program=ProgramConfig())
 
     def choose(cases):
@@ -85,9 +85,10 @@ def test_same_choices(chooser):
     cases = []
     for _ in range(CASES):
         logits = logits_of(rng, int(rng.integers(1, CANDIDATES + 1)))
-        cases.append((int(rng.integers(1, len(logits) + 1)), inverse(rng), int(rng.integers(2**32)), int(rng.integers(2**32)), logits))
-    wanted = [sample(np.arange(len(logits)), logits, scale, count, seed, place) for count, scale, seed, place, logits in cases]
-    given  = [(count, scale, seed, place, logits[:count]) for count, scale, seed, place, logits in cases]
+        cases.append((int(rng.integers(1, len(logits) + 1)), inverse(rng), int(rng.integers(2**16))*int(rng.integers(2)), int(rng.integers(2**32)),
+            int(rng.integers(2**32)), logits))
+    wanted = [sample(np.arange(len(logits)), logits, scale, count, seed, place, top_p) for count, scale, top_p, seed, place, logits in cases]
+    given  = [(count, scale, top_p, seed, place, logits[:count]) for count, scale, top_p, seed, place, logits in cases]
     assert chooser(given) == wanted
     assert len(set(wanted)) > CANDIDATES*3//4 # Not only the first ones.
 
@@ -95,14 +96,14 @@ def test_same_choices(chooser):
 def test_each_bit_of_seed_and_place(chooser):
     logits = np.zeros(CANDIDATES, np.float32)
     places = [(0x12345678 ^ 1 << n, 0x9abcdef0) for n in range(32)] + [(0x12345678, 0x9abcdef0 ^ 1 << n) for n in range(32)]
-    assert chooser([(CANDIDATES, 1, seed, place, logits) for seed, place in places]) \
+    assert chooser([(CANDIDATES, 1, 0, seed, place, logits) for seed, place in places]) \
         == [sample(np.arange(CANDIDATES), logits, 1, CANDIDATES, seed, place) for seed, place in places]
 
 
 def test_whatever_is_in_memory(chooser):
     """Candidates that no engine writes, in no order: one of them is chosen."""
     rng   = np.random.default_rng(12)
-    cases = [(CANDIDATES, inverse(rng), 1, place, rng.integers(0, 2**32, CANDIDATES, np.uint32).view(np.float32)) for place in range(2000)]
+    cases = [(CANDIDATES, inverse(rng), place << 5 & 0xffff, 1, place, rng.integers(0, 2**32, CANDIDATES, np.uint32).view(np.float32)) for place in range(2000)]
     assert set(chooser(cases)) <= set(range(CANDIDATES))
 
 

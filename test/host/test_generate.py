@@ -591,7 +591,6 @@ def test_device_without_engines(harness):
 
 @pytest.mark.parametrize("options, message", [
     (["--on", "device", "--blocks", "model"],   "unrecognized arguments: --blocks model"),
-    (["--on", "exact", "--top-p", "0.5"],       "--top-p must be left out with --on exact, is 0.5: --on torch has it."),
     (["--on", "device", "--repetition-penalty", "2"], "--repetition-penalty must be left out with --on device, is 2: --on torch has it."),
     (["--on", "exact", "--store-every", "2"],   "--store-every must be left out with --on exact, is 2: it is of a device's DRAM."),
     (["--on", "exact", "--speculate"],          "--speculate must be left out with --on exact: it is of a device's passes."),

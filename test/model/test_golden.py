@@ -61,13 +61,13 @@ def test_generate(kind, tokens, width):
     session = GoldenSession(model, tokens, width)
     for temperature, seed in ((0, 0), (0.8, 5)):
         wanted, states = expected(model, PROMPT, 6, temperature, 20, seed)
-        result = session.generate(PROMPT, 6, flags=JobFlag.ZERO_STATE, inverse=inverse_of(temperature) if temperature else 0, top_k=20, seed=seed)
+        result = session.generate(PROMPT, 6, flags=JobFlag.ZERO_STATE, inverse=inverse_of(temperature) if temperature else 0, top=20, seed=seed)
         assert (result.tokens, result.reason, result.run) == (wanted, Reason.LENGTH, len(PROMPT) + 5)
         assert_states(session, 1, states)
         # In two jobs: the second begins with the token that the first has generated last.
         inverse = inverse_of(temperature) if temperature else 0
-        first = session.generate(PROMPT, 2, flags=JobFlag.ZERO_STATE, inverse=inverse, top_k=20, seed=seed)
-        rest  = session.generate(first.tokens[-1:], 4, into=0, source=1, place=len(PROMPT) + 1, inverse=inverse, top_k=20, seed=seed)
+        first = session.generate(PROMPT, 2, flags=JobFlag.ZERO_STATE, inverse=inverse, top=20, seed=seed)
+        rest  = session.generate(first.tokens[-1:], 4, into=0, source=1, place=len(PROMPT) + 1, inverse=inverse, top=20, seed=seed)
         assert first.tokens + rest.tokens == wanted
         assert_states(session, 0, states)
 
@@ -124,7 +124,7 @@ def test_stochastic():
     model   = random_model()
     session = GoldenSession(model, 4, ssm=SSMConfig(stochastic_rounding=True))
     wanted, states = expected(model, PROMPT, 6, 0.7, 64, seed=9, place=100, rounding=9)
-    assert session.generate(PROMPT, 6, flags=JobFlag.ZERO_STATE, inverse=inverse_of(0.7), top_k=64, seed=9, place=100).tokens == wanted
+    assert session.generate(PROMPT, 6, flags=JobFlag.ZERO_STATE, inverse=inverse_of(0.7), top=64, seed=9, place=100).tokens == wanted
     assert_states(session, 1, states)
 
 
@@ -157,7 +157,7 @@ def test_speculate(tokens, every, sizes):
     prompt  = repeating(model)
     session = GoldenSession(model, tokens)
     accepted = drafted = 0
-    for options in (dict(), dict(inverse=inverse_of(0.5), top_k=8, seed=3), dict(inverse=inverse_of(30.0), top_k=64, seed=4)):
+    for options in (dict(), dict(inverse=inverse_of(0.5), top=8, seed=3), dict(inverse=inverse_of(30.0), top=64, seed=4)):
         for count in (1, 2, 23):
             plain  = session.generate(prompt, count, flags=JobFlag.ZERO_STATE, **options)
             states = session.states(1)
@@ -228,7 +228,7 @@ def test_batch(count, sizes):
     """Each session's tokens and state are those that it would have by itself."""
     model   = random_model(**sizes)
     session = GoldenSession(model, 4, sessions=6)
-    draws   = dict(inverse=inverse_of(2.0), top_k=40)
+    draws   = dict(inverse=inverse_of(2.0), top=40)
     texts, wanted = [], []
     for n in range(count):
         prompt = [(token + n) % model.vocab_size for token in PROMPT[:3 + n]]
@@ -256,7 +256,7 @@ def test_batch_stop():
     at      = wanted[1].index(stop)
     for n, prompt in enumerate(prompts):
         session.generate(prompt[:-1], 0, into=n, flags=JobFlag.ZERO_STATE)
-    options = dict(inverse=inverse_of(20.0), top_k=64)
+    options = dict(inverse=inverse_of(20.0), top=64)
     found   = session.batch([(prompt[-1], len(prompt) - 1, 4 + n, 0) for n, prompt in enumerate(prompts)], 12, [69, stop], **options)
     assert found.tokens == [tokens[:at + 1] for tokens in wanted] and found.reason == Reason.STOP
     assert_states(session, 1, ExactNetwork(model)(prompts[1] + wanted[1][:at])[1])
@@ -291,7 +291,7 @@ def test_batch_refused():
         (dict(texts=[(1, 0, 0, 0), (70, 0, 0, 0)]), Error.BAD_TOKEN, 70),
         (dict(tokens=0),                    Error.BAD_TOKENS, 0),
         (dict(flags=JobFlag.SPECULATE),     Error.BAD_FLAGS, JobFlag.SPECULATE),
-        (dict(top_k=65),                    Error.BAD_TOP_K, 65),
+        (dict(top=65),                      Error.BAD_TOP_K, 65),
         (dict(output=session.slots[1]),     Error.OVERLAP, session.slots[1]),
         (dict(sessions=0),                  Error.OVERLAP, 0),
     ):
@@ -324,7 +324,7 @@ def test_stop():
     stop    = next(token for n, token in enumerate(wanted) if n > 2 and token not in wanted[:n])
     until   = wanted[:wanted.index(stop)]
     session = GoldenSession(model, 4)
-    result  = session.generate(PROMPT, 12, stop=[69, stop], flags=JobFlag.ZERO_STATE, inverse=inverse_of(20.0), top_k=64, seed=4)
+    result  = session.generate(PROMPT, 12, stop=[69, stop], flags=JobFlag.ZERO_STATE, inverse=inverse_of(20.0), top=64, seed=4)
     assert (result.tokens, result.reason, result.run) == (until, Reason.STOP, len(PROMPT) + len(until))
     assert_states(session, 1, ExactNetwork(model)(PROMPT + until)[1])
 
@@ -363,8 +363,8 @@ def test_refused():
     for changes, error, detail in (
         (dict(prompt=[1, 70]),              Error.BAD_TOKEN, 70),
         (dict(flags=JobFlag.NO_STORE),      Error.BAD_FLAGS, JobFlag.NO_STORE),
-        (dict(top_k=65),                    Error.BAD_TOP_K, 65),
-        (dict(top_k=0),                     Error.BAD_TOP_K, 0),
+        (dict(top=65),                      Error.BAD_TOP_K, 65),
+        (dict(top=0),                       Error.BAD_TOP_K, 0),
         (dict(store_every=0),               Error.BAD_STORE_EVERY, 0),
         (dict(store_every=9),               Error.BAD_STORE_EVERY, 9),
         (dict(stop=[1]*17),                 Error.BAD_STOP_TOKENS, 17),

@@ -18,7 +18,7 @@
 #define TIMEOUT_DESCRIPTOR 0x3e8u
 #define MIN_BEAT_BYTES 0x10u
 #define MIN_LANES_BYTES 0x8u
-#define PROTOCOL_VERSION 0x8u
+#define PROTOCOL_VERSION 0x9u
 #define FIRMWARE_OFFSET 0x0u
 #define FIRMWARE_SIZE 0x100000u
 #define INFO_OFFSET 0x100000u
@@ -44,7 +44,7 @@
 #define MAX_TOKENS 0x100000u
 #define MAX_STOP_TOKENS 0x10u
 #define MAX_VOCABULARY 0x100000u
-#define TEXT_WORDS 0x4u
+#define TEXT_WORDS 0x6u
 #define HISTORY 0x400u
 #define DRAFT_LEAST 0x2u
 #define DRAFT_MOST 0x4u
@@ -165,7 +165,7 @@ struct job_generate {
 	uint32_t tokens;
 	uint32_t output;
 	uint32_t inverse;
-	uint32_t top_k;
+	uint32_t top;
 	uint32_t seed;
 	uint32_t stop_tokens;
 	uint32_t store_every;
@@ -180,8 +180,6 @@ struct job_batch {
 	uint32_t session_count;
 	uint32_t tokens;
 	uint32_t output;
-	uint32_t inverse;
-	uint32_t top_k;
 	uint32_t stop_tokens;
 };
 

@@ -13,7 +13,7 @@ from model.golden import GoldenDevice
 from model.image import Image
 
 from operations.config import ProgramConfig, SSMConfig
-from operations.image import MAX_STOP_TOKENS, OUTPUT_HEAD, OUTPUT_HEAD_BYTES, Reason, unpack_output
+from operations.image import MAX_STOP_TOKENS, OUTPUT_HEAD, OUTPUT_HEAD_BYTES, TEXT_WORDS, Reason, unpack_output
 from operations.operations import JobFlag
 
 # Results ------------------------------------------------------------------------------------------
@@ -48,18 +48,19 @@ class GoldenSession:
         words = np.array([*prompt, *stop], "<u4").view(np.uint8)
         self.memory[self.prompt:self.prompt + len(words)] = words
         operands = dict(model=0, session_in=self.slots[source], session_out=self.slots[into], prompt=self.prompt, prompt_tokens=len(prompt),
-            place=0, tokens=tokens, output=self.output, inverse=0, top_k=1, seed=0, stop_tokens=len(stop), store_every=1) | changes
+            place=0, tokens=tokens, output=self.output, inverse=0, top=1, seed=0, stop_tokens=len(stop), store_every=1) | changes
         return self.device.generate(flags, operands)[0]
 
     def generate(self, prompt, tokens, stop=(), source=0, into=1, flags=0, **changes):
         return self._generated(self._run(prompt, tokens, stop, source, into, flags, changes))
 
-    def batch(self, texts, tokens, stop=(), first=0, flags=0, **changes):
-        """texts: (token, place, seed, ended) of each session from slot `first` on. The tokens are in lists, of each session."""
-        words = np.array([*np.array(texts).reshape(-1), *stop], "<u4").view(np.uint8)
+    def batch(self, texts, tokens, stop=(), first=0, flags=0, inverse=0, top=1, **changes):
+        """texts: (token, place, seed, ended) of each session from slot `first` on, and (inverse, top) where they are not all alike. The tokens are in
+        lists, of each session."""
+        words = np.array([*(word for text in texts for word in (*text, inverse, top)[:TEXT_WORDS]), *stop], "<u4").view(np.uint8)
         self.memory[self.prompt:self.prompt + len(words)] = words
-        operands = dict(model=0, sessions=self.slots[first], texts=self.prompt, session_count=len(texts), tokens=tokens, output=self.output, inverse=0,
-            top_k=1, stop_tokens=len(stop)) | changes
+        operands = dict(model=0, sessions=self.slots[first], texts=self.prompt, session_count=len(texts), tokens=tokens, output=self.output,
+            stop_tokens=len(stop)) | changes
         return self._generated(self.device.batch(flags, operands)[0], len(texts))
 
     def _generated(self, run, sessions=None):

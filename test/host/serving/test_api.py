@@ -25,7 +25,7 @@ from host.serving.engine import ServingEngine
 
 from model.exact.decoder import ExactDecoder
 from model.exact.network import ExactNetwork
-from model.exact.sampling import Draws, inverse_of
+from model.exact.sampling import Draws, inverse_of, top_p_of
 from model.tokenizer import ByteTokenizer
 
 # Helpers ------------------------------------------------------------------------------------------
@@ -99,9 +99,9 @@ def test_openai_client(served):
 
 def test_draws(served):
     """By the seed alone; left out, it is another one each time."""
-    draws  = Draws(inverse_of(0.9), 40, 7)
+    draws  = Draws(inverse_of(0.9), 40, 7, top_p_of(0.8))
     wanted = served.alone("xyz", 20, draws)
-    answer = served.client.completions.create(model="random", prompt="xyz", max_tokens=20, temperature=0.9, seed=7, extra_body={"top_k": 40})
+    answer = served.client.completions.create(model="random", prompt="xyz", max_tokens=20, temperature=0.9, top_p=0.8, seed=7, extra_body={"top_k": 40})
     assert answer.choices[0].text == wanted
     assert len({served.post(max_tokens=20, temperature=5).json()["choices"][0]["text"] for _ in range(3)}) == 3
 
@@ -179,7 +179,7 @@ def test_queue(tmp_path):
     """Past it a client is told to come again; when there is room it is served."""
     with Served(tmp_path, queue=1, sessions=1) as server:
         with ThreadPoolExecutor(2) as pool:
-            long = [pool.submit(server.post, max_tokens=200, temperature=0) for _ in range(2)]
+            long = [pool.submit(server.post, max_tokens=60, temperature=0) for _ in range(2)]
             while server.engine.texts < 2:
                 time.sleep(0.01)
             refused = server.post(max_tokens=1)
@@ -227,7 +227,7 @@ def test_device_fails(tmp_path):
     (dict(temperature=-1),              400, "temperature", "temperature: Input should be greater than or equal to 0, is -1."),
     (dict(temperature=1e-9),            400, None,          "temperature must be from 0.0000153 to 131071, is 1e-09."),
     (dict(top_k=65),                    400, "top_k",       "top_k: Input should be less than or equal to 64, is 65."),
-    (dict(top_p=0.9),                   400, "top_p",       "top_p: Input should be 1, is 0.9."),
+    (dict(top_p=0),                     400, "top_p",       "top_p: Input should be greater than 0, is 0."),
     (dict(n=2),                         400, "n",           "n: Input should be 1, is 2."),
     (dict(logprobs=5),                  400, "logprobs",    "logprobs: Input should be None, is 5."),
     (dict(seed=2**32),                  400, "seed",        "seed: Input should be less than 4294967296, is 4294967296."),

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from model.exact.head import best
-from model.exact.sampling import HIGH, LOW, draw, fixed, inverse_of, sample, weights
+from model.exact.sampling import HIGH, LOW, draw, fixed, inverse_of, sample, weights, top_p_of
 
 # Weights ------------------------------------------------------------------------------------------
 
@@ -63,6 +63,13 @@ def test_shares():
     assert np.allclose(counts, [0.1, 0.5, 0.15, 0.25], atol=0.012)
     counts = np.bincount([sample(tokens, values, inverse_of(1.0), 2, 7, place) for place in range(20_000)], minlength=4)/20_000
     assert np.allclose(counts, [0, 2/3, 0, 1/3], atol=0.012)
+    for share, wanted in ((0.45, [0, 1, 0, 0]), (0.7, [0, 2/3, 0, 1/3]), (0.76, [0, 5/9, 1/6, 5/18]), (1, [0.1, 0.5, 0.15, 0.25])):
+        counts = np.bincount([sample(tokens, values, inverse_of(1.0), 64, 7, place, top_p_of(share)) for place in range(20_000)], minlength=4)/20_000
+        assert np.allclose(counts, wanted, atol=0.012)
+    assert (top_p_of(1), top_p_of(0.5), top_p_of(1e-9)) == (0, 2**15, 1)
+    for share in (0, -0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="^top_p must be above 0, and at most 1, is "):
+            top_p_of(share)
 
 
 def test_greedy_and_cold():

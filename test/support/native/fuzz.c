@@ -246,6 +246,24 @@ static void write_prompt(uint32_t address)
 	}
 	fake_dram_write(address, (const uint8_t *)tokens, sizeof(tokens));
 }
+
+/* Of two sessions, which may run but for their tokens and, rarely, how these are drawn. */
+static void write_texts(uint32_t address, uint32_t choice)
+{
+	uint32_t texts[2*TEXT_WORDS], i;
+
+	for (i = 0; i < 2; i++) {
+		uint32_t *text = texts + TEXT_WORDS*i, token = take8(), top = take8();
+
+		text[0] = token < 240 ? token%VOCABULARY : token;
+		text[1] = token;
+		text[2] = top;
+		text[3] = choice >> 2 & 1;
+		text[4] = choice & 1 ? 0x10000 : 0;
+		text[5] = top < 250 ? 1 + top%CANDIDATES + (top << 24) : top;
+	}
+	fake_dram_write(address, (const uint8_t *)texts, sizeof(texts));
+}
 #endif
 
 /* Checks ------------------------------------------------------------------------------------------ */
@@ -490,7 +508,7 @@ static struct job good_job(uint32_t opcode)
 		job.generate.prompt_tokens = 3;
 		job.generate.tokens        = 2;
 		job.generate.output        = DATA_BASE + 0x23000;
-		job.generate.top_k         = 1;
+		job.generate.top           = 1;
 		job.generate.stop_tokens   = 1;
 		job.generate.store_every   = 4;
 	} else if (opcode == OPCODE_BATCH) {
@@ -500,7 +518,6 @@ static struct job good_job(uint32_t opcode)
 		job.batch.session_count = 1;
 		job.batch.tokens        = 2;
 		job.batch.output        = DATA_BASE + 0x23000;
-		job.batch.top_k         = 1;
 		job.batch.stop_tokens   = 1;
 #endif
 	}
@@ -585,10 +602,9 @@ static void post(void)
 		struct job_batch *job = &ring[slot].batch;
 
 		choice = take8();
-		job->inverse        = choice & 1 ? 0x10000 : 0;
 		job->session_count += choice >> 1 & 1;
 		if (choice >> 4 & 1 && in_data(job->texts, 0))
-			write_prompt(job->texts);
+			write_texts(job->texts, choice);
 		if (!image_count || choice >> 6)
 			write_image(choice >> 6 & 1);
 		if (choice >> 5 & 1) {
