@@ -149,8 +149,12 @@ def test_draft():
     assert draft(text, 1) == [] and draft(text[1:], 1) == [] and draft([1, 2, 3] + [9]*(HISTORY - 5) + [1, 2], 1) == [3]
 
 
-@pytest.mark.parametrize("sizes", [{}, dict(d_conv=1), dict(d_conv=2, ngroups=2), dict(bias=True)])
-@pytest.mark.parametrize("tokens, every", [(2, 1), (4, 1), (4, 8), (8, 3), (8, 8), (1, 2)])
+OTHER_SIZES = [dict(d_conv=1), dict(d_conv=2, ngroups=2), dict(bias=True)]
+PASSES      = [(2, 1), (4, 1), (4, 8), (8, 3), (8, 8), (1, 2)]
+
+
+@pytest.mark.parametrize("tokens, every, sizes", [*((*passes, {}) for passes in PASSES), *((4, 8, sizes) for sizes in OTHER_SIZES),
+    *(pytest.param(*passes, sizes, marks=pytest.mark.slow) for passes in PASSES if passes != (4, 8) for sizes in OTHER_SIZES)])
 def test_speculate(tokens, every, sizes):
     """The tokens and the state are those without; where drafts are wrong, and where they are right."""
     model   = random_model(**sizes)
