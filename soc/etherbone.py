@@ -14,7 +14,7 @@ from liteeth.core import LiteEthUDPIPCore
 
 from cores.etherbone.core import Etherbone
 from cores.etherbone.datagram_buffer import RECORD_DEPTH
-from cores.etherbone.wishbone_slice import WishboneSlice
+from cores.common.wishbone_slice import WishboneSlice
 from cores.etherbone.write_filter import WriteFilter
 
 from operations.protocol import DATA_OFFSET, JOB_BYTES, MANIFEST_OFFSET, MANIFEST_SIZE, RING_ENTRIES, RING_OFFSET

@@ -22,6 +22,9 @@ from litex.build.openfpgaloader import OpenFPGALoader
 
 from litex.soc.integration.builder import Builder
 from litex.soc.integration.soc_core import SoCCore
+from litex.soc.interconnect import wishbone
+
+from cores.common.wishbone_slice import WishboneSlice
 
 from soc.accelerator import add_accelerator
 from soc.dram import controller_settings, refresh_in_time
@@ -87,14 +90,21 @@ class BoardSoC(SoCCore):
             integrated_sram_size = sram_size(config),
             with_uart            = False)
 
-    def add_dram(self, module):
-        """Add the DDR3 SDRAM, a LiteDRAM module, behind its PHY, `ddrphy`."""
+    def add_dram(self, module, sliced=False):
+        """Add the DDR3 SDRAM, a LiteDRAM module, behind its PHY, `ddrphy`. sliced: registers between it and the bus, which cost the CPU two
+        cycles an access: the controller is then in no path of the bus."""
         self.add_sdram("sdram",
             phy                 = self.ddrphy,
             module              = refresh_in_time(module),
             l2_cache_size       = 0, # The accelerator's ports bypass it.
             controller_settings = controller_settings(),
         )
+        if sliced:
+            memory = self.bus.slaves["main_ram"]
+            self.bus.slaves["main_ram"] = of_bus = wishbone.Interface(data_width=memory.data_width, address_width=memory.address_width,
+                addressing=memory.addressing)
+            self.dram_slice = WishboneSlice(of_bus)
+            self.comb += self.dram_slice.bus.connect(memory)
 
     def add_links(self, config, wide=False, baudrate=115200,
         eth_ip          = "192.168.1.50",

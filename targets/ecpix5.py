@@ -85,7 +85,7 @@ class ECPIX5SoC(BoardSoC):
             self.crg.stop.eq(self.ddrphy.init.stop),
             self.crg.reset.eq(self.ddrphy.init.reset),
         ]
-        self.add_dram(MT41K256M16(sys_clk_freq, "1:2"))
+        self.add_dram(MT41K256M16(sys_clk_freq, "1:2"), sliced=config.program is not None)
 
         # Links, Accelerator -----------------------------------------------------------------------
         if with_etherbone:

@@ -12,7 +12,7 @@ from migen import *
 
 from litex.soc.interconnect import wishbone
 
-from cores.etherbone.wishbone_slice import WishboneSlice
+from cores.common.wishbone_slice import WishboneSlice
 
 from host.connect import SIM_TIMEOUT_SCALE, simulated_transport
 from host.device.csr import CSRMap
