@@ -53,6 +53,7 @@ class DeviceBatch:
     model    : :class:`host.device.model.ModelOnDevice`, loaded.
     draws    : :class:`model.exact.sampling.Draws` of :meth:`generate`; the seed is that of the first prompt, the n-th one's is n more.
     sessions : texts at once, 1 to the image's `sessions`. None: as many as there can be.
+    job_tokens : of each text, that a job generates at most: `figures` are added to when it ends.
 
     Attributes
     ----------
@@ -62,13 +63,14 @@ class DeviceBatch:
     ------
     AllocationError, ValueError : there are too many sessions, for the model or the memory; or the device rounds stochastically.
     """
-    def __init__(self, model: ModelOnDevice, draws: Draws = Draws(), sessions: int | None = None):
+    def __init__(self, model: ModelOnDevice, draws: Draws = Draws(), sessions: int | None = None, job_tokens: int = JOB_TOKENS):
         if model.device.info.config.stochastic_rounding:
             raise ValueError("rounding of the device must be to nearest for several texts at once, is stochastic: a pass has one seed.")
         most = model.image.device.sessions
         check_sessions(most if sessions is None else sessions, most)
         self.model    = model
         self.draws    = draws
+        self.job_tokens = job_tokens
         self.sessions = sessions or most
         self.config   = model.image.model.config
         self.figures  = Figures()
@@ -175,7 +177,7 @@ class DeviceBatch:
         session = self.address + first*self.model.image.session_bytes
         run     = 0 # Tokens of texts that had not ended.
         cancels = False
-        for item in self.model.batch(heads, min(left, JOB_TOKENS//len(texts)), session, stop[:MAX_STOP_TOKENS]):
+        for item in self.model.batch(heads, min(left, self.job_tokens, JOB_TOKENS//len(texts)), session, stop[:MAX_STOP_TOKENS]):
             if isinstance(item, JobOutput):
                 self.figures.add(item, tokens=run)
                 continue

@@ -13,11 +13,12 @@ import time
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -28,6 +29,7 @@ from starlette.exceptions import HTTPException
 from host.device.batch import BatchText
 from host.serving.engine import QueueFull, ServingEngine
 from host.serving.metrics import registry_of
+from host.serving.status import Recent, machine_status
 
 from model.exact.sampling import Draws, inverse_of, top_p_of
 from model.sampling import StopStrings
@@ -43,6 +45,8 @@ DISCONNECT_POLL = 0.5 # Seconds after which it is looked whether a client is sti
 RETRY_AFTER     = 5   # Seconds, where the queue is full.
 MAX_STRINGS     = 4   # `stop`.
 MAX_PROMPTS     = 64
+PAGE            = Path(__file__).with_name("page.html")
+POLICY          = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'" # No other resources.
 
 # Requests -----------------------------------------------------------------------------------------
 
@@ -157,6 +161,7 @@ class Server:
         self.api_key     = api_key
         self.created     = int(time.time())
         self.registry    = registry_of(engine)
+        self.recent      = Recent(engine)
 
     def app(self) -> FastAPI:
         app = FastAPI(title="Mamba-2 on a LiteX SoC", docs_url=None, redoc_url=None)
@@ -179,6 +184,14 @@ class Server:
             failure = self.engine.failure
             return JSONResponse({"status": "ok" if failure is None else "error", "message": None if failure is None else str(failure),
                 "running": self.engine.running, "waiting": self.engine.waiting}, 200 if failure is None else 503)
+
+        @app.get("/")
+        async def page() -> Response:
+            return HTMLResponse(PAGE.read_text(), headers={"Content-Security-Policy": POLICY, "Cache-Control": "no-store"})
+
+        @app.get("/status")
+        async def status() -> dict[str, Any]:
+            return machine_status(self.engine, self.recent, self.name)
 
         @app.get("/metrics")
         async def metrics() -> Response:

@@ -69,6 +69,11 @@ class ServingEngine:
         """Texts under way."""
         return max(len(self._listeners) - self.waiting, 0)
 
+    def under_way(self) -> list[BatchText | None]:
+        """The text in each session."""
+        slots = list(self.batch.slots)
+        return [slots[n] if n < len(slots) and not slots[n].ended else None for n in range(self.batch.sessions)]
+
     def submit(self, texts: list[BatchText], listeners: list[Listener]) -> None:
         """Have texts written, all or none. A listener is called, by the device's thread, with each token of its text; with None at its end; or
         with the error that ended it.

@@ -30,6 +30,8 @@ from tools.files import save_json
 
 # Constants ----------------------------------------------------------------------------------------
 
+JOB_TOKENS = 16 # Of a job, so that the page's figures move.
+
 GRACE = 5 # Seconds in which answers under way may end.
 
 # Options ------------------------------------------------------------------------------------------
@@ -106,12 +108,12 @@ def run(args: Namespace) -> None:
             def sessions(image: Image) -> int:
                 return sessions_of(args, image.device.sessions, image)
             with open_model(args, model, sessions) as loaded:
-                batch = DeviceBatch(loaded, sessions=sessions(loaded.image))
+                batch = DeviceBatch(loaded, sessions=sessions(loaded.image), job_tokens=JOB_TOKENS)
                 with ServingEngine(batch, args.queue) as engine:
                     name = Path(args.model).stem
                     app  = Server(engine, name, tokenizer, (*model.config.stop_tokens, *tokenizer.stop_tokens), key).app()
                     host, port = there.getsockname()[:2]
-                    message    = f"{name}: http://{f'[{host}]' if ':' in host else host}:{port}/v1, {batch.sessions} texts at once" + \
+                    message    = f"{name}: http://{f'[{host}]' if ':' in host else host}:{port}/, {batch.sessions} texts at once" + \
                         ("" if key or is_loopback(args.host) else "; without an API key: whoever reaches it may use it") + ". Ctrl-C ends it."
                     config     = uvicorn.Config(app, log_level="info" if args.verbose else "critical", timeout_graceful_shutdown=GRACE, lifespan="off")
                     http       = HTTPServer(config, engine, message)

@@ -6,75 +6,18 @@
 """The server over a fake device: what clients are answered, against the exact model."""
 
 import json
-import threading
 import time
 
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
-import openai
 import pytest
-import uvicorn
 
-from connection import Connection, loaded
-from models import random_model
+from served import Served
 
-from host.device.batch import DeviceBatch
-from host.serving.api import Server
-from host.serving.engine import ServingEngine
-
-from model.exact.decoder import ExactDecoder
-from model.exact.network import ExactNetwork
 from model.exact.sampling import Draws, inverse_of, top_p_of
-from model.tokenizer import ByteTokenizer
 
-# Helpers ------------------------------------------------------------------------------------------
-
-VOCABULARY = 128 # Bytes that are characters.
-
-class ASCIITokenizer(ByteTokenizer):
-    def decode(self, tokens):
-        return bytes(tokens).decode("latin-1")
-
-
-class Served:
-    """A server in a thread, and what it is made of."""
-    def __init__(self, folder, queue=32, api_key=None, stop_tokens=(), sessions=None):
-        self.model      = random_model(vocab_size=VOCABULARY)
-        self.connection = Connection(folder)
-        self.options    = queue, sessions, stop_tokens, api_key
-
-    def __enter__(self):
-        queue, sessions, stop_tokens, api_key = self.options
-        self.device = self.connection.__enter__()
-        self.engine = ServingEngine(DeviceBatch(loaded(self.device, self.model), sessions=sessions), queue).__enter__()
-        app         = Server(self.engine, "random", ASCIITokenizer(), stop_tokens, api_key).app()
-        self.http   = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off", timeout_graceful_shutdown=1))
-        self.thread = threading.Thread(target=self.http.run)
-        self.thread.start()
-        while not self.http.started:
-            time.sleep(0.01)
-        self.url    = f"http://127.0.0.1:{self.http.servers[0].sockets[0].getsockname()[1]}"
-        self.client = openai.OpenAI(base_url=f"{self.url}/v1", api_key=api_key or "none", max_retries=0)
-        return self
-
-    def __exit__(self, *exception):
-        self.client.close()
-        self.http.should_exit = True
-        self.engine.close()
-        self.thread.join(10)
-        assert not self.thread.is_alive() and not self.engine._thread.is_alive()
-        self.connection.__exit__(*exception)
-
-    def post(self, **fields):
-        return httpx.post(f"{self.url}/v1/completions", json={"prompt": "ab", **fields}, timeout=60)
-
-    def alone(self, prompt, tokens, draws=Draws(), stop=()):
-        """What the exact model writes."""
-        decoder = ExactDecoder(ExactNetwork(self.model), draws)
-        decoder.prefill(list(prompt.encode()))
-        return "".join(map(chr, decoder.generate(tokens, stop)))
-
+# Fixtures -----------------------------------------------------------------------------------------
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
@@ -272,3 +215,14 @@ def test_metrics(served):
     assert values["mamba2_decode_cycles_total"] == served.engine.batch.figures.decode_cycles > 0
     assert values["mamba2_sessions"] == 4 and values["mamba2_healthy"] == 1 and 0 < values["mamba2_dram_share"] < 1
     assert values["mamba2_link_rewrites_total"] == 0
+
+
+def test_status(served):
+    """Of the page: shares are of the last jobs, and parts of the memory no more than it has."""
+    served.post(max_tokens=4, temperature=0)
+    status = httpx.get(f"{served.url}/status").json()
+    assert status["model"] == "random" and status["failure"] is None and status["sessions"] == [None]*4
+    assert 0 < status["dram"]["read"] < 1 and 0 < status["dram"]["written"] < 1 and set(status["waits"]) >= {"gemv", "ssm", "vector", "move", "head"}
+    assert status["tokens"]["generated"] == served.engine.generated_tokens and status["tokens"]["cycles"] > 0
+    assert sum(part["bytes"] for part in status["memory"]["parts"]) <= status["memory"]["size"]
+    json.dumps(status, allow_nan=False)

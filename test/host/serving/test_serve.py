@@ -58,7 +58,7 @@ def test_simulation(tmp_path):
     try:
         name, url, *_ = process.stdout.readline().split()
         model = quantize_checkpoint("tiny", None, None)
-        with openai.OpenAI(base_url=url.rstrip(","), api_key="none", max_retries=0) as client, ThreadPoolExecutor(8) as pool:
+        with openai.OpenAI(base_url=url.rstrip(",") + "v1", api_key="none", max_retries=0) as client, ThreadPoolExecutor(8) as pool:
             def ask(number):
                 prompt = "The river of the king"[:4 + number]
                 exact  = ExactDecoder(ExactNetwork(model))
