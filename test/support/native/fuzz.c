@@ -247,14 +247,18 @@ static void write_prompt(uint32_t address)
 	fake_dram_write(address, (const uint8_t *)tokens, sizeof(tokens));
 }
 
-/* Of two sessions, which may run but for their tokens and, rarely, how these are drawn. */
+/* Texts which may run but for their tokens and, rarely, how these are drawn. */
 static void write_texts(uint32_t address, uint32_t choice)
 {
-	uint32_t texts[2*TEXT_WORDS], i;
+	uint32_t texts[MAX_PASS_TOKENS*TEXT_WORDS], token = 0, top = 0, i;
 
-	for (i = 0; i < 2; i++) {
-		uint32_t *text = texts + TEXT_WORDS*i, token = take8(), top = take8();
+	for (i = 0; i < MAX_PASS_TOKENS; i++) {
+		uint32_t *text = texts + TEXT_WORDS*i;
 
+		if (i < 2) {
+			token = take8();
+			top   = take8();
+		}
 		text[0] = token < 240 ? token%VOCABULARY : token;
 		text[1] = token;
 		text[2] = top;
@@ -603,7 +607,7 @@ static void post(void)
 
 		choice = take8();
 		job->session_count += choice >> 1 & 1;
-		if (choice >> 4 & 1 && in_data(job->texts, 0))
+		if (!(choice >> 4 & 1) && in_data(job->texts, 0))
 			write_texts(job->texts, choice);
 		if (!image_count || choice >> 6)
 			write_image(choice >> 6 & 1);
@@ -696,7 +700,7 @@ static void recover(void)
 #ifdef PROGRAM_RUNS_MODELS
 	image_count = generation_count = 0;
 	write_image(0);
-	write_prompt(DATA_BASE + 0x22000);
+	write_texts(DATA_BASE + 0x22000, 0); /* A prompt too. */
 #endif
 	for (i = 0; i < sizeof(opcodes)/sizeof(opcodes[0]); i++) {
 		slot       = completed()%RING_ENTRIES;
