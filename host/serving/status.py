@@ -21,28 +21,37 @@ from operations.image import CAUSES
 
 # Constants ----------------------------------------------------------------------------------------
 
-WINDOW = 10.0 # Seconds, of whose jobs figures are.
+WINDOW = 10.0 # Seconds, of which the tokens are counted, and whose jobs figures are of; of the last job, where none has ended in them.
 
 # Status -------------------------------------------------------------------------------------------
 
 class Recent:
-    """Figures of the jobs of the last seconds: what has been added since the oldest snapshot that is kept."""
+    """What the last seconds brought, from what was there whenever it was asked for."""
     def __init__(self, engine: ServingEngine):
-        self.engine    = engine
-        self.snapshots = deque([(time.monotonic(), 0, Figures())])
-        self.lock      = threading.Lock()
+        self.engine  = engine
+        self.lock    = threading.Lock()
+        self.tokens  = deque([(time.monotonic(), 0)])
+        self.figures = deque([(time.monotonic(), Figures())]) # Each time that a job had ended.
 
-    def __call__(self) -> tuple[float, int, Figures, Figures]:
-        """(seconds, tokens generated in them, figures before, figures now)."""
+    @staticmethod
+    def _drop(entries: deque[tuple[float, Any]], now: float) -> None:
+        while len(entries) > 2 and now - entries[1][0] > WINDOW:
+            entries.popleft()
+
+    def __call__(self) -> tuple[float, Figures, Figures]:
+        """(tokens a second, figures before the jobs, figures after them)."""
         now     = time.monotonic()
         figures = deepcopy(self.engine.batch.figures)
-        with self.lock:
-            if now - self.snapshots[-1][0] > 0.2: # Several pages ask.
-                self.snapshots.append((now, self.engine.generated_tokens, figures))
-            while len(self.snapshots) > 2 and now - self.snapshots[1][0] > WINDOW:
-                self.snapshots.popleft()
-            start, tokens, before = self.snapshots[0]
-            return now - start, self.engine.generated_tokens - tokens, before, figures
+        with self.lock: # Several pages ask.
+            if figures != self.figures[-1][1]:
+                self.figures.append((now, figures))
+            if now - self.tokens[-1][0] > 0.2:
+                self.tokens.append((now, self.engine.generated_tokens))
+            self._drop(self.figures, now)
+            self._drop(self.tokens, now)
+            seconds = self.tokens[-1][0] - self.tokens[0][0]
+            rate    = (self.tokens[-1][1] - self.tokens[0][1])/seconds if seconds else 0.0
+            return rate, self.figures[0][1], self.figures[-1][1]
 
 
 def machine_status(engine: ServingEngine, recent: Recent, name: str) -> dict[str, Any]:
@@ -50,7 +59,7 @@ def machine_status(engine: ServingEngine, recent: Recent, name: str) -> dict[str
     model = engine.batch.model
     image = model.image
     info  = model.device.info
-    seconds, tokens, before, now = recent()
+    rate, before, now = recent()
     cycles  = now.decode_cycles  - before.decode_cycles
     peak    = cycles*(info.data_width//8)
     share   = lambda new, old: (new - old)/peak if peak else None
@@ -60,7 +69,7 @@ def machine_status(engine: ServingEngine, recent: Recent, name: str) -> dict[str
         "failure" : None if engine.failure is None else str(engine.failure),
         "device"  : {"clock_hz": info.clock_hz, "lanes": info.lanes, "data_width": info.data_width, "pass_tokens": image.program.pass_tokens},
         "texts"   : {"running": engine.running, "waiting": engine.waiting, "queue": engine.queue, "sessions": engine.batch.sessions, "total": engine.texts},
-        "tokens"  : {"generated": engine.generated_tokens, "per_second": tokens/seconds if seconds else None,
+        "tokens"  : {"generated": engine.generated_tokens, "per_second": rate,
             "per_second_of_clock": info.clock_hz*decoded/cycles if cycles else None, "cycles": cycles/decoded if decoded else None},
         "dram"    : {"read": share(now.decode_read, before.decode_read), "written": share(now.decode_written, before.decode_written)},
         "waits"   : {cause: (now.waits[cause] - before.waits[cause])/cycles if cycles else None for cause in CAUSES},

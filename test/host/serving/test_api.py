@@ -224,5 +224,7 @@ def test_status(served):
     assert status["model"] == "random" and status["failure"] is None and status["sessions"] == [None]*4
     assert 0 < status["dram"]["read"] < 1 and 0 < status["dram"]["written"] < 1 and set(status["waits"]) >= {"gemv", "ssm", "vector", "move", "head"}
     assert status["tokens"]["generated"] == served.engine.generated_tokens and status["tokens"]["cycles"] > 0
+    again  = httpx.get(f"{served.url}/status").json()
+    assert (again["dram"], again["waits"]) == (status["dram"], status["waits"]) # Those of the last jobs stay.
     assert sum(part["bytes"] for part in status["memory"]["parts"]) <= status["memory"]["size"]
     json.dumps(status, allow_nan=False)
