@@ -21,6 +21,7 @@ from model.gguf import read_gguf
 
 TOKENS = 16
 BYTES  = 2**29 # Read to see how fast memory is.
+CORES  = len(os.sched_getaffinity(0)) # This process may use; more threads than that would wait for each other.
 
 
 @dataclass
@@ -75,7 +76,7 @@ def llama_rate(path):
     import llama_cpp
     model  = read_gguf(path)
     kind   = model.layers[0].in_proj.type.upper()
-    llama  = llama_cpp.Llama(str(path), n_ctx=4*TOKENS, n_threads=os.cpu_count(), verbose=False)
+    llama  = llama_cpp.Llama(str(path), n_ctx=4*TOKENS, n_threads=CORES, verbose=False)
     result = Rate(f"llama.cpp (llama_cpp {llama_cpp.__version__}), {kind}", os.path.getsize(path), _seconds(lambda n: llama.eval([n])))
     llama.close()
     return result
@@ -83,6 +84,6 @@ def llama_rate(path):
 
 def measure_cpu(path):
     """([:class:`Rate`], bytes a second that memory gives). path: of a GGUF file whose embedding is its head."""
-    torch.set_num_threads(os.cpu_count())
+    torch.set_num_threads(CORES)
     rates = [rate for rate in (llama_rate(path), torch_rate(path)) if rate]
     return rates, memory_bandwidth()

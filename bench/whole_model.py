@@ -32,7 +32,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bench.cases import repeating_model, shaped_model
-from bench.cpu import measure_cpu
+from bench.cpu import CORES, measure_cpu
 
 from host.connect import SIM_TIMEOUT_SCALE, simulated_transport
 from host.device.batch import DeviceBatch
@@ -351,7 +351,7 @@ def cpu_table(cpu):
     rates, memory = cpu
     return "".join((
         heading("The same weights on this machine's processor"),
-        paragraph(f"Wall time of {os.cpu_count()} cores at the time of the run, of other clocks, memories and powers than the simulated SoC's: a token "
+        paragraph(f"Wall time of {CORES} cores at the time of the run, of other clocks, memories and powers than the simulated SoC's: a token "
             f"each, Q4_0. Memory gives {memory/1e9:.1f} GB/s to a sum of floats."),
         table(["what", "tokens/s", "bytes a token", "GB/s", "of the memory's"], [[rate.name, f"{rate.tokens:.2f}", f"{rate.bytes}",
             f"{rate.bandwidth/1e9:.2f}", f"{rate.bandwidth/memory:.2f}"] for rate in rates]),
