@@ -29,7 +29,7 @@ class Engine(LiteXModule, AutoDoc):
 
     - :meth:`add_registers`: version, control, errors and events;
     - :meth:`add_reset`: all its parts go idle at once, then memory becomes quiet;
-    - :meth:`add_errors`: what its checks find sets bits in ``errors``, a cycle later, until the next reset.
+    - :meth:`add_errors`: what its checks find sets bits in ``errors`` until the next reset.
 
     Attributes
     ----------
@@ -78,16 +78,10 @@ class Engine(LiteXModule, AutoDoc):
     def add_errors(self, found):
         """found: {name: Signal that is 1 in a cycle in which the error is found}, as in add_registers."""
         names  = [field.name for field in self._errors.fields.fields]
-        raised = Signal(len(names))
+        raised = Cat(*[found[name] for name in names])
         sticky = Signal(len(names))
         self.comb += [
             [getattr(self._errors.fields, name).eq(sticky[n]) for n, name in enumerate(names)],
             self.ev.error.trigger.eq((raised != 0) & ~self.resetting),
         ]
-        self.sync += If(self.resetting,
-            raised.eq(0),
-            sticky.eq(0),
-        ).Else(
-            raised.eq(Cat(*[found[name] for name in names])),
-            sticky.eq(sticky | raised),
-        )
+        self.sync += If(self.resetting, sticky.eq(0)).Else(sticky.eq(sticky | raised))

@@ -349,6 +349,7 @@ class Program(Engine):
         dispatcher = self.dispatcher
         busy, left = Signal(), Signal()
         unread     = Signal() # A cycle late, which is long before the program ends.
+        stray      = Signal() # A cycle late: addresses are compared at the end of long paths.
         tape_left  = (self.tape_left != 0) if Unit.GEMV in self.units else (self._tape_beats.storage != 0)
         self.comb += [
             busy.eq(dispatcher.busy | self.resetting | self.start),
@@ -359,9 +360,9 @@ class Program(Engine):
         ]
         self.sync += [
             self.start.eq(self._start.re & ~busy),
+            stray.eq(reduce(or_, [master.out_of_range for master in self.readers + self.writers])),
             unread.eq(tape_left | (dispatcher.index + 1 != self._descriptors.storage)),
         ]
-        stray = reduce(or_, [master.out_of_range for master in self.readers + self.writers])
         self.add_errors({"bad_descriptor": dispatcher.done & dispatcher.error, "out_of_range": stray, "left": left})
 
         tape   = self.gemv.tape if Unit.GEMV in self.units else None
