@@ -21,7 +21,7 @@ from operations.config import SSMConfig
 
 CONFIGS = {
     "lanes4"    : SSMConfig(lanes=4,  max_headdim=6,  max_d_state=24, resident_tiles=5),
-    "lanes32"   : SSMConfig(lanes=32, max_headdim=16, max_d_state=64, resident_tiles=2),
+    "lanes32"   : pytest.param(SSMConfig(lanes=32, max_headdim=16, max_d_state=64, resident_tiles=2), marks=pytest.mark.slow),
     "stochastic": SSMConfig(lanes=8,  max_headdim=9,  max_d_state=16, resident_tiles=16, stochastic_rounding=True),
 }
 EVERY_CONFIG = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
