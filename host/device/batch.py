@@ -109,7 +109,7 @@ class DeviceBatch:
                 for text in self.slots:
                     yield from self._tell(text)
                 while self.slots and self.slots[-1].ended: # Those that ended in front of others keep their places.
-                    self.slots.pop()
+                    yield from self._tell(self.slots.pop())
                 if self.slots:
                     yield from self._run()
                 elif not self.waiting:
@@ -136,7 +136,9 @@ class DeviceBatch:
         while self._joins():
             text = self.waiting.popleft()
             slot = next((n for n, there in enumerate(self.slots) if there.ended), len(self.slots))
-            self.slots[slot:slot + 1] = [text]
+            before, self.slots[slot:slot + 1] = self.slots[slot:slot + 1], [text]
+            for there in before:
+                yield from self._tell(there)
             yield from self._prefill(text, self.address + slot*self.model.image.session_bytes)
 
     def _prefill(self, text: BatchText, session: int) -> Iterator[tuple[BatchText, int | None]]:

@@ -10,7 +10,7 @@ import pytest
 from connection import Connection, loaded
 from models import random_model
 
-from host.device.batch import DeviceBatch
+from host.device.batch import BatchText, DeviceBatch
 from host.errors import AllocationError
 
 from model.exact.decoder import ExactDecoder
@@ -70,6 +70,26 @@ def test_closed(tmp_path):
                 next(text)
             text.close()
         assert together(batch, PROMPTS[:2], 5) == [alone(model, prompt, 5) for prompt in PROMPTS[:2]]
+
+
+def test_ended_from_outside(tmp_path):
+    """At any time, also while another one begins: each is told once, and the others go on."""
+    model = random_model()
+    with Connection(tmp_path) as device:
+        for at in range(1, 12):
+            batch = DeviceBatch(loaded(device, model), sessions=2)
+            texts = [BatchText(list(prompt), 4) for prompt in PROMPTS[:2] + PROMPTS[3:]]
+            batch.waiting.extend(texts)
+            told  = []
+            for count, (text, token) in enumerate(batch.run(), 1):
+                if token is None:
+                    told.append(text)
+                if count == at:
+                    texts[0].ended = texts[3].ended = True
+            assert len(told) == len(texts) == len(set(map(id, told)))
+            for text, prompt in zip(texts, PROMPTS[:2] + PROMPTS[3:]):
+                wanted = alone(model, prompt, 4)
+                assert text.tokens == wanted[:len(text.tokens)] and (len(text.tokens) == 4 or text in (texts[0], texts[3]))
 
 
 def test_stochastic(tmp_path):
