@@ -318,11 +318,12 @@ def main():
         fits[name] = fit(name)
         print_fit(name, fits[name])
     entries = fit_entries(fits)
-    for name, folder in (("ecpix5", FOLDERS[False]), ("ecpix5_model", FOLDERS[True])):
+    for models, folder in FOLDERS.items():
+        name = "ecpix5_model" if models else "ecpix5"
         try:
             entries += ecpix5_entries(name, json.loads((folder/"csr.json").read_text())["constants"], read_report(folder/"gateware"))
         except FileNotFoundError:
-            print(f"{folder} has no ECPIX-5: python targets/ecpix5.py {'--pass-tokens 1 ' if name != 'ecpix5' else ''}--build makes it, in three quarters of an hour.")
+            print(f"{folder} has no ECPIX-5: python targets/ecpix5.py {'--pass-tokens 1 ' if models else ''}--build makes it, in three quarters of an hour.")
     OUTPUT.mkdir(parents=True, exist_ok=True)
     (OUTPUT/"boards.json").write_text(json.dumps(entries, indent=4) + "\n")
     (OUTPUT/"boards.html").write_text(boards_page(fits, entries))

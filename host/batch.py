@@ -24,7 +24,7 @@ from host.generate import NO_DEVICE, Tokenizer, device_summary
 from model.checkpoint_config import checkpoint_path
 from model.exact.decoder import ExactDecoder, check_tokens
 from model.exact.network import ExactNetwork
-from model.exact.sampling import Draws, inverse_of, top_p_of
+from model.exact.sampling import Draws
 from model.image import Image
 from model.tokenizer import TextStream, load_tokenizer
 
@@ -80,6 +80,12 @@ def exact_texts(args: Namespace, model: Any, prompts: list[list[int]], draws: Dr
         yield number, None
 
 
+def check_rounding(args: Namespace) -> None:
+    """Raise UsageError where the options want a device that cannot write several texts at once."""
+    if args.rounding == "stochastic":
+        raise UsageError("--rounding must be nearest for several texts at once, is stochastic: a pass has one seed.")
+
+
 def sessions_of(args: Namespace, texts: int, image: Image) -> int:
     """Texts at once. Raises ValueError where the options want more than an image has programs for."""
     most = image.device.sessions
@@ -97,12 +103,11 @@ def write(args: Namespace) -> None:
     """
     if not args.prompts and not args.prompt_tokens:
         raise UsageError("--prompt must be given for each text, is missing; or --prompt-tokens.")
-    if args.rounding == "stochastic":
-        raise UsageError("--rounding must be nearest for several texts at once, is stochastic: a pass has one seed.")
+    check_rounding(args)
     if args.on == "exact" and args.sessions is not None:
         raise UsageError(f"--sessions must be left out with --on exact, is {args.sessions}: it is of a device.")
     try:
-        draws     = Draws(inverse_of(args.temperature) if args.temperature else 0, args.top_k, args.seed, top_p_of(args.top_p))
+        draws     = Draws.of(args.temperature, args.top_k, args.seed, args.top_p)
         model     = load_quantized(args)
         tokenizer = load_tokenizer(checkpoint_path(args.model), model.vocab_size, args.tokenizer)
         prompts   = [*(tokenizer.encode(prompt, continuing=False) for prompt in args.prompts), *args.prompt_tokens]

@@ -28,7 +28,7 @@ from model.checkpoint_config import checkpoint_path
 from model.decoder import Decoder, TorchBlocks
 from model.exact.decoder import ExactDecoder, check_tokens
 from model.exact.network import ExactNetwork
-from model.exact.sampling import Draws, inverse_of, top_p_of
+from model.exact.sampling import Draws
 from model.exact.session import load_session as load_exact_session, session_bytes as exact_session_bytes
 from model.image import Image, fingerprint
 from model.network import NetworkConfig
@@ -244,15 +244,14 @@ def draws_of(args: Namespace, vocab_size: int) -> Draws:
     ------
     UsageError : they ask for what these have not.
     """
-    for option, value, neutral in (("--repetition-penalty", args.repetition_penalty, 1),):
-        if value != neutral:
-            raise UsageError(f"{option} must be left out with --on {args.on}, is {value:g}: --on torch has it.")
+    if args.repetition_penalty != 1:
+        raise UsageError(f"--repetition-penalty must be left out with --on {args.on}, is {args.repetition_penalty:g}: --on torch has it.")
     top_k = CANDIDATES if args.top_k is None else args.top_k or vocab_size
     if top_k > CANDIDATES and args.top_k is not None and (args.top_k or args.temperature):
         raise UsageError(f"--top-k must be 1 to {CANDIDATES} with --on {args.on}, is {args.top_k}{'' if args.top_k else ', for all'}: --on torch takes "
             "any.")
     try:
-        return Draws(inverse_of(args.temperature) if args.temperature else 0, min(top_k, CANDIDATES), args.seed, top_p_of(args.top_p))
+        return Draws.of(args.temperature, min(top_k, CANDIDATES), args.seed, args.top_p)
     except ValueError as error:
         raise UsageError(f"--{error}") from error
 

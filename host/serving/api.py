@@ -12,7 +12,7 @@ import secrets
 import time
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,7 +31,7 @@ from host.serving.engine import QueueFull, ServingEngine
 from host.serving.metrics import registry_of
 from host.serving.status import Recent, machine_status
 
-from model.exact.sampling import Draws, inverse_of, top_p_of
+from model.exact.sampling import Draws
 from model.sampling import StopStrings
 from model.tokenizer import TextStream
 
@@ -93,7 +93,6 @@ class Choice:
     stream  : TextStream
     stop    : StopStrings
     before  : str = "" # The prompt, where it is to be given back.
-    ended   : bool = False
     reason  : str | None = None
     items   : "asyncio.Queue[int | None | CommandError]" = field(default_factory=asyncio.Queue)
 
@@ -118,10 +117,10 @@ def error_response(status: int, message: str, kind: str = "invalid_request_error
 
 
 class RequestError(Exception):
-    """A request cannot be served: its status, and error_response's arguments."""
-    def __init__(self, status: int, message: str, kind: str = "invalid_request_error", param: str | None = None, headers: dict[str, str] | None = None):
-        super().__init__(message)
-        self.arguments = status, message, kind, param, headers
+    """A request cannot be served. The arguments are error_response's."""
+    def __init__(self, *arguments: Any, **named: Any):
+        super().__init__(*arguments)
+        self.response = error_response(*arguments, **named)
 
 
 def validation_message(error: RequestValidationError) -> tuple[str, str | None]:
@@ -173,7 +172,7 @@ class Server:
 
         @app.exception_handler(RequestError)
         async def refused(request: Request, error: RequestError) -> Response:
-            return error_response(*error.arguments)
+            return error.response
 
         @app.exception_handler(HTTPException)
         async def unknown(request: Request, error: HTTPException) -> Response:
@@ -242,10 +241,10 @@ class Server:
             raise RequestError(400, "stream_options must be left out without stream.", param="stream_options")
         found   = []
         try:
-            inverse = inverse_of(asked.temperature) if asked.temperature else 0
+            draws = Draws.of(asked.temperature, asked.top_k, seed, asked.top_p)
             for index, prompt in enumerate(prompts):
                 tokens = self.tokenizer.encode(prompt, continuing=False) if isinstance(prompt, str) else list(prompt)
-                text   = BatchText(tokens, asked.max_tokens, Draws(inverse, asked.top_k, (seed + index) % 2**32, top_p_of(asked.top_p)), self.stop_tokens)
+                text   = BatchText(tokens, asked.max_tokens, replace(draws, seed=(seed + index) % 2**32), self.stop_tokens)
                 self.engine.batch.check(text)
                 choice = Choice(index, text, TextStream(self.tokenizer), StopStrings(strings))
                 before = choice.stream(tokens)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from host.generate import device_summary
 from host.serving.engine import ServingEngine
 
 # Metrics ------------------------------------------------------------------------------------------
@@ -24,8 +25,6 @@ class EngineCollector:
         figures = engine.batch.figures
         info    = engine.batch.model.device.info
         link    = engine.batch.model.device.transport.statistics
-        bytes_  = figures.decode_read + figures.decode_written
-        cycles  = figures.decode_cycles*(info.data_width//8)
         for name, text, value in (
             ("texts",            "Texts that were asked for.",                                        engine.texts),
             ("prompt_tokens",    "Tokens of their prompts.",                                          engine.prompt_tokens),
@@ -45,7 +44,7 @@ class EngineCollector:
             ("running_texts", "Texts under way.",                                                      engine.running),
             ("sessions",      "Texts that can be under way at once.",                                  engine.batch.sessions),
             ("clock_hz",      "The device's clock.",                                                   info.clock_hz),
-            ("dram_share",    "Of the bytes that DRAM can move, those of decoding; of all its cycles.", bytes_/cycles if cycles else 0),
+            ("dram_share",    "Of the bytes that DRAM can move, those of decoding; of all its cycles.", device_summary(figures, info)["dram_share"] or 0),
             ("healthy",       "1 unless the last job failed.",                                         engine.failure is None),
         )
         for name, text, now in gauges:

@@ -14,7 +14,7 @@ from typing import Any
 
 import uvicorn
 
-from host.batch import sessions_of
+from host.batch import check_rounding, sessions_of
 from host.commands.whole_model import load_quantized, open_model
 from host.device.batch import DeviceBatch
 from host.generate import device_summary
@@ -31,8 +31,7 @@ from tools.files import save_json
 # Constants ----------------------------------------------------------------------------------------
 
 JOB_TOKENS = 16 # Of a job, so that the page's figures move.
-
-GRACE = 5 # Seconds in which answers under way may end.
+GRACE      = 5  # Seconds in which answers under way may end.
 
 # Options ------------------------------------------------------------------------------------------
 
@@ -99,8 +98,7 @@ def run(args: Namespace) -> None:
     CommandError : an option, a file or the model is wrong; the device or the link failed at the start.
     """
     key = check_access(args)
-    if args.rounding == "stochastic":
-        raise UsageError("--rounding must be nearest for several texts at once, is stochastic: a pass has one seed.")
+    check_rounding(args)
     with listen(args.host, args.http_port) as there:
         try:
             model     = load_quantized(args)

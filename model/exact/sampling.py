@@ -20,6 +20,7 @@ weight, with those before it, exceeds ``r*sum(w) >> 48``.
 """
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
@@ -45,6 +46,11 @@ class Draws:
     top_k   : int = CANDIDATES
     seed    : int = 0
     top_p   : int = 0
+
+    @classmethod
+    def of(cls, temperature, top_k, seed, top_p=1.0):
+        """As people say it; temperature 0: the best token is taken. Raises ValueError as :func:`inverse_of` and :func:`top_p_of`."""
+        return cls(inverse_of(temperature) if temperature else 0, top_k, seed, top_p_of(top_p))
 
     @property
     def top(self):
@@ -121,7 +127,7 @@ def sample(tokens, logits, inverse, top_k, seed, place, top_p=0):
     chosen = weights([logit for logit in logits[:top_k] if not np.isnan(logit)], inverse)
     if top_p:
         least  = sum(chosen)*top_p >> FRACTION
-        chosen = chosen[:next(count for count in range(1, len(chosen) + 1) if sum(chosen[:count]) >= least)]
+        chosen = chosen[:next(count for count, total in enumerate(accumulate(chosen), 1) if total >= least)]
     left   = draw(seed, place)*sum(chosen) >> 48
     for token, weight in zip(tokens, chosen):
         if left < weight:
