@@ -30,6 +30,7 @@ CLOSE_SECONDS = 10
 
 SETTINGS = { # Ray reads these when it is imported, or started.
     "RAY_USAGE_STATS_ENABLED"            : "0", # It tells nobody that it is used.
+    "RAY_worker_niceness"                : "0", # As the command itself: passes are waited for, and simulations are the actors' processes.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO" : "0", # Its warning of a change to come, which does not concern actors without a GPU.
 }
 

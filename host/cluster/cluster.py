@@ -74,13 +74,15 @@ def stage_image(board: Board, build: Build, model: Any, layers: tuple[int, int],
 
 # Cluster ------------------------------------------------------------------------------------------
 
-def default_sessions(boards: Boards) -> int:
-    """Texts at once of each pipeline: two for each stage, so that one waits there while one runs."""
-    return 2*len(boards.pipelines[0])
+def sessions_that_fit(build: Build, image: Image, most: int) -> int:
+    """So many, up to `most`, that a board has room for beside a stage; 1 at least."""
+    return next((count for count in range(most, 1, -1) if image.memory_bytes(count, pass_bytes(image)) <= build.data_size), 1)
 
 
-def open_pipelines(boards: Boards, workers: Sequence[Worker], model: Any, sessions: int, log: Log = lambda message: None) -> list[Pipeline]:
-    """Open the boards, and load each with its stage of a quantised model. sessions: texts at once, of each pipeline.
+def open_pipelines(boards: Boards, workers: Sequence[Worker], model: Any, sessions: int | None = None, log: Log = lambda message: None) -> list[Pipeline]:
+    """Open the boards, and load each with its stage of a quantised model.
+
+    sessions: texts at once, of each pipeline. None: two for each stage, so that one waits there while one runs, or as many as there is room for.
 
     Raises
     ------
@@ -94,23 +96,25 @@ def open_pipelines(boards: Boards, workers: Sequence[Worker], model: Any, sessio
     for board, layers in zip(boards.all, cuts):
         data = None
         if board.options.transport == "sim":
-            image = stage_image(board, Build.simulated(board.options), model, layers, sessions)
+            image = stage_image(board, Build.simulated(board.options), model, layers, sessions or 1)
             data  = image.to_bytes() if image.size > LINK_BYTES else None
         filled.append(data)
     log(f"Opening {len(boards.all)} boards.")
     builds = gather([(worker, worker.submit("open", data)) for worker, data in zip(workers, filled)], OPEN_SECONDS, "boot")
     check_rounding([(board.name, build.ssm.stochastic_rounding) for board, build in zip(boards.all, builds)])
-    images = [StageImage.of(stage_image(board, build, model, layers, sessions)) for board, build, layers in zip(boards.all, builds, cuts)]
+    whole  = [stage_image(board, build, model, layers, sessions or 1) for board, build, layers in zip(boards.all, builds, cuts)]
+    room   = sessions or min(sessions_that_fit(build, image, 2*len(stages)) for build, image in zip(builds, whole))
+    images = [StageImage.of(image) for image in whole]
     most   = max(image.size for image in images)
     log(f"Loading stages of {', '.join(f'{end - first}' for first, end in stages)} layers.")
-    gather([(worker, worker.submit("load", image, sessions, data is not None)) for worker, image, data in zip(workers, images, filled)],
+    gather([(worker, worker.submit("load", image, room, data is not None)) for worker, image, data in zip(workers, images, filled)],
         LOAD_SECONDS + most/LOAD_RATE, "load its stage")
     made = [Stage(worker, {tokens: MARGIN + 2*(PATIENCE + cycles/build.clock_hz*board.timeout_scale) for tokens, cycles in image.cycles.items()},
         image.layers) for worker, build, board, image in zip(workers, builds, boards.all, images)]
     result, size = [], len(stages)
     for first in range(0, len(made), size):
         tokens = min(image.pass_tokens for image in images[first:first + size])
-        result.append(Pipeline(made[first:first + size], sessions, tokens))
+        result.append(Pipeline(made[first:first + size], room, tokens))
     return result
 
 
@@ -125,7 +129,7 @@ def open_cluster(path: str, model: Any, sessions: int | None = None, log: Log = 
     boards = read_boards(path)
     cut(model, boards) # Before Ray is started.
     with ray_workers(boards.all) as workers:
-        yield Driver(open_pipelines(boards, workers, model, sessions or default_sessions(boards), log), model.vocab_size)
+        yield Driver(open_pipelines(boards, workers, model, sessions, log), model.vocab_size)
 
 # Report -------------------------------------------------------------------------------------------
 
