@@ -69,10 +69,11 @@ MORE      = 3       # Numbers of boards beyond the least one.
 
 @dataclass
 class Measured:
-    """A pipeline of simulated boards: cycles of each stage's pass of a token, and its layers."""
+    """A pipeline of simulated boards: of each stage its layers, and the cycles of a pass of a token, and of its bytes alone."""
     stages : int
     layers : list
     cycles : list
+    bounds : list
 
     @property
     def throughput(self):
@@ -104,7 +105,8 @@ def measure(stages, tokens, log=lambda message: None):
                 if text.error is not None:
                     raise text.error
             found = driver.pipelines[0].stages
-            result = Measured(stages, [end - first for first, end in (stage.layers for stage in found)], [stage.cycles_per_pass() for stage in found])
+            result = Measured(stages, [end - first for first, end in (stage.layers for stage in found)], [stage.cycles_per_pass() for stage in found],
+                [Image(model, 8*BEAT, layers=stage.layers).traffic(1).total/BEAT for stage in found])
     for text in texts:
         exact = ExactDecoder(ExactNetwork(model))
         exact.prefill(text.prompt)
@@ -173,9 +175,10 @@ def papers(kind):
 
 def show_measured(rows):
     print("The tiny model, Q8_0, on simulated boards: 16 lanes, memory ports of 128 bits, a token a pass; texts are the exact model's\n")
-    print("stages  layers     cycles of each stage's pass   token/s at 100 MHz   of one text alone")
+    listed = lambda values: " ".join(f"{value:.0f}" for value in values)
+    print("stages  layers  cycles of each stage's pass  of its bytes alone   token/s at 100 MHz  of one text alone")
     for row in rows:
-        print(f"{row.stages:6}  {'+'.join(map(str, row.layers)):9}  {' '.join(f'{cycles:.0f}' for cycles in row.cycles):28}  {row.throughput:18.0f}  {row.alone:18.0f}")
+        print(f"{row.stages:6}  {'+'.join(map(str, row.layers)):6}  {listed(row.cycles):27}  {listed(row.bounds):19}  {row.throughput:18.0f}  {row.alone:17.0f}")
 
 
 def show_papers(rows, kind):

@@ -10,9 +10,11 @@ An actor takes one of the resource `board`, of which there are as many as boards
 
 import logging
 import os
+import signal
+import threading
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -51,11 +53,8 @@ class RayWorker:
             return future
 
     def stop(self) -> None:
-        import ray
-        with suppress(Exception): # It may be dead, or not answer: Ray's end is its end too.
-            ray.get(self.actor.close.remote(), timeout=CLOSE_SECONDS)
-        with suppress(Exception):
-            ray.kill(self.actor)
+        with suppress(Exception): # It may be dead.
+            wait([self.submit("close")], CLOSE_SECONDS)
 
 
 @contextmanager
@@ -71,17 +70,20 @@ def ray_workers(boards: Sequence[Board]) -> Iterator[list[RayWorker]]:
     os.environ.update(SETTINGS)
     import ray
     workers: list[RayWorker] = []
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         try:
             ray.init(address="local", num_cpus=1, num_gpus=0, resources={RESOURCE: len(boards)}, object_store_memory=STORE_BYTES,
                 include_dashboard=False, log_to_driver=False, configure_logging=True, logging_level=logging.ERROR)
         except Exception as error:
             raise CommandError(f"Ray does not start: {error}") from error
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, handler) # Ray's own would abort.
         kind    = ray.remote(num_cpus=0, resources={RESOURCE: 1}, max_restarts=0, max_task_retries=0)(StageDevice)
         workers = [RayWorker(board.name, kind.remote(board.name, board.options)) for board in boards]
         yield workers
     finally:
-        for worker in workers:
-            worker.stop()
+        wait([worker.submit("close") for worker in workers], CLOSE_SECONDS) # One that is dead, or does not answer, ends with Ray.
         ray.shutdown()
 

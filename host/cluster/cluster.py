@@ -29,10 +29,10 @@ from tools.errors import UsageError
 
 # Constants ----------------------------------------------------------------------------------------
 
-OPEN_SECONDS = 600.0 # In which a board boots; a simulation is built first.
-LOAD_RATE    = 1e4   # Bytes a second that a link loads at the least, with LOAD_SECONDS beside them.
+OPEN_SECONDS = 1800.0 # In which a board boots; a simulation is built first.
+LOAD_RATE    = 1e4    # Bytes a second that a link loads at the least, with LOAD_SECONDS beside them.
 LOAD_SECONDS = 120.0
-MARGIN       = 30.0  # Seconds of a pass beside those that the board's own host waits: that says more of what is wrong.
+MARGIN       = 30.0   # Seconds of a pass beside those that the board's own host waits: that says more of what is wrong.
 
 Log = Callable[[str], None]
 

@@ -11,7 +11,7 @@ In the data region, from its start: the stage's image; sessions, which passes wr
 from argparse import Namespace
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -166,7 +166,6 @@ class StageDevice:
         BoardError : it does not fit, or the link failed.
         """
         device = self.device
-        self.image = image
         constant   = memoryview(image.data)[:image.constant_bytes]
         sent       = 0
         if not filled:
@@ -178,6 +177,7 @@ class StageDevice:
         self.inputs   = [device.allocate(round_up(image.pass_tokens*image.input_bytes), "a pass' input") for _ in range(INPUTS)]
         self.output   = device.allocate(round_up(image.pass_tokens*image.output_bytes) or CANDIDATES_BYTES, "a pass' output")
         self.passes   = 0
+        self.image    = replace(image, data=None) # It may be all of this process' memory.
         return sent
 
     @named

@@ -50,9 +50,15 @@ def started(mark):
     return found
 
 
+def processes(mark, name):
+    """Process ids of those whose program, or title, has this name."""
+    return [pid for pid, command in started(mark).items() if name in command.partition(" ")[0]]
+
+
 def launch(mark, *arguments):
+    """In a process group of its own, to which a terminal's Ctrl-C goes."""
     return subprocess.Popen([sys.executable, STREAM, *map(str, arguments)], cwd=ROOT, env=os.environ | {"CLUSTER_TEST": mark}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0)
 
 
 def wait_for_text(process, words=3):
@@ -66,7 +72,7 @@ def wait_for_text(process, words=3):
 
 
 def assert_nothing_is_left(mark):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120 # Ray's own processes look now and then whether it is there.
     while (left := started(mark)) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not left
@@ -100,8 +106,8 @@ def test_a_board_dies(tmp_path, what):
     """Its simulation, or its actor: it is named, the command fails, and nothing is left."""
     mark = f"died-{what}-{os.getpid()}"
     with launch(mark, "generate", "--boards", boards(tmp_path, 2), "--prompt", "In the beginning", "--tokens", "2000") as process:
-        wait_for_text(process, 5)
-        victims = sorted(pid for pid, command in started(mark).items() if what in command.partition(" ")[0] + command[:40])
+        wait_for_text(process)
+        victims = sorted(processes(mark, what))
         assert len(victims) >= 2, started(mark)
         os.kill(victims[-1], signal.SIGKILL)
         _, stderr = process.communicate(timeout=300)
@@ -117,10 +123,10 @@ def test_the_other_board_goes_on(tmp_path):
     command = ["batch", "--tokens", "60", *prompts]
     with launch(mark, *command, "--boards", boards(tmp_path, 2, "stages = 1\n"), "--sessions", "2", "--json", tmp_path/"out.json") as process:
         deadline = time.monotonic() + 900
-        while len([1 for line in started(mark).values() if "Vsim" in line[:80]]) < 2 and time.monotonic() < deadline:
+        while len(processes(mark, "Vsim")) < 2 and time.monotonic() < deadline:
             time.sleep(0.5)
         time.sleep(20) # Booted, loaded, and some way into the texts; wherever it is, what comes out is the same.
-        os.kill(max(pid for pid, line in started(mark).items() if "Vsim" in line[:80]), signal.SIGKILL)
+        os.kill(max(processes(mark, "Vsim")), signal.SIGKILL)
         stdout, stderr = process.communicate(timeout=900)
     assert process.returncode == 0, stderr
     assert stdout == run(*command, "--on", "exact").stdout
@@ -132,8 +138,11 @@ def test_the_other_board_goes_on(tmp_path):
 def test_interrupted(tmp_path, number, code):
     mark = f"interrupted-{number}-{os.getpid()}"
     with launch(mark, "generate", "--boards", boards(tmp_path, 2), "--prompt", "In the beginning", "--tokens", "2000") as process:
-        wait_for_text(process, 5)
-        process.send_signal(number)
+        wait_for_text(process)
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
         process.communicate(timeout=120)
     assert process.returncode == code
     assert_nothing_is_left(mark)

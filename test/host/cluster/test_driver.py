@@ -45,7 +45,7 @@ def driver():
         yield make
 
 
-def texts(count, tokens=5, **options):
+def texts(count, tokens=3, **options):
     """Prompts of several lengths, each text with draws of its own."""
     return [ClusterText([(7*n + k) % 70 for k in range(1 + 2*n % 7)], tokens, replace(DRAWS, seed=7 + n), **options) for n in range(count)]
 
@@ -69,16 +69,16 @@ def write(driver, all_texts):
 
 # Texts --------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("cuts, sessions, pass_tokens, config", [((), 2, 2, SSMConfig()), ((1,), 4, 4, SSMConfig()), ((1, 2), 6, 2, SSMConfig()),
-    ((1, 2), 1, 1, SSMConfig()), ((2,), 3, 2, SSMConfig(stochastic_rounding=True))])
+@pytest.mark.parametrize("cuts, sessions, pass_tokens, config", [((), 2, 2, SSMConfig()), ((1,), 3, 4, SSMConfig()), ((1, 2), 6, 2, SSMConfig()),
+    ((1, 2), 1, 1, SSMConfig()), ((2,), 2, 2, SSMConfig(stochastic_rounding=True))])
 def test_texts_are_the_exact_models(driver, cuts, sessions, pass_tokens, config):
     """More texts than sessions, so that some wait; prompts of several passes."""
     pipeline = golden_pipeline(MODEL, cuts, sessions, pass_tokens, ssm=config)
-    for text in write(driver(pipeline), texts(5)):
+    for text in write(driver(pipeline), texts(4)):
         assert text.tokens == exact(text, config=config) and text.runs == 1 and text.error is None
     for stage in pipeline.stages:
         assert stage.passes[1] > 0 and stage.cycles_per_pass() == 100
-        assert len({session for session, _, _ in stage.worker.stage.runs}) == min(sessions, 5)
+        assert len({session for session, _, _ in stage.worker.stage.runs}) == min(sessions, 4)
 
 
 def test_stages_work_at_the_same_time(driver):
@@ -98,7 +98,7 @@ def test_stages_work_at_the_same_time(driver):
 
 
 def test_stop_tokens(driver):
-    text   = texts(1, 20)[0]
+    text   = texts(1, 6)[0]
     wanted = exact(text)
     stop   = wanted[3]
     text.stop_tokens = (stop,)
@@ -108,7 +108,7 @@ def test_stop_tokens(driver):
 
 def test_a_text_that_is_ended_from_outside(driver):
     them = driver(golden_pipeline(MODEL, (1,)))
-    first, second = texts(2, 30)
+    first, second = texts(2, 8)
     them.add(first)
     them.add(second)
     for text, token in them.run():
@@ -129,7 +129,7 @@ def test_bad_texts(driver):
 
 def test_a_board_fails_and_no_other_has_the_model(driver):
     pipeline = golden_pipeline(MODEL, (1, 2), sessions=2)
-    pipeline.stages[1].worker.stage.fails_at = 9
+    pipeline.stages[1].worker.stage.fails_at = 6
     them = driver(pipeline)
     for text in write(them, texts(4)):
         if text.error is None: # It was through before.
@@ -146,9 +146,9 @@ def test_a_board_fails_and_no_other_has_the_model(driver):
 def test_texts_of_a_board_that_fails_are_run_again(driver, stage):
     """On the other pipeline, with the very tokens."""
     left, right = golden_pipeline(MODEL, (1,), name="left"), golden_pipeline(MODEL, (2,), name="right")
-    left.stages[stage].worker.stage.fails_at = 8
+    left.stages[stage].worker.stage.fails_at = 5
     them = driver(left, right)
-    done = write(them, texts(6, 8))
+    done = write(them, texts(4, 4))
     assert all(text.tokens == exact(text) and text.error is None for text in done)
     assert sorted(text.runs for text in done)[-1] == 2 and [error.board for error in them.failed] == [f"left {stage}"]
     assert them.live == [right]
