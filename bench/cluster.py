@@ -190,6 +190,8 @@ def show_papers(rows, kind):
 
 
 def run(args: Namespace) -> None:
+    if args.json == str(OUTPUT):
+        OUTPUT.parent.mkdir(parents=True, exist_ok=True)
     check_writable(args.json)
     rows  = [] if args.paper else [measure(stages, args.tokens, lambda line: print(line, file=sys.stderr)) for stages in args.stages]
     table = papers(args.type)

@@ -31,7 +31,7 @@ from tools.errors import UsageError
 
 # Helpers ------------------------------------------------------------------------------------------
 
-MODEL = random_model(seed=5, n_layer=3)
+MODEL = random_model(seed=5, n_layer=3, d_model=32, d_state=8)
 
 
 @contextmanager
