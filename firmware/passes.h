@@ -3,7 +3,7 @@
  *
  * SPDX-License-Identifier: BSD-2-Clause
  *
- * Passes of a whole model, and the choice of tokens: what the operations GENERATE and BATCH have in common.
+ * Passes of a whole model, and the choice of tokens: what the operations GENERATE, BATCH and PASS have in common.
  */
 
 #ifndef PASSES_H
