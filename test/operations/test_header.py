@@ -54,7 +54,7 @@ def test_operand_words():
 
 
 @pytest.mark.parametrize("opcode, operands, message", [
-    (77,              {},                                  "opcode must be one of 0, 1, 2, 3, 4, 5, is 77."),
+    (77,              {},                                  "opcode must be one of 0, 1, 2, 3, 4, 5, 6, is 77."),
     (Opcode.NOP,      {"heads": 1},                        "an operand of NOP must be one of none, is 'heads'."),
     (Opcode.CHECKSUM, CHECKSUM | {"tile": 1},              "an operand of CHECKSUM must be one of region, .*, table, is 'tile'."),
     (Opcode.CHECKSUM, {"region": 64},                      "region_bytes must be bytes, a multiple of 64 above 0, is missing."),

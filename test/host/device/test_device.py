@@ -295,7 +295,7 @@ def test_job_the_firmware_refuses(booted):
 def test_job_the_host_refuses():
     with pytest.raises(ValueError, match="heads must be 1 to max_heads, is missing."):
         Job(Opcode.SSM)
-    with pytest.raises(ValueError, match="opcode must be one of 0, 1, 2, 3, 4, 5, is 77."):
+    with pytest.raises(ValueError, match="opcode must be one of 0, 1, 2, 3, 4, 5, 6, is 77."):
         Job(77)
     with pytest.raises(ValueError, match="timeout must be an integer from 0 to 4294967295, is -1."):
         Job(Opcode.NOP, timeout=-1)
