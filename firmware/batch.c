@@ -80,7 +80,7 @@ static uint32_t COLD check_all(const struct passes *passes, struct text *texts)
 	volatile uint32_t      *text;
 	uint32_t error, i;
 
-	if ((error = passes_check_image(passes)))
+	if ((error = passes_check_image(passes)) || (error = passes_check_whole(passes)))
 		return error;
 	task->detail = job->session_count;
 	if (job->session_count > passes_image.sessions)

@@ -99,7 +99,7 @@ static uint32_t COLD check_all(const struct passes *passes)
 	volatile uint32_t         *words = dram(job->prompt);
 	uint32_t error, i;
 
-	if ((error = passes_check_image(passes)))
+	if ((error = passes_check_image(passes)) || (error = passes_check_whole(passes)))
 		return error;
 	task->detail = job->store_every;
 	if (job->store_every > passes_image.deferred + 1)

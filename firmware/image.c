@@ -32,6 +32,12 @@ static int inside(const struct image *image, uint32_t place, uint64_t bytes)
 	return place % ALIGNMENT == 0 && in_range(place, HEADER_BYTES, image->image_bytes - 1) && bytes <= image->image_bytes - place;
 }
 
+/* Whether it has programs of a kind. */
+static int has_kind(const struct image *image, uint32_t kind)
+{
+	return !image->stage || kind == PROGRAM_LAYERS || (kind == PROGRAM_HEAD && !(image->stage & STAGE_NO_HEAD));
+}
+
 /* Number of a program's first word that is wrong; of its words: none is. */
 static uint32_t COLD wrong_program_word(const struct image *image, const struct image_program *program)
 {
@@ -84,6 +90,10 @@ uint32_t COLD image_wrong_word(const struct image *image, uint32_t room)
 		return WORD(x_stride);
 	if (image->bc_stride % ALIGNMENT || image->bc_stride > MAX_RECORDS)
 		return WORD(bc_stride);
+	if (image->stage & ~(STAGE_NO_EMBEDDING | STAGE_NO_HEAD))
+		return WORD(stage);
+	if (image->residual_bytes % ALIGNMENT || !in_range(image->residual_bytes, ALIGNMENT, MAX_RESIDUAL))
+		return WORD(residual_bytes);
 	if (!inside(image, image->tape, 0))
 		return WORD(tape);
 	if (!inside(image, image->embedding, 0))
@@ -97,7 +107,7 @@ uint32_t COLD image_wrong_word(const struct image *image, uint32_t room)
 	if (!inside(image, image->zero_window, image->window_bytes))
 		return WORD(zero_window);
 	for (kind = 0; kind < KINDS; kind++)
-		for (tokens = 1; tokens <= (kind == PROGRAM_BATCH ? image->sessions : image->pass_tokens); tokens++) {
+		for (tokens = 1; has_kind(image, kind) && tokens <= (kind == PROGRAM_BATCH ? image->sessions : image->pass_tokens); tokens++) {
 			const struct image_program *program = image_program(image, kind, tokens);
 
 			word = wrong_program_word(image, program);

@@ -8,6 +8,7 @@
 #include "checksum.h"
 #include "generate.h"
 #include "operations.h"
+#include "pass_job.h"
 #include "selftest.h"
 #include "ssm_job.h"
 
@@ -65,6 +66,14 @@ const struct operation operations[OPCODES] TABLE = {
 		.flags  = BATCH_FLAGS,
 		.check  = batch_check,
 		.begin  = batch_begin,
+	},
+#endif
+#ifdef PROGRAM_RUNS_MODELS
+	[OPCODE_PASS] = {
+		.engine = &program_engine,
+		.flags  = PASS_FLAGS,
+		.check  = pass_job_check,
+		.begin  = pass_job_begin,
 	},
 #endif
 };

@@ -53,6 +53,12 @@ uint32_t COLD passes_check_image(const struct passes *passes)
 	return passes->task->detail < IMAGE_WORDS ? ERROR_BAD_IMAGE : ERROR_NONE;
 }
 
+uint32_t COLD passes_check_whole(const struct passes *passes)
+{
+	passes->task->detail = passes_image.stage;
+	return passes_image.stage ? ERROR_BAD_STAGE : ERROR_NONE;
+}
+
 uint32_t passes_check_token(const struct passes *passes, uint32_t token)
 {
 	if (token < passes_image.vocabulary)

@@ -57,6 +57,9 @@ uint32_t passes_check_stops(uint32_t stop_tokens, uint32_t *detail);
 /* Copies and checks the image's header: an ERROR code. */
 uint32_t passes_check_image(const struct passes *passes);
 
+/* That it is a whole model's: an ERROR code. */
+uint32_t passes_check_whole(const struct passes *passes);
+
 /* An ERROR code. */
 uint32_t passes_check_token(const struct passes *passes, uint32_t token);
 

@@ -15,6 +15,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from host.cluster.boards import check_left_out, read_boards
+from host.cluster.cluster import open_cluster, report as stage_report, stage_summaries
+from host.cluster.driver import ClusterText, Driver
 from host.commands.whole_model import load_quantized, open_model
 from host.device.batch import DeviceBatch, check_sessions
 from host.device.device import Info
@@ -92,6 +95,28 @@ def sessions_of(args: Namespace, texts: int, image: Image) -> int:
     check_sessions(args.sessions or 1, most)
     return min(args.sessions or most, texts)
 
+# Boards -------------------------------------------------------------------------------------------
+
+def check_boards(args: Namespace) -> None:
+    """Raise UsageError where options do not go with boards, or the file that names them is wrong."""
+    if args.on != "device":
+        raise UsageError(f"--boards must be left out with --on {args.on}.")
+    check_left_out(args, args.boards)
+    read_boards(args.boards)
+
+
+def boards_texts(driver: Driver, prompts: list[list[int]], tokens: int, draws: Draws, stop: tuple[int, ...]) -> Iterator[tuple[int, int | None]]:
+    """(number, token) as they come; None at a text's end. Raises the first text's CommandError when all have ended."""
+    texts = [ClusterText(prompt, tokens, replace(draws, seed=(draws.seed + number) % 2**32), stop) for number, prompt in enumerate(prompts)]
+    for text in texts:
+        driver.add(text)
+    numbers = {id(text): number for number, text in enumerate(texts)}
+    for text, token in driver.run():
+        yield numbers[id(text)], token
+    for text in texts:
+        if text.error is not None:
+            raise text.error
+
 # Command ------------------------------------------------------------------------------------------
 
 def write(args: Namespace) -> None:
@@ -104,6 +129,8 @@ def write(args: Namespace) -> None:
     if not args.prompts and not args.prompt_tokens:
         raise UsageError("--prompt must be given for each text, is missing; or --prompt-tokens.")
     check_rounding(args)
+    if args.boards is not None:
+        check_boards(args)
     if args.on == "exact" and args.sessions is not None:
         raise UsageError(f"--sessions must be left out with --on exact, is {args.sessions}: it is of a device.")
     try:
@@ -121,10 +148,21 @@ def write(args: Namespace) -> None:
         info: Info | None = None
         figures  = Figures()
         sessions = None
+        boards   = None
         with Shown(tokenizer, prompts, args.tokens) as shown:
             if args.on == "exact":
                 for number, token in exact_texts(args, model, prompts, draws, stop):
                     shown.add(number, token)
+            elif args.boards is not None:
+                with open_cluster(args.boards, model, args.sessions, args.log) as driver:
+                    sessions = args.sessions
+                    try:
+                        for number, token in boards_texts(driver, prompts, args.tokens, draws, stop):
+                            shown.add(number, token)
+                    finally:
+                        boards = stage_summaries(driver)
+                        for line in stage_report(driver):
+                            print(line, file=sys.stderr)
             else:
                 with open_model(args, model, partial(sessions_of, args, len(prompts))) as there:
                     together = DeviceBatch(there, draws, sessions_of(args, len(prompts), there.image))
@@ -147,4 +185,5 @@ def write(args: Namespace) -> None:
         "texts"     : [{"prompt_tokens": prompt, "generated_tokens": tokens, "text": shown.text(number)}
             for number, (prompt, tokens) in enumerate(zip(prompts, shown.tokens))],
         **summary,
+        **({} if boards is None else {"boards": boards}),
     })

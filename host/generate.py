@@ -19,6 +19,9 @@ import torch
 
 from tqdm import tqdm
 
+from host.cluster.boards import check_left_out, read_boards
+from host.cluster.cluster import open_cluster, report as stage_report, stage_summaries
+from host.cluster.driver import ClusterText, Driver
 from host.commands.logits import load_torch
 from host.commands.whole_model import load_quantized, open_model
 from host.device.device import Info
@@ -203,6 +206,42 @@ class ExactText(Text):
         return lines
 
 
+class BoardsText(Text):
+    """On the boards of a cluster. Its prompt is run with the first token."""
+    def __init__(self, driver: "Driver", draws: Draws):
+        self.driver  = driver
+        self.draws   = draws
+        self.decoder = self
+        self._tokens: list[int] = []
+
+    @property
+    def tokens(self) -> list[int]:
+        return self._tokens
+
+    def prefill(self, tokens: list[int]) -> None:
+        self._tokens += tokens
+
+    def generate(self, tokens: int, stop_tokens: Collection[int], may_end: bool) -> Iterator[int]:
+        text = ClusterText(list(self._tokens), tokens, self.draws, tuple(stop_tokens))
+        self.driver.add(text)
+        for _, token in self.driver.run():
+            if token is not None:
+                self._tokens.append(token)
+                yield token
+        if text.error is not None:
+            raise text.error
+
+    def rate(self) -> str:
+        cycles = [stage.cycles_per_pass() for pipeline in self.driver.live for stage in pipeline.stages]
+        return f"{sum(filter(None, cycles)):.0f} cycles a token, of all stages" if all(cycles) else ""
+
+    def summary(self) -> dict[str, Any]:
+        return {"boards": stage_summaries(self.driver)}
+
+    def report(self) -> list[str]:
+        return stage_report(self.driver)
+
+
 def device_summary(figures: Figures, info: Info) -> dict[str, Any]:
     """Figures of a device, ready for JSON: of decoding, those a token are means of the tokens that were run."""
     tokens, peak = figures.decode_tokens, info.data_width//8
@@ -284,7 +323,10 @@ def open_text(args: Namespace, network: Any) -> Iterator[Text]:
         raise UsageError(f"--store-every must be left out with --on {args.on}, is {args.store_every}: it is of a device's DRAM.")
     if args.on != "device" and args.speculate:
         raise UsageError(f"--speculate must be left out with --on {args.on}: it is of a device's passes.")
-    if args.on == "torch":
+    if args.boards is not None:
+        with open_cluster(args.boards, network, 1, args.log) as driver:
+            yield BoardsText(driver, draws_of(args, network.vocab_size))
+    elif args.on == "torch":
         yield TorchText(Decoder(network, TorchBlocks(network.config)), _sampler(args))
     elif args.on == "exact":
         seed = args.seed if args.rounding == "stochastic" else None
@@ -297,6 +339,17 @@ def open_text(args: Namespace, network: Any) -> Iterator[Text]:
             return 1 if args.load_session else 0
         with open_model(args, network, sessions) as there:
             yield ExactText(DeviceDecoder(there, draws, args.store_every, args.speculate), network, there.device.info)
+
+
+def check_boards(args: Namespace) -> None:
+    """Raise UsageError where options ask for what boards together do not do."""
+    if args.on != "device":
+        raise UsageError(f"--boards must be left out with --on {args.on}.")
+    for name, plain in (("load_session", None), ("save_session", None), ("speculate", False), ("store_every", 1)):
+        if getattr(args, name) != plain:
+            raise UsageError(f"--{name.replace('_', '-')} must be left out with --boards: it is of a single device.")
+    check_left_out(args, args.boards)
+    read_boards(args.boards)
 
 
 def _sampler(args: Namespace) -> Sampler:
@@ -334,6 +387,8 @@ def write(args: Namespace) -> None:
         raise UsageError("--top-p must be a number above 0, up to 1, is 0.")
     if args.save_session is not None:
         check_writable(args.save_session, args.json)
+    if args.boards is not None: # Before the work.
+        check_boards(args)
     if args.load_session is not None and not os.path.exists(args.load_session):
         raise UsageError(f"{args.load_session or repr('')}: must be a session, there is none.")
     try:

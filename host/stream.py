@@ -66,7 +66,7 @@ COMMANDS: tuple[tuple[Command, Options | None], ...] = ( # Command, and its opti
     (discover, add_discover_arguments),
 )
 
-INPUTS  = ("case", "files", "model", "tokenizer", "load_session", "csr_csv", "firmware", "api_key_file") # Options that name files to read,
+INPUTS  = ("case", "files", "model", "tokenizer", "load_session", "csr_csv", "firmware", "api_key_file", "boards") # Options that name files to read,
 OUTPUTS = ("output", "manifest", "save_session", "json")                                 # and to write.
 
 INSTALLED = "mamba2-litex" # What the command is called where the package is installed.

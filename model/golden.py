@@ -3,7 +3,7 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""The golden device: what firmware and gateware do with jobs GENERATE and BATCH, bit for bit, on :class:`model.machine.Machine`.
+"""The golden device: what firmware and gateware do with jobs GENERATE, BATCH and PASS, bit for bit, on :class:`model.machine.Machine`.
 
 ::
 
@@ -14,6 +14,7 @@
     drafts:   where there are some, a pass of token and drafts:     DRAFTS, EACH
               sample after each token, as long as the next one's draft is what comes out
     batch:    a pass of the last token of each session:             BATCH, EACH; sample after each; and again
+    pass:     one pass, which stores the state:                     LAYERS, then with CANDIDATES: HEAD
 
 The first pass begins with session_in, or with zeros; those that store the state write session_out, from which the next one goes on. Where a
 pass does not, its tokens are deferred: the next one runs them again, as far as the state is concerned, from their records. A pass stores the
@@ -34,8 +35,8 @@ from model.machine import CANDIDATE, Machine
 
 from operations.config import ALIGNMENT, ELEMENT_BYTES, ProgramConfig, SSMConfig, ceil_multiple
 from operations.image import (HEADER_BYTES, IMAGE_HEAD, IMAGE_MAGIC, IMAGE_VERSION, IMAGE_WORDS, MAX_DEFERRED, MAX_PASS_TOKENS, MAX_PROMPT_TOKENS,
-    MAX_RECORDS, MAX_STOP_TOKENS, MAX_TOKENS, MAX_VOCABULARY, OUTPUT_COUNTS, OUTPUT_HEAD, OUTPUT_HEAD_BYTES, OUTPUT_WIDE, PROGRAM_ENTRY, TEXT_WORDS, ProgramKind, Reason,
-    program_number)
+    MAX_RECORDS, MAX_RESIDUAL, MAX_STOP_TOKENS, MAX_TOKENS, MAX_VOCABULARY, OUTPUT_COUNTS, OUTPUT_HEAD, OUTPUT_HEAD_BYTES, OUTPUT_WIDE, PROGRAM_ENTRY, TEXT_WORDS, ProgramKind, Reason,
+    Stage, program_number, stage_kinds)
 from operations.numerics import CANDIDATES
 from operations.operations import JobFlag, Opcode
 from operations.program import SCRATCH_MULTIPLE, Register
@@ -122,6 +123,8 @@ class GoldenDevice:
             "deferred"     : head.deferred <= MAX_DEFERRED,
             "x_stride"     : head.x_stride % ALIGNMENT == 0 and head.x_stride <= MAX_RECORDS,
             "bc_stride"    : head.bc_stride % ALIGNMENT == 0 and head.bc_stride <= MAX_RECORDS,
+            "stage"        : not head.stage & ~int(Stage.NO_EMBEDDING | Stage.NO_HEAD),
+            "residual_bytes" : head.residual_bytes % ALIGNMENT == 0 and ALIGNMENT <= head.residual_bytes <= MAX_RESIDUAL,
             **{name: inside(getattr(head, name)) for name in ("tape", "embedding", "parameters", "records")},
             "results"      : inside(head.results, head.pass_tokens*CANDIDATES*CANDIDATE.itemsize),
             "zero_window"  : inside(head.zero_window, head.window_bytes),
@@ -129,7 +132,7 @@ class GoldenDevice:
         for number, name in enumerate(IMAGE_HEAD):
             if not checks[name]:
                 raise JobError(Error.BAD_IMAGE, number)
-        for kind in ProgramKind:
+        for kind in stage_kinds(head.stage):
             for tokens in range(1, (head.sessions if kind == ProgramKind.BATCH else head.pass_tokens) + 1):
                 number = program_number(kind, tokens)
                 place, count, tape, beats = entries[number]
@@ -139,9 +142,16 @@ class GoldenDevice:
                         raise JobError(Error.BAD_IMAGE, len(IMAGE_HEAD) + number*size + word)
         return head, entries
 
+    def _whole(self, address):
+        """As :meth:`_image`, of a whole model."""
+        head, entries = self._image(address)
+        if head.stage:
+            raise JobError(Error.BAD_STAGE, head.stage)
+        return head, entries
+
     def _limits(self, op, *limits):
         """limits: (value, least, most, error)."""
-        for value, low, high, error in (*limits, (op.stop_tokens, 0, MAX_STOP_TOKENS, Error.BAD_STOP_TOKENS)):
+        for value, low, high, error in (*limits, (getattr(op, "stop_tokens", 0), 0, MAX_STOP_TOKENS, Error.BAD_STOP_TOKENS)):
             if not low <= value <= high:
                 raise JobError(error, value)
 
@@ -165,14 +175,14 @@ class GoldenDevice:
 
     def _check(self, op, flags):
         """(head, entries, prompt, stop tokens) of a job GENERATE that may run."""
-        if flags & ~(JobFlag.ZERO_STATE | JobFlag.LOGITS | JobFlag.SPECULATE):
+        if flags & ~int(JobFlag.ZERO_STATE | JobFlag.LOGITS | JobFlag.SPECULATE):
             raise JobError(Error.BAD_FLAGS, flags)
         logits = bool(flags & JobFlag.LOGITS)
         self._limits(op, (op.prompt_tokens, 1, MAX_PROMPT_TOKENS, Error.BAD_TOKENS), (op.tokens, 0, 0 if logits else MAX_TOKENS, Error.BAD_TOKENS))
         self._check_top(op.top)
         if not 1 <= op.store_every <= MAX_DEFERRED + 1:
             raise JobError(Error.BAD_STORE_EVERY, op.store_every)
-        head, entries = self._image(op.model)
+        head, entries = self._whole(op.model)
         if op.store_every > head.deferred + 1:
             raise JobError(Error.BAD_STORE_EVERY, op.store_every)
         session = head.state_bytes + head.window_bytes
@@ -193,7 +203,7 @@ class GoldenDevice:
         if flags:
             raise JobError(Error.BAD_FLAGS, flags)
         self._limits(op, (op.session_count, 1, MAX_PASS_TOKENS, Error.BAD_SESSIONS), (op.tokens, 1, MAX_TOKENS, Error.BAD_TOKENS))
-        head, entries = self._image(op.model)
+        head, entries = self._whole(op.model)
         if op.session_count > head.sessions:
             raise JobError(Error.BAD_SESSIONS, op.session_count)
         count    = TEXT_WORDS*op.session_count + op.stop_tokens
@@ -208,6 +218,29 @@ class GoldenDevice:
             self._check_tokens(head, text[:1])
             self._check_top(text[5])
         return head, entries, texts, words[TEXT_WORDS*op.session_count:]
+
+    def _check_pass(self, op, flags):
+        """(head, entries, tokens) of a job PASS that may run; of a stage that is not the first, zeros for tokens."""
+        if flags & ~int(JobFlag.ZERO_STATE | JobFlag.CANDIDATES):
+            raise JobError(Error.BAD_FLAGS, flags)
+        self._limits(op, (op.tokens, 1, MAX_PASS_TOKENS, Error.BAD_TOKENS))
+        head, entries = self._image(op.model)
+        embeds, ends  = not head.stage & Stage.NO_EMBEDDING, not head.stage & Stage.NO_HEAD
+        candidates    = flags & JobFlag.CANDIDATES
+        if candidates and not ends:
+            raise JobError(Error.BAD_STAGE, head.stage)
+        self._limits(op, (op.tokens, 1, head.pass_tokens, Error.BAD_TOKENS))
+        session   = head.state_bytes + head.window_bytes
+        residuals = op.tokens*head.residual_bytes
+        image     = self._region(op.model, head.image_bytes)
+        before    = [] if flags & JobFlag.ZERO_STATE else [self._region(op.session_in, session)]
+        after     = self._region(op.session_out, session)
+        given     = self._region(op.input, 4*op.tokens if embeds else residuals)
+        output    = self._region(op.output, residuals if not ends else CANDIDATES*CANDIDATE.itemsize if candidates else 0)
+        self._apart((after, [image, given, *(region for region in before if region != after)]), (output, [image, given, after, *before]))
+        tokens    = self.words(op.input, op.tokens) if embeds else [0]*op.tokens
+        self._check_tokens(head, tokens)
+        return head, entries, tokens
 
     @staticmethod
     def _output_bytes(head, op, logits):
@@ -240,7 +273,7 @@ class GoldenDevice:
                 kinds += [ProgramKind.LOGITS]
             elif op.tokens and first + len(tokens) == len(prompt):
                 kinds += [ProgramKind.HEAD]
-            output.account("prefill", run(tokens, kinds, target, first + len(tokens) == len(prompt) and op.tokens <= 1))
+            output.account("prefill", run(tokens, kinds, target if logits else None, first + len(tokens) == len(prompt) and op.tokens <= 1))
             run.keep(len(tokens))
             target += ceil_multiple(4*head.logit_rows*len(tokens), ALIGNMENT)
         speculate = bool(flags & JobFlag.SPECULATE)
@@ -296,6 +329,17 @@ class GoldenDevice:
             output.write(tokens, op.tokens, any(token in stop for token, text in zip(tokens, texts) if not text[3]))
         output.report()
         return run.taken, output.traffic
+
+    def run_pass(self, flags, operands):
+        """Run a job PASS. Returns and raises as :meth:`generate`."""
+        op = SimpleNamespace(**operands)
+        head, entries, tokens = self._check_pass(op, flags)
+        run     = _Passes(self, head, entries, op.model, op.session_out, None if flags & JobFlag.ZERO_STATE else op.session_in, 1, op.seed, op.place)
+        if head.stage & Stage.NO_EMBEDDING:
+            run.machine.registers[Register.EMBEDDING] = op.input - self.base
+        traffic = run(tokens, [ProgramKind.LAYERS, *[ProgramKind.HEAD]*bool(flags & JobFlag.CANDIDATES)], op.output)
+        run.keep(len(tokens))
+        return run.taken, traffic
 
     def _sample(self, op, head, row, inverse, top, seed, place):
         """The token that follows the one with the number `row` of those whose candidates were written."""
@@ -371,12 +415,12 @@ class _Passes:
 
     deferred = property(lambda self: self.taken - self.stored)
 
-    def __call__(self, tokens, kinds, logits=0, last=False):
-        """Run the programs of these kinds for tokens; keep() follows. logits: bus address that LOGITS writes to; last: no pass can follow.
+    def __call__(self, tokens, kinds, results=None, last=False):
+        """Run the programs of these kinds for tokens; keep() follows. results: bus address that they write to; last: no pass can follow.
         Returns the :class:`Traffic`."""
         self.drafts  = ProgramKind.DRAFTS in kinds
         self.storing = not self.drafts and (last or self.deferred + len(tokens) >= self.store_every)
-        return self._run(tokens, kinds, logits, self.deferred, self.storing)
+        return self._run(tokens, kinds, results, self.deferred, self.storing)
 
     def keep(self, tokens):
         """Of the last pass the first ones, all unless it had drafts."""
@@ -393,12 +437,12 @@ class _Passes:
     def store(self):
         """The state of the tokens that are deferred."""
         tokens  = max(1, self.deferred - self.head.deferred)
-        traffic = self._run([0]*tokens, [ProgramKind.STATE], 0, self.deferred - tokens, True)
+        traffic = self._run([0]*tokens, [ProgramKind.STATE], None, self.deferred - tokens, True)
         self.window = self.after + self.head.state_bytes
         self._stored()
         return traffic
 
-    def _run(self, tokens, kinds, logits, deferred, store):
+    def _run(self, tokens, kinds, results, deferred, store):
         device, machine, image = self.device, self.machine, self.image
         records = image + self.head.records
         machine.registers |= {Register.STATE_IN: self.state, Register.STATE_OUT: self.after, Register.WINDOW_IN: self.window,
@@ -413,7 +457,7 @@ class _Passes:
         for kind in kinds:
             place, count, tape, beats = self.entries[program_number(kind, len(tokens))]
             machine.registers[Register.TAPE]    = image + tape
-            machine.registers[Register.RESULTS] = logits - device.base if kind == ProgramKind.LOGITS else image + self.head.results
+            machine.registers[Register.RESULTS] = image + self.head.results if results is None else results - device.base
             machine.run(image + place)
             traffic += Traffic(count*DESCRIPTOR_BYTES + beats*device.data_width//8)
             for descriptor, _, _, operands in machine.fetch(image + place):

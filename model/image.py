@@ -9,6 +9,8 @@
 
     header | programs | layers' matrices | head | embedding, unless it is the head | parameters | zero window || records | results
     |------------------------------- only read: `constant_bytes` ----------------------------------------------||--- written ---|
+
+A stage's image has the head or the embedding only where it has the last layer or the first one.
 """
 
 import hashlib
@@ -22,7 +24,7 @@ from model.program import DeviceModel, Places
 
 from operations.config import ALIGNMENT, ELEMENT_BYTES, ProgramConfig, SSMConfig, ceil_multiple
 from operations.image import (HEADER_BYTES, IMAGE_HEAD, IMAGE_MAGIC, IMAGE_VERSION, MAX_DEFERRED, MAX_VOCABULARY, OUTPUT_HEAD_BYTES,
-    PROGRAM_ENTRY, PROGRAMS, ProgramKind, program_number)
+    PROGRAM_ENTRY, PROGRAMS, ProgramKind, program_number, stage_kinds)
 from operations.numerics import CANDIDATES, GROUP
 from operations.program import DESCRIPTOR_WORDS, Code, unpack
 from operations.protocol import DATA_OFFSET
@@ -90,6 +92,7 @@ class Image:
     data_width : of the tape's beats, bits.
     ssm        : :class:`operations.config.SSMConfig` of the build.
     program    : :class:`operations.config.ProgramConfig` of the build.
+    layers     : (first, end) of a stage's layers; None: the whole model.
 
     Attributes
     ----------
@@ -103,13 +106,14 @@ class Image:
     ------
     ValueError : the model does not fit the build: by how much, and what would.
     """
-    def __init__(self, model, data_width=128, ssm=SSMConfig(), program=ProgramConfig()):
+    def __init__(self, model, data_width=128, ssm=SSMConfig(), program=ProgramConfig(), layers=None):
         if model.vocab_size > MAX_VOCABULARY:
             raise ValueError(f"vocabulary must be 1 to {MAX_VOCABULARY}, is {model.vocab_size}.")
         self.model      = model
         self.data_width = data_width
         self.ssm        = ssm
         self.program    = program
+        self.layers     = layers or (0, model.n_layer)
         self.device     = self._device()
         self._check()
         self.session_bytes = self.device.session_bytes
@@ -121,7 +125,9 @@ class Image:
     def _device(self):
         """With batches of as many sessions as there is room for on chip."""
         build  = self.program
-        device = DeviceModel(self.model, self.data_width, self.ssm, build.pass_tokens)
+        device = DeviceModel(self.model, self.data_width, self.ssm, build.pass_tokens, layers=self.layers)
+        if device.stage: # It has no batches.
+            return DeviceModel(self.model, self.data_width, self.ssm, build.pass_tokens, sessions=1, layers=self.layers)
         most   = next((count for count in range(device.sessions, 1, -1) if device.scratch_of(build.pass_tokens, count) <= build.elements), 1)
         return device if most == device.sessions else DeviceModel(self.model, self.data_width, self.ssm, build.pass_tokens, sessions=most)
 
@@ -159,17 +165,20 @@ class Image:
     def _programs(self):
         """{(kind, tokens): words}."""
         device, self.programs = self.device, {}
+        make = { # In the order in which they lie in the image.
+            ProgramKind.LAYERS : device.layers,
+            ProgramKind.HEAD   : lambda tokens: device.head(1, tokens - 1),
+            ProgramKind.LOGITS : device.all_logits,
+            ProgramKind.STATE  : device.states,
+            ProgramKind.DRAFTS : lambda tokens: device.layers(tokens, drafts=True),
+            ProgramKind.EACH   : device.head,
+            ProgramKind.BATCH  : lambda tokens: device.layers(tokens, batch=True),
+        }
+        kinds = stage_kinds(device.stage)
         for tokens in range(1, self.program.pass_tokens + 1):
-            for kind, words in {
-                ProgramKind.LAYERS : device.layers(tokens),
-                ProgramKind.HEAD   : device.head(1, tokens - 1),
-                ProgramKind.LOGITS : device.all_logits(tokens),
-                ProgramKind.STATE  : device.states(tokens),
-                ProgramKind.DRAFTS : device.layers(tokens, drafts=True),
-                ProgramKind.EACH   : device.head(tokens),
-                **({ProgramKind.BATCH: device.layers(tokens, batch=True)} if tokens <= device.sessions else {}),
-            }.items():
-                self.programs[kind, tokens] = np.array(words + device.end(), "<u4").reshape(-1, DESCRIPTOR_WORDS)
+            for kind, words in make.items():
+                if kind in kinds and (kind != ProgramKind.BATCH or tokens <= device.sessions):
+                    self.programs[kind, tokens] = np.array(words(tokens) + device.end(), "<u4").reshape(-1, DESCRIPTOR_WORDS)
 
     def _layout(self):
         device, places, parts = self.device, Places(ALIGNMENT), []
@@ -185,8 +194,11 @@ class Image:
             self.program_places[key] = found[content]
         layers      = device.layer_matrices
         self.tape   = take("layers", sum(device.matrix_bytes[:layers]))
-        self.head   = take("head",   device.matrix_bytes[layers])
-        self.embedding = self.head if self.model.tied else take("embedding", device.matrix_bytes[layers + 1])
+        others      = iter(device.matrix_bytes[layers:])
+        self.head   = take("head", next(others)) if device.has_head else self.tape
+        self.embedding = self.head
+        if device.has_embedding and not (self.model.tied and device.has_head):
+            self.embedding = take("embedding", next(others))
         self.parameters     = take("parameters", len(device.parameters))
         self.zero_window    = take("zero window", device.sizes.window)
         self.constant_bytes = self.records = take("records", device.sizes.records)
@@ -217,6 +229,8 @@ class Image:
             "deferred"     : MAX_DEFERRED,
             "x_stride"     : device.x_stride,
             "bc_stride"    : device.bc_stride,
+            "stage"        : device.stage,
+            "residual_bytes" : device.residual_bytes,
             **{name: getattr(self, name) for name in IMAGE_HEAD[IMAGE_HEAD.index("tape"):]},
         }
         entries = np.zeros((PROGRAMS, len(PROGRAM_ENTRY)), "<u4")
@@ -248,8 +262,10 @@ class Image:
         put(0, self.header().tobytes())
         for key, words in self.programs.items():
             put(self.program_places[key], words.tobytes())
-        layers = self.device.layer_matrices
-        places = [self.tape + sum(self.device.matrix_bytes[:n]) for n in range(layers)] + [self.head, self.embedding]
+        device = self.device
+        layers = device.layer_matrices
+        places = [self.tape + sum(self.device.matrix_bytes[:n]) for n in range(layers)] + \
+            [self.head]*device.has_head + [self.embedding]
         for place, matrix in zip(places, self.device.matrices()):
             put(place, matrix.reshape(-1))
         put(self.parameters, self.device.parameters)
@@ -259,8 +275,9 @@ class Image:
     # Costs.
 
     def traffic(self, tokens=1, *kinds):
-        """The :class:`Traffic` of a pass of so many tokens: of its programs of these kinds (default: LAYERS and HEAD)."""
-        return sum(self.traffic_by_kind(tokens, *kinds or (ProgramKind.LAYERS, ProgramKind.HEAD)).values(), Traffic())
+        """The :class:`Traffic` of a pass of so many tokens: of its programs of these kinds (default: LAYERS, and HEAD where it has one)."""
+        kinds = kinds or (ProgramKind.LAYERS, *[ProgramKind.HEAD]*self.device.has_head)
+        return sum(self.traffic_by_kind(tokens, *kinds).values(), Traffic())
 
     def traffic_by_kind(self, tokens, *kinds, deferred=0, store=True):
         """{of what, TRAFFIC_KINDS: :class:`Traffic`} of programs for so many tokens. deferred, store: as of :func:`descriptor_traffic`."""
@@ -334,7 +351,7 @@ class Image:
         device, layer = self.device, self.model.config.layer
         shape  = (layer.d_conv - 1, layer.d_xbc)
         states = []
-        for n in range(self.model.n_layer):
+        for n in range(len(device.weights)):
             h      = unpack_state(device.geometry, data[n*device.tile_bytes:(n + 1)*device.tile_bytes])
             given  = np.frombuffer(data, "<f2", shape[0]*shape[1], device.sizes.state + n*device.window_bytes).reshape(shape)
             window = np.empty(shape, np.float16)

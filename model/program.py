@@ -12,6 +12,9 @@
                              STORE (records), SSM, SUM (silu(z)), LOAD (y), SUM (gate), NORM, QUANTISE, MATRIX, ADD
     head:    ROUND, NORM, QUANTISE, MATRIX, BEST
 
+A stage has some of the layers: where they are not the first ones, a LOAD of the residual stream takes EMBED's place; where they are not the last
+ones, a STORE of it ends them, and there is no head.
+
 The tokens of a pass follow one another, or are of as many sessions (a batch): then each token's row of in_proj lies behind a window of its
 own, and the SSM core has a descriptor for each session.
 
@@ -33,7 +36,7 @@ from model.exact.norm import eps_units
 from model.exact.tape import block_rows, pack_matrix, tape_beats
 
 from operations.config import ALIGNMENT, ELEMENT_BYTES, SEED_STRIDE, SSMConfig, ceil_multiple, check_choice, check_range
-from operations.image import MAX_DEFERRED
+from operations.image import MAX_DEFERRED, Stage
 from operations.numerics import CANDIDATES, COLUMNS, GROUP, Function
 from operations.program import OFFSET_BITS, SCRATCH_MULTIPLE, Code, Register, Unit, pack
 from operations.ssm import SCALAR_ELEMENTS, Geometry, pack_x
@@ -106,6 +109,7 @@ class DeviceModel:
     tokens : R, the most in a pass: 1, 2, 4 or 8.
     sessions : the most of a batch, 1 to `tokens`. None: as many as one register reaches.
     deferred : tokens whose records lie in front of those of the pass, at most.
+    layers : (first, end) of a stage's layers; None: the whole model.
 
     Attributes
     ----------
@@ -118,6 +122,8 @@ class DeviceModel:
     records    : bytes, as they are before the first pass.
     sizes      : :class:`Sizes`.
     sessions   : the most of a batch.
+    stage      : :class:`operations.image.Stage`.
+    weights    : of its layers.
     scratch    : elements of the scratchpad that the programs use.
     activations : words of sixteen columns of the activations' memory, likewise.
 
@@ -125,9 +131,12 @@ class DeviceModel:
     ------
     ValueError : a parameter does not fit binary16, or a size is none that the device has.
     """
-    def __init__(self, model, width=128, config=SSMConfig(), tokens=1, deferred=MAX_DEFERRED, sessions=None):
+    def __init__(self, model, width=128, config=SSMConfig(), tokens=1, deferred=MAX_DEFERRED, sessions=None, layers=None):
         check_choice("tokens", tokens, (1, 2, 4, 8))
         check_range("deferred", deferred, 0, MAX_DEFERRED)
+        first, end = (0, model.n_layer) if layers is None else layers
+        if not 0 <= first < end <= model.n_layer:
+            raise ValueError(f"layers must be one or more of 0 to {model.n_layer - 1}, are {first} to {end - 1}.")
         layer = model.config.layer
         for name in ("d_model", "d_inner"):
             if getattr(layer, name) % GROUP:
@@ -138,6 +147,11 @@ class DeviceModel:
         if (layer.d_inner//layer.ngroups) % SCRATCH_MULTIPLE:
             raise ValueError(f"ngroups must leave groups of a multiple of {SCRATCH_MULTIPLE} channels, is {layer.ngroups}.")
         self.model    = model
+        self.layers_at = first
+        self.weights  = model.layers[first:end]
+        self.stage    = (Stage(0) if first == 0 else Stage.NO_EMBEDDING) | (Stage(0) if end == model.n_layer else Stage.NO_HEAD)
+        self.has_embedding = not self.stage & Stage.NO_EMBEDDING
+        self.has_head      = not self.stage & Stage.NO_HEAD
         self.width    = width
         self.layer    = layer
         self.geometry = Geometry(config, layer.heads, layer.headdim, layer.d_state, layer.ngroups)
@@ -174,31 +188,34 @@ class DeviceModel:
     def _block(self, matrix):
         return block_rows(matrix.type == "q4_0", self.width)
 
+    def _vocabulary_matrices(self):
+        """The head, and an embedding of its own, as far as it has them."""
+        model = self.model
+        return [model.head]*self.has_head + [model.embedding]*(self.has_embedding and not (model.tied and self.has_head))
+
     def matrices(self):
         """The matrices as they lie on the tape: the layers', then the head's, then that of an embedding of its own. An iterator of
         arrays, of which it keeps none; see also :attr:`matrix_bytes`."""
-        model = self.model
-        for layer in model.layers:
+        for layer in self.weights:
             matrix = layer.in_proj
             integers, scales = self._ordered(matrix.integers), self._ordered(matrix.scales)
             for part in (slice(self.first), slice(self.first, None)):
                 yield pack_matrix(integers[part], scales[part], matrix.type == "q4_0", self.width)
             yield pack_matrix(layer.out_proj.integers, layer.out_proj.scales, layer.out_proj.type == "q4_0", self.width)
-        for matrix in (model.head,) if model.tied else (model.head, model.embedding):
+        for matrix in self._vocabulary_matrices():
             yield pack_matrix(matrix.integers, matrix.scales, matrix.type == "q4_0", self.width)
 
     def _tape(self):
         model = self.model
         size  = lambda rows, matrix: tape_beats(rows, matrix.shape[1], matrix.type == "q4_0", self.width)*self.width//8
-        self.matrix_bytes = [size(rows, matrix) for layer in model.layers
+        self.matrix_bytes = [size(rows, matrix) for layer in self.weights
             for rows, matrix in ((self.first, layer.in_proj), (self.rows - self.first, layer.in_proj), (model.d_model, layer.out_proj))]
         self.layer_matrices = len(self.matrix_bytes)
         self.layers_bytes   = sum(self.matrix_bytes)
         self.head_at      = ceil_multiple(self.layers_bytes, ALIGNMENT)
-        self.matrix_bytes.append(size(model.vocab_size, model.head))
-        self.embedding    = self.head_at if model.tied else ceil_multiple(self.head_at + self.matrix_bytes[-1], ALIGNMENT)
-        if not model.tied:
-            self.matrix_bytes.append(size(model.vocab_size, model.embedding))
+        others    = [size(model.vocab_size, matrix) for matrix in self._vocabulary_matrices()]
+        self.embedding    = self.head_at if len(others) < 2 else ceil_multiple(self.head_at + others[0], ALIGNMENT)
+        self.matrix_bytes += others
 
     @cached_property
     def tape(self):
@@ -212,7 +229,7 @@ class DeviceModel:
     def _parameters(self):
         layer, parameters, found = self.layer, Parameters(), []
         order = np.concatenate([np.arange(sum(layer.xbc_sizes[:2]) - layer.xbc_sizes[1], sum(layer.xbc_sizes)), np.arange(layer.d_inner)])
-        for n, weights in enumerate(self.model.layers): # The convolution's channels are B, C, x here.
+        for n, weights in enumerate(self.weights, self.layers_at): # The convolution's channels are B, C, x here.
             conv = np.concatenate([binary16(f"layer {n}.conv weight", weights.conv_weight).T, binary16(f"layer {n}.conv bias", weights.conv_bias)[None]])
             dt   = binary16(f"layer {n}.dt_bias", weights.dt_bias)
             pad  = lambda vector: np.pad(vector, (0, -len(vector) % SCRATCH_MULTIPLE))
@@ -226,7 +243,7 @@ class DeviceModel:
             for name, bias in (("in_bias", weights.in_bias), ("out_bias", weights.out_bias)) if layer.bias else ():
                 bias = pad(binary16(f"layer {n}.{name.replace('_', '_proj ')}", bias if name == "out_bias" else self._ordered(bias)))
                 found[-1][name] = parameters.add(np.concatenate([np.ones_like(bias), bias]))
-        self.last_norm  = parameters.add(binary16("the last norm", self.model.norm))
+        self.last_norm  = parameters.add(binary16("the last norm", self.model.norm)) if self.has_head else None
         self.places     = found
         self.parameters = parameters.to_bytes()
 
@@ -238,20 +255,20 @@ class DeviceModel:
         self.x_at      = []
         self.x_stride  = layer.heads*geometry.x_record_bytes
         self.bc_stride = layer.ngroups*geometry.bc_record_bytes
-        for n, weights in enumerate(self.model.layers):
+        for n, weights in enumerate(self.weights, self.layers_at):
             D    = binary16(f"layer {n}.D", weights.D)
             none = np.zeros((all_tokens, layer.heads), np.float16)
             data = pack_x(geometry, np.zeros((all_tokens, layer.heads, layer.headdim), np.float16), none, none, D)
             self.x_at.append(places.take(len(data)))
             parts.append(data)
-        self.bc_at   = [places.take(all_tokens*self.bc_stride) for _ in self.model.layers]
+        self.bc_at   = [places.take(all_tokens*self.bc_stride) for _ in self.weights]
         self.y_stride = layer.heads*geometry.y_record_bytes
         self.y_at     = places.take(tokens*self.y_stride)
         self.records = b"".join(parts).ljust(places.size, b"\0")
         self.tile_bytes   = layer.heads*geometry.tile_bytes
         self.window_step  = layer.d_xbc*ELEMENT_BYTES if layer.d_conv > 1 else 0
         self.window_bytes = ceil_multiple((layer.d_conv + tokens - 2)*self.window_step, ALIGNMENT)
-        self.sizes = Sizes(self.tile_bytes*len(self.model.layers), self.window_bytes*len(self.model.layers),
+        self.sizes = Sizes(self.tile_bytes*len(self.weights), self.window_bytes*len(self.weights),
             places.size, tokens*CANDIDATES*8)
 
     def _scratchpad(self, tokens):
@@ -286,16 +303,31 @@ class DeviceModel:
     # Programs.
 
     def layers(self, tokens, batch=False, drafts=False):
-        """The words of the program that takes `tokens` tokens through all layers, without its END.
+        """The words of the program that takes `tokens` tokens through all its layers, without its END.
 
         batch: they are of as many sessions. drafts: the window after each of them is stored, not only that after the last.
         """
-        words = pack(Code.EMBED, **self._stream, table=(Register.EMBEDDING, 0), groups=self.layer.d_model//GROUP, tokens=tokens,
-            flags=self._narrow(self.model.embedding))
+        if self.has_embedding:
+            words = pack(Code.EMBED, **self._stream, table=(Register.EMBEDDING, 0), groups=self.layer.d_model//GROUP, tokens=tokens,
+                flags=self._narrow(self.model.embedding))
+        else:
+            words = pack(Code.LOAD, memory=(Register.EMBEDDING, 0), **self._residuals(tokens))
         words += self._load("norm", self.places[0]["norm"], self.layer.d_model)
-        for n in range(len(self.model.layers)):
+        for n in range(len(self.weights)):
             words += self._layer(n, tokens, batch, drafts)
+        if not self.has_head:
+            words += pack(Code.STORE, {Unit.VECTOR: 0}, memory=(Register.RESULTS, 0), **self._residuals(tokens))
         return words
+
+    @property
+    def residual_bytes(self):
+        """Of a token's residual vector."""
+        return 4*self.layer.d_model
+
+    def _residuals(self, tokens):
+        """Of a LOAD or STORE: the residual stream."""
+        return {"scratch": self.at["residual"], "scratch_token_stride": self.strides["residual"], "elements": self.strides["residual"],
+            "memory_token_stride": self.residual_bytes, "tokens": tokens}
 
     def head(self, tokens=1, first=0):
         """The words of the program that follows, to the best candidates of `tokens` tokens of the pass, from the one with this number on;
@@ -311,7 +343,7 @@ class DeviceModel:
         """The words of the program that stores the layers' states after so many tokens, and those that are deferred in front of them; and
         puts their windows in place."""
         words = []
-        for n in range(len(self.model.layers)):
+        for n in range(len(self.weights)):
             words += self._ssm(n, tokens, {})
             if self.layer.d_conv > 1:
                 for code, register in ((Code.LOAD, Register.WINDOW_IN), (Code.STORE, Register.WINDOW_OUT)):
@@ -347,12 +379,12 @@ class DeviceModel:
         """Parameters, in place of those that are not read any more."""
         return pack(Code.LOAD, memory=(Register.PARAMETERS, place), scratch=self.at[name], elements=elements)
 
-    def _norm(self, tokens, first=0):
-        """The residual stream, rounded and normalised, in front of a matrix; from the token with this number on."""
+    def _norm(self, tokens, first=0, waits=None):
+        """The residual stream, rounded and normalised, in front of a matrix; from the token with this number on. waits: beside that for GEMV."""
         layer  = self.layer
         place  = {"target": self.at["hidden"], "target_stride": self.strides["hidden"], "tokens": tokens}
         stream = self._stream | {"residual": self.at["residual"] + first*self.strides["residual"]}
-        words  = pack(Code.ROUND, {Unit.GEMV: 0}, **stream, **place, elements=layer.d_model)
+        words  = pack(Code.ROUND, {Unit.GEMV: 0} | (waits or {}), **stream, **place, elements=layer.d_model)
         words += pack(Code.NORM, {Unit.MOVE: 0}, **place, source=self.at["hidden"], source_stride=self.strides["hidden"],
             weight=self.at["norm"], elements=layer.d_model, **self._eps(layer.d_model))
         return words + pack(Code.QUANTISE, {Unit.VECTOR: 0}, source=self.at["hidden"], source_stride=self.strides["hidden"],
@@ -369,7 +401,7 @@ class DeviceModel:
 
     def _layer(self, n, tokens, batch, drafts):
         layer, at, strides, geometry = self.layer, self.at, self.strides, self.geometry
-        places, weights = self.places[n], self.model.layers[n]
+        places, weights = self.places[n], self.weights[n]
         dt, B, C, x, z = (self.sections[name][0] for name in ("dt", "B", "C", "x", "z"))
         rows      = self.batch if batch else self.text
         row       = rows.row
@@ -383,7 +415,7 @@ class DeviceModel:
             return {stem: row + first, f"{stem}_stride": rows.stride}
 
         # The norm waits for its weights alone, which are loaded long since; no vector is under way when QUANTISE begins.
-        words  = self._norm(tokens)
+        words  = self._norm(tokens, waits=None if n or self.has_embedding else {Unit.MOVE: 1}) # The residual stream is loaded, in front of the weights.
         for first, end, waits in ((0, self.first, {Unit.MOVE: 0}), (self.first, self.rows, {})):
             words += pack(Code.MATRIX, waits, self._narrow(weights.in_proj), target=row + first, target_stride=rows.stride,
                 groups=layer.d_model//GROUP, tokens=tokens, rows=ceil_multiple(end - first, self._block(weights.in_proj)))
@@ -459,7 +491,7 @@ class DeviceModel:
             headdim=layer.headdim, d_state=layer.d_state, group_heads=layer.heads//layer.ngroups, tokens=tokens,
             x_step=geometry.x_record_bytes, y_step=geometry.y_record_bytes, bc_step=geometry.bc_record_bytes, state_step=geometry.tile_bytes,
             x_stride=self.x_stride, y_stride=self.y_stride, bc_stride=self.bc_stride,
-            seed=n*layer.heads*SEED_STRIDE % 2**32)
+            seed=(self.layers_at + n)*layer.heads*SEED_STRIDE % 2**32)
 
     def _bias(self, name, place, elements, term, stride, tokens, waits, first=0):
         """To what a matrix has given, in its place. The ones and the bias lie `term` elements from each other."""

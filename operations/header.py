@@ -33,9 +33,9 @@ CONSTANTS = {
         "TABLE_OFFSET", "TABLE_SIZE", "DATA_OFFSET", "RING_ENTRIES", "JOB_BYTES", "REBOOT", "ENGINES_MAX"),
     numerics : ("CANDIDATES",),
     image    : ("IMAGE_MAGIC", "IMAGE_VERSION", "MAX_PASS_TOKENS", "PROGRAMS", "HEADER_BYTES", "OUTPUT_HEAD_BYTES", "MAX_PROMPT_TOKENS",
-        "MAX_DEFERRED", "MAX_RECORDS", "MAX_TOKENS", "MAX_STOP_TOKENS", "MAX_VOCABULARY", "TEXT_WORDS", "HISTORY", "DRAFT_LEAST", "DRAFT_MOST"),
+        "MAX_DEFERRED", "MAX_RESIDUAL", "MAX_RECORDS", "MAX_TOKENS", "MAX_STOP_TOKENS", "MAX_VOCABULARY", "TEXT_WORDS", "HISTORY", "DRAFT_LEAST", "DRAFT_MOST"),
 }
-ENUMS = {"PROGRAM": image.ProgramKind, "REASON": image.Reason, "UNIT": program.Unit, "ENGINE": Engine, "OPCODE": Opcode, "JOB": JobFlag,
+ENUMS = {"STAGE": image.Stage, "PROGRAM": image.ProgramKind, "REASON": image.Reason, "UNIT": program.Unit, "ENGINE": Engine, "OPCODE": Opcode, "JOB": JobFlag,
     "STATUS": Status, "ERROR": Error}
 
 # C Header -----------------------------------------------------------------------------------------

@@ -9,6 +9,11 @@ An image begins with its header: the words of IMAGE_HEAD, then an entry of PROGR
 tokens 1 to MAX_PASS_TOKENS, kind by kind; those above ``pass_tokens`` are zeros. What is called a place is bytes from the image's
 beginning on, a multiple of ALIGNMENT; so an image may lie anywhere. All of it is only read, except records and results.
 
+An image may be that of a stage: of some of a model's layers, which a chain of devices runs together, a pass at a time (PASS). The first stage has
+the embedding, the last one the head; what a stage has not is a place all the same, and nothing is there. The only programs of a stage are LAYERS,
+and of the last one HEAD. In place of the tokens, LAYERS of one that is not the first loads `residual_bytes` a token from the register EMBEDDING on, and
+that of one that is not the last stores as many from RESULTS on: the residual stream, binary32, as the scratchpad has it.
+
 A session is a region of its own: ``state_bytes`` of head tiles, layer by layer, then ``window_bytes`` of the convolutions' windows, each
 with room behind it: where drafts are run, for the window after each token of a pass.
 
@@ -20,14 +25,14 @@ All words are 32 bits, little endian.
 """
 
 from collections.abc import Sequence
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 
 from operations.config import ALIGNMENT, ceil_multiple
 
 # Image --------------------------------------------------------------------------------------------
 
 IMAGE_MAGIC     = 0x4932424d # "MB2I".
-IMAGE_VERSION   = 3
+IMAGE_VERSION   = 4
 MAX_PASS_TOKENS = 8
 MAX_DEFERRED    = 7
 
@@ -49,6 +54,8 @@ IMAGE_HEAD = (
     "deferred",       # The most tokens that may be deferred: the state that a pass begins with is the one before them.
     "x_stride",       # Bytes from a token's x records to the next one's,
     "bc_stride",      # and from its BC records.
+    "stage",          # Stage: what it has not.
+    "residual_bytes", # Of a token's residual vector.
     "tape",           # Place of the matrices.
     "embedding",      # Place of the embedding.
     "parameters",     # Place of the other weights.
@@ -56,6 +63,12 @@ IMAGE_HEAD = (
     "results",        # Place of the candidates of each token of a pass, likewise.
     "zero_window",    # Place of window_bytes of zeros.
 )
+
+
+class Stage(IntFlag):
+    """What a stage's image has not. A whole model's has all."""
+    NO_EMBEDDING = 1 << 0 # There are stages in front of it.
+    NO_HEAD      = 1 << 1 # There are stages behind it.
 
 
 class ProgramKind(IntEnum):
@@ -78,6 +91,13 @@ PROGRAM_ENTRY = (
 PROGRAMS    = len(ProgramKind)*MAX_PASS_TOKENS
 IMAGE_WORDS = len(IMAGE_HEAD) + PROGRAMS*len(PROGRAM_ENTRY)
 HEADER_BYTES = ceil_multiple(4*IMAGE_WORDS, ALIGNMENT)
+
+
+def stage_kinds(stage: int) -> tuple[ProgramKind, ...]:
+    """The programs of an image whose word `stage` this is."""
+    if not stage:
+        return tuple(ProgramKind)
+    return (ProgramKind.LAYERS,) if stage & Stage.NO_HEAD else (ProgramKind.LAYERS, ProgramKind.HEAD)
 
 
 def program_number(kind: ProgramKind, tokens: int) -> int:
@@ -130,4 +150,5 @@ HISTORY           = 1024  # Of a text's last tokens, also of such jobs before, t
 DRAFT_LEAST       = 2     # from where so many are the same as the last ones,
 DRAFT_MOST        = 4     # or more, up to so many.
 MAX_VOCABULARY    = 2**20
+MAX_RESIDUAL      = 2**16 # Bytes of a token's residual vector.
 MAX_RECORDS       = 2**24 # Bytes of a token's x records of a layer, or BC records.

@@ -30,6 +30,7 @@ class Opcode(IntEnum):
     CHECKSUM = 3
     GENERATE = 4
     BATCH    = 5
+    PASS     = 6
 
 
 class JobFlag(IntFlag):
@@ -38,6 +39,7 @@ class JobFlag(IntFlag):
     RESIDENT   = 1 << 3
     LOGITS     = 1 << 4
     SPECULATE  = 1 << 5
+    CANDIDATES = 1 << 6
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,24 @@ OPERATIONS = (
             Count("tokens",          "The most to be generated, of each session.", high=MAX_TOKENS),
             Address("output",        "The tokens."),
             Count("stop_tokens",     "Tokens that end a text.", 0, 0, MAX_STOP_TOKENS),
+        ),
+        units  = "tokens run"),
+    Operation(Opcode.PASS, Engine.PROGRAM, "Runs one pass of a session's tokens through the layers that the image has: of a whole model, or of a stage, some "
+        "of its layers, that a chain of devices runs together. The host chooses the tokens.",
+        fields = (
+            Address("model",         "The image, of a model or a stage."),
+            Address("session_in",    "The session to begin with (with ZERO_STATE it is not read)."),
+            Address("session_out",   "The session that is written; may equal session_in."),
+            Address("input",         "A word for each token; of a stage that is not the first, its residual vector: `residual_bytes` of binary32."),
+            Count("tokens",          "Of the pass. No more than the image says.", high=MAX_PASS_TOKENS),
+            Immediate("place",       "Of the first token in its text.", 0),
+            Immediate("seed",        "Of stochastic rounding.", 0),
+            Address("output",        "Of a stage that is not the last, the residual vector of each token; else with CANDIDATES those that follow the last "
+                "token, 64 of a token's number and a binary32 each, best first; else nothing."),
+        ),
+        flags  = (
+            Flag("ZERO_STATE", 0, "Start from a state of zeros."),
+            Flag("CANDIDATES", 6, "Run the head, and write the candidates: of a whole model, or the last stage."),
         ),
         units  = "tokens run"),
 )

@@ -35,7 +35,7 @@ from enum import IntEnum
 from operations.operations import JobFlag as JobFlag, Opcode as Opcode # What a job asks for, told to who imports this file.
 from operations.operations import OPERATIONS, Engine
 
-PROTOCOL_VERSION = 9
+PROTOCOL_VERSION = 10
 
 # DRAM Map (offsets from the start of main RAM) ----------------------------------------------------
 
@@ -174,3 +174,4 @@ class Error(IntEnum):
     BAD_LOGITS        = 24 # The best logit is not a finite number; error_detail holds its bits.
     BAD_STORE_EVERY   = 25 # More tokens than the image has room for the records of.
     BAD_SESSIONS      = 26 # More sessions than the image has programs for.
+    BAD_STAGE         = 27 # The image is a stage's, which has not what the job asks for; error_detail holds its word.

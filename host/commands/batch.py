@@ -39,6 +39,8 @@ def add_batch_arguments(parser: ArgumentParser) -> None:
         help="End a text before this token, as before those that the checkpoint names; may be given several times.")
     parser.add_argument("--sessions", type=number(int, "an integer", 1), metavar="S",
         help="Texts at once, up to the device's --pass-tokens (default: as many as there can be); when one ends, the next one takes its place.")
+    parser.add_argument("--boards", metavar="FILE",
+        help="With --on device, on the boards that a TOML file names (docs/cluster.md); --sessions are then those of each pipeline.")
     parser.add_argument("--on", choices=WHERE[:2], default=WHERE[0],
         help="The device; or on the host the model that is exact to the bit, which writes the same (default: %(default)s).")
 

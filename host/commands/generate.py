@@ -51,6 +51,8 @@ def add_generate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--speculate", action="store_true",
         help="With --on device that runs several tokens at once (--pass-tokens), also run what came after the same tokens earlier in the text, and "
              "keep what is right: the text is the same, in fewer passes where it repeats itself.")
+    parser.add_argument("--boards", metavar="FILE",
+        help="With --on device, on the boards that a TOML file names, which have a share of the model's layers each (docs/cluster.md); the text is the same.")
     parser.add_argument("--load-session", metavar="FILE", help="Go on from a saved session; the prompt continues its text.")
     parser.add_argument("--save-session", metavar="FILE", help="Save the session at the end, with the state of all layers.")
 

@@ -28,7 +28,7 @@ CONFIGS = {
 }
 
 OF_PROGRAMS = {Error.BAD_IMAGE, Error.BAD_TOKEN, Error.BAD_TOP_K, Error.BAD_STOP_TOKENS, Error.BAD_STORE_EVERY, Error.BAD_LOGITS,
-    Error.BAD_SESSIONS}
+    Error.BAD_SESSIONS, Error.BAD_STAGE}
 
 
 def run_seeded(program, inputs, seed=1):
@@ -63,6 +63,8 @@ def test_seeded_inputs(tmp_path, name):
     ("generate.c",  "if (range_overlap(&out, &in) && out.first != in.first)", "if (0)",      "not so: found"),
     ("batch.c",     "if (range_overlap(&sessions, &model) || range_overlap(&sessions, &texts))", "if (0)", "not so: found"),
     ("batch.c",     "if (job->session_count > passes_image.sessions)", "if (0)",               "not so: found|AddressSanitizer"),
+    ("pass_job.c",  "range_overlap(&output, &input) ||",         "",                          "not so: found"),
+    ("passes.c",    "return passes_image.stage ? ERROR_BAD_STAGE : ERROR_NONE;", "return ERROR_NONE;", "not so: found"),
     ("generate.c",  "(left < passes_image.pass_tokens ? left : passes_image.pass_tokens) - 1", "MAX_PASS_TOKENS - 1", "not so: |AddressSanitizer"),
 ])
 def test_the_fuzzer_finds(tmp_path, monkeypatch, file, code, without, message):
@@ -73,7 +75,7 @@ def test_the_fuzzer_finds(tmp_path, monkeypatch, file, code, without, message):
     assert text.count(code) == 1
     (folder/file).write_text(text.replace(code, without))
     monkeypatch.setattr(firmware_build, "DIRECTORY", str(folder))
-    program = file in ("generate.c", "batch.c", "passes.c", "image.c")
+    program = file in ("generate.c", "batch.c", "pass_job.c", "passes.c", "image.c")
     fuzzer  = native.build_seeded_fuzzer(str(tmp_path), *CONFIGS["programs" if program else "plain"])
     result  = run_seeded(fuzzer, 100_000 if program else 20_000)
     assert result.returncode != 0

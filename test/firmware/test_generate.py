@@ -3,7 +3,7 @@
 #
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""The firmware's opcodes GENERATE and BATCH, compiled for the host against fake engines: which programs it runs, with what in the registers,
+"""The firmware's opcodes GENERATE, BATCH and PASS, compiled for the host against fake engines: which programs it runs, with what in the registers,
 what it writes, and what it refuses."""
 
 import struct
@@ -20,8 +20,9 @@ from model.exact.head import best
 from model.exact.sampling import inverse_of, sample
 
 from operations.config import ALIGNMENT, ProgramConfig, SSMConfig
-from operations.image import (HEADER_BYTES, IMAGE_HEAD, IMAGE_MAGIC, IMAGE_VERSION, MAX_PASS_TOKENS, MAX_PROMPT_TOKENS, MAX_STOP_TOKENS,
-    MAX_TOKENS, MAX_VOCABULARY, OUTPUT_HEAD, OUTPUT_HEAD_BYTES, OUTPUT_WIDE, PROGRAM_ENTRY, TEXT_WORDS, ProgramKind, Reason, program_number)
+from operations.image import (HEADER_BYTES, IMAGE_HEAD, IMAGE_MAGIC, IMAGE_VERSION, MAX_PASS_TOKENS, MAX_PROMPT_TOKENS, MAX_RESIDUAL, MAX_STOP_TOKENS,
+    MAX_TOKENS, MAX_VOCABULARY, OUTPUT_HEAD, OUTPUT_HEAD_BYTES, OUTPUT_WIDE, PROGRAM_ENTRY, TEXT_WORDS, ProgramKind, Reason,
+    Stage, program_number, stage_kinds)
 from operations.numerics import CANDIDATES
 from operations.operations import Engine, JobFlag, Opcode
 from operations.program import Register
@@ -39,7 +40,7 @@ MODEL, SESSION_IN, SESSION_OUT, PROMPT, OUTPUT = (DATA_BASE + 0x100000*n for n i
 # Image --------------------------------------------------------------------------------------------
 
 HEAD = dict(magic=IMAGE_MAGIC, version=IMAGE_VERSION, image_bytes=0x40000, data_width=native.DATA_WIDTH, lanes=CONFIG.lanes, pass_tokens=3,
-    scratch=PROGRAM.elements, activations=PROGRAM.activations, deferred=7, x_stride=0x80, bc_stride=0x40, vocabulary=1000, logit_rows=1002, state_bytes=0x3000, window_bytes=0x400,
+    scratch=PROGRAM.elements, activations=PROGRAM.activations, deferred=7, x_stride=0x80, bc_stride=0x40, stage=0, residual_bytes=0x140, vocabulary=1000, logit_rows=1002, state_bytes=0x3000, window_bytes=0x400,
     window_step=0x70, sessions=2, tape=0x30000, embedding=0x31000, parameters=0x32000, records=0x33000, results=0x34000, zero_window=0x35000)
 
 TOO_FAR = HEAD["image_bytes"] # The image's end.
@@ -479,6 +480,105 @@ def test_bad_batch(device, changes, error, detail):
     assert not device.programs
     assert device.read(OUTPUT, 4096) == bytes(4096)
 
+# Passes that the host asks for --------------------------------------------------------------------
+
+STAGES   = {"whole": 0, "first": Stage.NO_HEAD, "inner": Stage.NO_HEAD | Stage.NO_EMBEDDING, "last": Stage.NO_EMBEDDING}
+RESIDUAL = HEAD["residual_bytes"]
+
+
+def run_pass(device, stage=0, tokens=2, given=(5, 6, 7), **words):
+    """On an image of a stage, which has only the programs that such a one must have."""
+    image = image_words(stage=stage)
+    for kind in set(ProgramKind) - set(stage_kinds(stage)):
+        for count in range(1, MAX_PASS_TOKENS + 1):
+            image[word_of(kind, count, "program")] = 2**32 - 1
+    write_image(device, image)
+    device.write(PROMPT, struct.pack(f"<{len(given)}I", *given))
+    return device.run(**dict(opcode=Opcode.PASS, model=MODEL, session_in=SESSION_IN, session_out=SESSION_OUT, input=PROMPT, tokens=tokens, place=40,
+        seed=2**32 - 2, output=OUTPUT) | words)
+
+
+@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("flags", [0, JobFlag.ZERO_STATE, JobFlag.CANDIDATES])
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_pass(device, name, flags, tokens):
+    """The state is stored; a stage that is not the first one takes the residual stream from the host, and writes what there is to it."""
+    stage  = STAGES[name]
+    result = run_pass(device, stage, tokens, flags=flags)
+    if flags & JobFlag.CANDIDATES and stage & Stage.NO_HEAD:
+        assert_fails(result, Error.BAD_STAGE, stage)
+        assert not device.programs
+        return
+    assert_done(result, tokens)
+    assert [kind_of(program) for program in device.programs] == [(LAYERS, tokens), *[(HEADS, tokens)]*bool(flags & JobFlag.CANDIDATES)]
+    layers, *heads = device.programs
+    zero  = bool(flags & JobFlag.ZERO_STATE)
+    embed = PROMPT if stage & Stage.NO_EMBEDDING else MODEL + HEAD["embedding"]
+    assert layers.tokens == (() if stage & Stage.NO_EMBEDDING else (5, 6, 7)[:tokens])
+    assert (layers.seed, layers.zero_state, layers.no_store, layers.deferred) == (38, zero, 0, 0)
+    first = SESSION_OUT if zero else SESSION_IN
+    assert layers.bases | {Register.TAPE: 0} == {Register.TAPE: 0, Register.EMBEDDING: embed, Register.PARAMETERS: MODEL + HEAD["parameters"],
+        Register.STATE_IN: first, Register.STATE_OUT: SESSION_OUT, Register.WINDOW_IN: MODEL + HEAD["zero_window"] if zero else first + STATE,
+        Register.WINDOW_OUT: SESSION_OUT + STATE, Register.RECORDS: MODEL + HEAD["records"], Register.X_RECORDS: MODEL + HEAD["records"],
+        Register.BC_RECORDS: MODEL + HEAD["records"], Register.RESULTS: OUTPUT}
+    assert all(program.bases[Register.RESULTS] == OUTPUT for program in heads)
+
+
+BAD_PASSES = [
+    ("whole", dict(tokens=0),                                Error.BAD_TOKENS, 0),
+    ("whole", dict(tokens=9),                                Error.BAD_TOKENS, 9),
+    ("inner", dict(tokens=4),                                Error.BAD_TOKENS, 4),
+    ("whole", dict(flags=JobFlag.LOGITS),                    Error.BAD_FLAGS, JobFlag.LOGITS),
+    ("whole", dict(given=(1, 1000)),                         Error.BAD_TOKEN, 1000),
+    ("first", dict(given=(2**32 - 1, 1)),                    Error.BAD_TOKEN, 2**32 - 1),
+    ("inner", dict(model=MODEL + 4),                         Error.BAD_ALIGNMENT, MODEL + 4),
+    ("inner", dict(model=RAM_END),                           Error.BAD_ADDRESS, RAM_END),
+    ("inner", dict(input=RAM_END - 2*RESIDUAL + ALIGNMENT),  Error.BAD_ADDRESS, RAM_END - 2*RESIDUAL + ALIGNMENT),
+    ("inner", dict(output=RAM_END - RESIDUAL),               Error.BAD_ADDRESS, RAM_END - RESIDUAL),
+    ("last",  dict(output=RAM_END - ALIGNMENT, flags=JobFlag.CANDIDATES), Error.BAD_ADDRESS, RAM_END - ALIGNMENT),
+    ("inner", dict(session_in=RAM_END - SESSION + ALIGNMENT), Error.BAD_ADDRESS, RAM_END - SESSION + ALIGNMENT),
+    ("inner", dict(session_out=RAM_END),                     Error.BAD_ADDRESS, RAM_END),
+    ("inner", dict(session_out=SESSION_IN + ALIGNMENT),      Error.OVERLAP, SESSION_IN + ALIGNMENT),
+    ("inner", dict(session_out=MODEL - ALIGNMENT),           Error.OVERLAP, MODEL - ALIGNMENT),
+    ("inner", dict(session_out=PROMPT + 2*RESIDUAL - ALIGNMENT), Error.OVERLAP, PROMPT + 2*RESIDUAL - ALIGNMENT),
+    ("inner", dict(output=PROMPT - ALIGNMENT),               Error.OVERLAP, PROMPT - ALIGNMENT),
+    ("inner", dict(output=SESSION_IN),                       Error.OVERLAP, SESSION_IN),
+    ("inner", dict(output=SESSION_OUT - ALIGNMENT),          Error.OVERLAP, SESSION_OUT - ALIGNMENT),
+    ("last",  dict(output=MODEL, flags=JobFlag.CANDIDATES),  Error.OVERLAP, MODEL),
+]
+
+
+@pytest.mark.parametrize("name, changes, error, detail", BAD_PASSES)
+def test_bad_pass(device, name, changes, error, detail):
+    assert_fails(run_pass(device, STAGES[name], **changes), error, detail)
+    assert not device.programs
+    assert device.read(OUTPUT, 4096) == bytes(4096)
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES.values() if stage])
+def test_whole_jobs_refuse_a_stage(device, stage):
+    write_image(device, image_words(stage=stage))
+    assert_refused(device, Error.BAD_STAGE, stage)
+    assert_fails(batch(device, [(1, 0, 0, 0)]), Error.BAD_STAGE, stage)
+
+
+@pytest.mark.parametrize("stage", STAGES.values())
+def test_bad_program_of_a_stage(device, stage):
+    for kind in stage_kinds(stage):
+        words = image_words(stage=stage)
+        words[word_of(kind, 2, "descriptors")] = 0
+        write_image(device, words)
+        assert_fails(device.run(opcode=Opcode.PASS, model=MODEL, session_in=SESSION_IN, session_out=SESSION_OUT, input=PROMPT, tokens=1, output=OUTPUT),
+            Error.BAD_IMAGE, word_of(kind, 2, "descriptors"))
+
+
+@pytest.mark.parametrize("error", [1, 5])
+def test_pass_that_fails(device, error):
+    device.set(program_errors=error)
+    assert Error(run_pass(device, Stage.NO_HEAD)["error"]) == Error.GATEWARE
+    device.set(program_errors=0)
+    assert_done(run_pass(device, Stage.NO_HEAD), 2)
+
 
 def test_tokens_are_told_at_once(device):
     """A host may follow the text while it is written."""
@@ -575,6 +675,7 @@ BAD_WORDS = [
     ("scratch", PROGRAM.elements + 1), ("activations", PROGRAM.activations + 1),
     ("vocabulary", 0), ("vocabulary", MAX_VOCABULARY + 1), ("logit_rows", 999), ("logit_rows", 2**31),
     ("state_bytes", 0), ("state_bytes", 0x3001), ("window_bytes", 0x420),
+    ("stage", 4), ("stage", 2**31), ("residual_bytes", 0), ("residual_bytes", 0x150), ("residual_bytes", MAX_RESIDUAL + ALIGNMENT),
     ("window_step", 0x68), ("window_step", 0x210), ("window_step", 2**31), ("sessions", 0), ("sessions", 4),
     *((name, value) for name in ("tape", "embedding", "parameters", "records", "results", "zero_window")
         for value in (0, HEADER_BYTES - ALIGNMENT, 0x10020, TOO_FAR, 2**32 - ALIGNMENT)),

@@ -20,7 +20,7 @@ from model.machine import Machine
 from model.quantized import quantize_checkpoint
 
 from operations.config import SSMConfig
-from operations.image import HISTORY, IMAGE_HEAD, Reason
+from operations.image import HISTORY, IMAGE_HEAD, IMAGE_VERSION, Reason
 from operations.operations import JobFlag, Opcode
 from operations.protocol import Error
 
@@ -350,7 +350,7 @@ def test_tiny():
 
 # Refusals -----------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("name, value", [("magic", 1), ("version", 4), ("image_bytes", 2**30), ("data_width", 256), ("lanes", 32), ("pass_tokens", 4),
+@pytest.mark.parametrize("name, value", [("magic", 1), ("version", IMAGE_VERSION + 1), ("image_bytes", 2**30), ("data_width", 256), ("lanes", 32), ("pass_tokens", 4),
     ("scratch", 2**17), ("activations", 300), ("vocabulary", 0), ("logit_rows", 1), ("state_bytes", 0), ("window_bytes", 4), ("tape", 0),
     ("results", 2**28), ("zero_window", 65)])
 def test_bad_image(name, value):

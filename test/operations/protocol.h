@@ -18,7 +18,7 @@
 #define TIMEOUT_DESCRIPTOR 0x3e8u
 #define MIN_BEAT_BYTES 0x10u
 #define MIN_LANES_BYTES 0x8u
-#define PROTOCOL_VERSION 0x9u
+#define PROTOCOL_VERSION 0xau
 #define FIRMWARE_OFFSET 0x0u
 #define FIRMWARE_SIZE 0x100000u
 #define INFO_OFFSET 0x100000u
@@ -33,13 +33,14 @@
 #define ENGINES_MAX 0x4u
 #define CANDIDATES 0x40u
 #define IMAGE_MAGIC 0x4932424du
-#define IMAGE_VERSION 0x3u
+#define IMAGE_VERSION 0x4u
 #define MAX_PASS_TOKENS 0x8u
 #define PROGRAMS 0x38u
 #define HEADER_BYTES 0x400u
 #define OUTPUT_HEAD_BYTES 0x80u
 #define MAX_PROMPT_TOKENS 0x100000u
 #define MAX_DEFERRED 0x7u
+#define MAX_RESIDUAL 0x10000u
 #define MAX_RECORDS 0x1000000u
 #define MAX_TOKENS 0x100000u
 #define MAX_STOP_TOKENS 0x10u
@@ -49,6 +50,9 @@
 #define DRAFT_LEAST 0x2u
 #define DRAFT_MOST 0x4u
 #define FIRMWARE_VERSION 0x200u
+
+#define STAGE_NO_EMBEDDING 1u
+#define STAGE_NO_HEAD 2u
 
 #define PROGRAM_LAYERS 0u
 #define PROGRAM_HEAD 1u
@@ -79,12 +83,14 @@
 #define OPCODE_CHECKSUM 3u
 #define OPCODE_GENERATE 4u
 #define OPCODE_BATCH 5u
+#define OPCODE_PASS 6u
 
 #define JOB_ZERO_STATE 1u
 #define JOB_NO_STORE 2u
 #define JOB_RESIDENT 8u
 #define JOB_LOGITS 16u
 #define JOB_SPECULATE 32u
+#define JOB_CANDIDATES 64u
 
 #define STATUS_EMPTY 0u
 #define STATUS_RUNNING 1u
@@ -118,7 +124,8 @@
 #define ERROR_BAD_LOGITS 24u
 #define ERROR_BAD_STORE_EVERY 25u
 #define ERROR_BAD_SESSIONS 26u
-#define OPCODES 6u
+#define ERROR_BAD_STAGE 27u
+#define OPCODES 7u
 
 /* NOP */
 #define NOP_FLAGS (0u)
@@ -183,6 +190,19 @@ struct job_batch {
 	uint32_t stop_tokens;
 };
 
+/* PASS */
+#define PASS_FLAGS (JOB_ZERO_STATE | JOB_CANDIDATES)
+struct job_pass {
+	uint32_t model;
+	uint32_t session_in;
+	uint32_t session_out;
+	uint32_t input;
+	uint32_t tokens;
+	uint32_t place;
+	uint32_t seed;
+	uint32_t output;
+};
+
 struct engine_ssm {
 	uint32_t version;
 	uint32_t lanes;
@@ -242,6 +262,7 @@ struct job {
 		struct job_checksum checksum;
 		struct job_generate generate;
 		struct job_batch batch;
+		struct job_pass pass;
 	};
 	uint32_t result_sequence;
 	uint32_t status;
@@ -284,6 +305,8 @@ struct image {
 	uint32_t deferred;
 	uint32_t x_stride;
 	uint32_t bc_stride;
+	uint32_t stage;
+	uint32_t residual_bytes;
 	uint32_t tape;
 	uint32_t embedding;
 	uint32_t parameters;

@@ -247,7 +247,7 @@ class FakeDevice:
         if error == Error.NONE and job["opcode"] == Opcode.CHECKSUM:
             results |= {"cycles_low": 1000}
             self._checksum(job["region"], job["region_bytes"], job["block_bytes"], job["table"])
-        if error == Error.NONE and job["opcode"] in (Opcode.GENERATE, Opcode.BATCH):
+        if error == Error.NONE and job["opcode"] in (Opcode.GENERATE, Opcode.BATCH, Opcode.PASS):
             try:
                 if self.fail_generate:
                     raise JobError(*self.fail_generate)
@@ -272,7 +272,7 @@ class FakeDevice:
             self.config, self.program)
         golden.token = lambda: self._token(job)
         self.generated = 0
-        run    = golden.generate if job["opcode"] == Opcode.GENERATE else golden.batch
+        run    = {Opcode.GENERATE: golden.generate, Opcode.BATCH: golden.batch, Opcode.PASS: golden.run_pass}[job["opcode"]]
         tokens, traffic = run(job["flags"], {field.name: job[field.name] for field in OPERATIONS[job["opcode"]].fields})
         return {"cycles_low": traffic.total//16, "bytes_read_low": traffic.read, "bytes_written_low": traffic.written, "units": tokens}
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.golden import GoldenDevice
-from model.image import Image
+from model.image import CANDIDATE_BYTES, Image
 
 from operations.config import ProgramConfig, SSMConfig
 from operations.image import MAX_STOP_TOKENS, OUTPUT_HEAD, OUTPUT_HEAD_BYTES, TEXT_WORDS, Reason, unpack_output
+from operations.numerics import CANDIDATES
 from operations.operations import JobFlag
 
 # Results ------------------------------------------------------------------------------------------
@@ -31,15 +32,15 @@ class Generated:
 # Session ------------------------------------------------------------------------------------------
 
 class GoldenSession:
-    """Jobs GENERATE. The image lies at address 0; all else in the memory is undefined."""
-    def __init__(self, model, tokens=1, width=128, ssm=SSMConfig(), most=64, sessions=2):
+    """Jobs. The image lies at address 0; all else in the memory is undefined."""
+    def __init__(self, model, tokens=1, width=128, ssm=SSMConfig(), most=64, sessions=2, layers=None):
         program     = ProgramConfig(pass_tokens=tokens, vector_lanes=8)
-        self.image  = Image(model, width, ssm, program)
+        self.image  = Image(model, width, ssm, program, layers)
         at          = self.image.size
         self.slots  = [at + n*self.image.session_bytes for n in range(sessions)]
         self.prompt = at + sessions*self.image.session_bytes
-        self.output = self.prompt + 4*(most + MAX_STOP_TOKENS)//64*64 + 64
-        size        = self.output + max(self.image.output_bytes(most, 0, True), self.image.output_bytes(0, most*sessions))
+        self.output = self.prompt + max(4*(most + MAX_STOP_TOKENS), tokens*self.image.device.residual_bytes)//64*64 + 64
+        size        = self.output + max(tokens*self.image.device.residual_bytes, CANDIDATES*CANDIDATE_BYTES, self.image.output_bytes(most, 0, True), self.image.output_bytes(0, most*sessions))
         self.memory = np.random.default_rng(1).integers(0, 256, size, np.uint8)
         self.memory[:self.image.size] = self.image.to_bytes()
         self.device = GoldenDevice(self.memory, data_width=width, ssm=ssm, program=program)
@@ -62,6 +63,16 @@ class GoldenSession:
         operands = dict(model=0, sessions=self.slots[first], texts=self.prompt, session_count=len(texts), tokens=tokens, output=self.output,
             stop_tokens=len(stop)) | changes
         return self._generated(self.device.batch(flags, operands)[0], len(texts))
+
+    def run_pass(self, given, tokens, slot=0, flags=0, **changes):
+        """Run a job PASS of so many tokens, in place. given: tokens, or the bytes of residual vectors. Returns the bytes that it has for output."""
+        words = np.frombuffer(given, np.uint8) if isinstance(given, bytes) else np.array(given, "<u4").view(np.uint8)
+        self.memory[self.prompt:self.prompt + len(words)] = words
+        operands = dict(model=0, session_in=self.slots[slot], session_out=self.slots[slot], input=self.prompt, tokens=tokens, place=0, seed=0,
+            output=self.output) | changes
+        assert self.device.run_pass(flags, operands)[0] == tokens
+        size = CANDIDATES*CANDIDATE_BYTES if self.image.device.has_head else tokens*self.image.device.residual_bytes
+        return self.memory[self.output:self.output + size].tobytes()
 
     def _generated(self, run, sessions=None):
         counts, wide = unpack_output(self.device.words(self.output, len(OUTPUT_HEAD)))

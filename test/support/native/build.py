@@ -19,7 +19,7 @@ from tools.firmware import build as firmware_build
 
 DIRECTORY = os.path.dirname(os.path.abspath(__file__))
 FIRMWARE  = ("block.c", "checksum.c", "engine.c", "info.c", "operations.c", "request.c", "ring.c", "scheduler.c", "selftest.c",
-    "ssm.c", "ssm_job.c", "generate.c", "batch.c", "passes.c", "drafts.c", "image.c", "program.c", "sampling.c")
+    "ssm.c", "ssm_job.c", "generate.c", "batch.c", "passes.c", "drafts.c", "image.c", "program.c", "sampling.c", "pass_job.c")
 DATA_WIDTH = 128
 FLAGS     = ("-std=gnu99", "-g", "-Wall", "-Wextra", "-Werror", "-fno-sanitize-recover=all")
 SANITIZE  = "-fsanitize=address,undefined"

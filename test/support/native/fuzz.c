@@ -80,8 +80,9 @@ static unsigned checksums; /* Starts of the checksum unit. */
 #define IMAGE_AT        (DATA_BASE + 0x10000)
 #define IMAGE_SIZE      0x8000
 #define VOCABULARY      100
+#define RESIDUAL        0x100
 
-/* All images that were ever at IMAGE_AT, and all jobs GENERATE and BATCH. */
+/* All images that were ever at IMAGE_AT, and all jobs GENERATE, BATCH and PASS. */
 static struct image images[MAX_IMAGES];
 static unsigned     image_count;
 static struct job   generations[MAX_GENERATIONS];
@@ -153,6 +154,7 @@ static void name_generation(const struct job *job)
 {
 	const struct job_generate *generate = &job->generate;
 	const struct job_batch    *batch    = &job->batch;
+	const struct job_pass     *pass     = &job->pass;
 
 	if (generation_count == MAX_GENERATIONS)
 		return;
@@ -161,6 +163,11 @@ static void name_generation(const struct job *job)
 		open_region(batch->model, HEADER_BYTES);
 		open_region(batch->texts, 4*(TEXT_WORDS*batch->session_count + batch->stop_tokens));
 		open_region(batch->output, OUTPUT_HEAD_BYTES + 4ull*batch->tokens*batch->session_count);
+	}
+	if (job->opcode == OPCODE_PASS && pass->tokens <= MAX_PASS_TOKENS) {
+		generations[generation_count++] = *job;
+		open_region(pass->model, HEADER_BYTES);
+		open_region(pass->input, 4*pass->tokens);
 	}
 	if (job->opcode != OPCODE_GENERATE || generate->prompt_tokens > MAX_PROMPT_TOKENS
 		|| generate->stop_tokens > MAX_STOP_TOKENS || generate->tokens > MAX_TOKENS)
@@ -193,7 +200,7 @@ static struct image good_image(void)
 	struct image image = {.magic = IMAGE_MAGIC, .version = IMAGE_VERSION, .image_bytes = IMAGE_SIZE, .data_width = MEMORY_DATA_WIDTH,
 		.lanes = ssm_built.lanes, .pass_tokens = PROGRAM_PASS_TOKENS, .scratch = PROGRAM_SCRATCH, .activations = PROGRAM_ACTIVATIONS,
 		.vocabulary = VOCABULARY, .logit_rows = VOCABULARY + 4, .state_bytes = 0x800, .window_bytes = 0x100, .window_step = 0x30,
-		.sessions = PROGRAM_PASS_TOKENS, .deferred = 7, .x_stride = 0x40, .bc_stride = 0x40, .tape = 0x4000,
+		.sessions = PROGRAM_PASS_TOKENS, .deferred = 7, .x_stride = 0x40, .bc_stride = 0x40, .residual_bytes = RESIDUAL, .tape = 0x4000,
 		.embedding = 0x5000, .parameters = 0x5400, .records = 0x5800, .results = 0x6000, .zero_window = 0x6400};
 	unsigned i;
 
@@ -218,7 +225,7 @@ static uint32_t image_word(void)
 	}
 }
 
-static void write_image(unsigned changes)
+static void write_image(unsigned changes, unsigned stage)
 {
 	struct image *image = &images[image_count];
 	uint32_t     *words = (uint32_t *)image;
@@ -226,7 +233,9 @@ static void write_image(unsigned changes)
 	if (image_count == MAX_IMAGES)
 		return;
 	image_count++;
-	for (*image = good_image(); changes; changes--) {
+	*image       = good_image();
+	image->stage = stage;
+	for (; changes; changes--) {
 		uint8_t choice = take8();
 
 		words[(choice & 1 ? choice >> 1 : choice >> 4)%(sizeof(*image)/4)] = image_word();
@@ -335,7 +344,8 @@ static int of_image(const struct fake_program *program, const struct image *imag
 
 	for (n = 0; n < PROGRAMS; n++) {
 		kind   = n/MAX_PASS_TOKENS;
-		found |= n%MAX_PASS_TOKENS < most && (kind == PROGRAM_BATCH ? batch : kind == PROGRAM_EACH || !batch)
+		found |= n%MAX_PASS_TOKENS < most
+			&& (!image->stage || kind == PROGRAM_LAYERS || (kind == PROGRAM_HEAD && !(image->stage & STAGE_NO_HEAD))) && (kind == PROGRAM_BATCH ? batch : kind == PROGRAM_EACH || !batch)
 			&& program->address == model + image->programs[n].program
 			&& program->descriptors == image->programs[n].descriptors && program->bases[0] == model + image->programs[n].tape_place
 			&& program->tape_beats == image->programs[n].tape_beats;
@@ -365,6 +375,30 @@ static int may_run_batch(const struct fake_program *program, const struct job_ba
 		&& apart(batch->output, output, batch->texts, texts);
 }
 
+static int may_run_pass(const struct fake_program *program, const struct job *job, const struct image *image)
+{
+	const struct job_pass *pass  = &job->pass;
+	const uint32_t        *bases = program->bases;
+	int      zero = job->flags & JOB_ZERO_STATE, embeds = !(image->stage & STAGE_NO_EMBEDDING), ends = !(image->stage & STAGE_NO_HEAD);
+	uint64_t state = image->state_bytes, size = state + image->window_bytes, residuals = (uint64_t)pass->tokens*image->residual_bytes;
+	uint64_t input = embeds ? 4*pass->tokens : residuals, output = !ends ? residuals : job->flags & JOB_CANDIDATES ? 8*CANDIDATES : 0;
+	uint32_t model = IMAGE_AT, out = pass->session_out, in = zero ? out : pass->session_in, records = model + image->records;
+
+	/* After LAYERS the session that is written takes the place of the one before. */
+	if (!(bases[3] == in && bases[5] == (zero ? model + image->zero_window : in + (uint32_t)state))
+		&& !(bases[3] == out && bases[5] == out + state && !(program->start & 1)))
+		return 0;
+	return pass->model == model && bases[1] == (embeds ? model + image->embedding : pass->input) && bases[2] == model + image->parameters
+		&& bases[4] == out && bases[6] == out + state && bases[7] == records && bases[8] == pass->output && bases[9] == records
+		&& bases[10] == records && !(program->start & ~(zero ? 3u : 2u)) && pass->tokens && pass->tokens <= image->pass_tokens
+		&& image->residual_bytes && image->residual_bytes <= MAX_RESIDUAL && of_image(program, image, 0)
+		&& in_data(out, size) && (zero || in_data(in, size)) && in_data(pass->input, input) && in_data(pass->output, output)
+		&& apart(out, size, model, image->image_bytes) && apart(out, size, pass->input, input)
+		&& (zero || in == out || apart(out, size, in, size))
+		&& apart(pass->output, output, model, image->image_bytes) && apart(pass->output, output, out, size)
+		&& apart(pass->output, output, pass->input, input) && (zero || apart(pass->output, output, in, size));
+}
+
 /* Whether a program may be one of a job with an image. */
 static int may_run(const struct fake_program *program, const struct job *job, const struct image *image)
 {
@@ -377,8 +411,10 @@ static int may_run(const struct fake_program *program, const struct job *job, co
 
 	if (job->opcode == OPCODE_BATCH)
 		return may_run_batch(program, &job->batch, image);
+	if (job->opcode == OPCODE_PASS)
+		return may_run_pass(program, job, image);
 	/* The registers, */
-	if (generate->model != model || bases[1] != model + image->embedding || bases[2] != model + image->parameters
+	if (image->stage || generate->model != model || bases[1] != model + image->embedding || bases[2] != model + image->parameters
 		|| bases[7] != model + image->records || bases[4] != generate->session_out || bases[6] != generate->session_out + state)
 		return 0;
 	if (bases[3] != generate->session_out && (zero || bases[3] != generate->session_in))
@@ -523,6 +559,13 @@ static struct job good_job(uint32_t opcode)
 		job.batch.tokens        = 2;
 		job.batch.output        = DATA_BASE + 0x23000;
 		job.batch.stop_tokens   = 1;
+	} else if (opcode == OPCODE_PASS) {
+		job.pass.model       = IMAGE_AT;
+		job.pass.session_in  = DATA_BASE + 0x20000;
+		job.pass.session_out = DATA_BASE + 0x21000;
+		job.pass.input       = DATA_BASE + 0x22000;
+		job.pass.tokens      = 2;
+		job.pass.output      = DATA_BASE + 0x23000;
 #endif
 	}
 	return job;
@@ -551,11 +594,11 @@ static void post(void)
 {
 	static const uint8_t opcodes[16] = {
 		OPCODE_NOP, OPCODE_SELFTEST, OPCODES, OPCODE_CHECKSUM, OPCODE_CHECKSUM, OPCODE_CHECKSUM, OPCODE_SSM,
-		OPCODE_SSM, OPCODE_SSM, OPCODE_SSM, OPCODE_SSM, OPCODE_SSM,
-#ifdef PROGRAM_RUNS_MODELS
-		OPCODE_GENERATE, OPCODE_GENERATE, OPCODE_GENERATE, OPCODE_BATCH,
-#else
 		OPCODE_SSM, OPCODE_SSM, OPCODE_SSM, OPCODE_SSM,
+#ifdef PROGRAM_RUNS_MODELS
+		OPCODE_PASS, OPCODE_GENERATE, OPCODE_GENERATE, OPCODE_GENERATE, OPCODE_BATCH,
+#else
+		OPCODE_SSM, OPCODE_SSM, OPCODE_SSM, OPCODE_SSM, OPCODE_SSM,
 #endif
 	};
 	uint8_t   choice = take8();
@@ -590,7 +633,7 @@ static void post(void)
 		if (choice >> 4 & 1 && in_data(job->prompt, 0))
 			write_prompt(job->prompt);
 		if (!image_count || choice >> 6)
-			write_image(choice >> 6 & 1);
+			write_image(choice >> 6 & 1, 0);
 		if (choice >> 5 & 1) { /* One region next to another one. */
 			uint32_t *regions[] = {&job->session_in, &job->session_out, &job->prompt, &job->output, &job->model};
 			uint8_t   which     = take8();
@@ -610,7 +653,7 @@ static void post(void)
 		if (!(choice >> 4 & 1) && in_data(job->texts, 0))
 			write_texts(job->texts, choice);
 		if (!image_count || choice >> 6)
-			write_image(choice >> 6 & 1);
+			write_image(choice >> 6 & 1, 0);
 		if (choice >> 5 & 1) {
 			uint32_t *regions[] = {&job->sessions, &job->texts, &job->output, &job->model};
 			uint8_t   which     = take8();
@@ -619,6 +662,22 @@ static void post(void)
 		}
 		if (job->tokens <= MAX_TOKENS)
 			job->tokens %= 600;
+	} else if (ring[slot].opcode == OPCODE_PASS) {
+		struct job_pass *job = &ring[slot].pass;
+
+		choice = take8();
+		if (choice & 1)
+			ring[slot].flags = (choice >> 1 & 1 ? JOB_ZERO_STATE : 0) | (choice >> 2 & 1 ? JOB_CANDIDATES : 0);
+		if (!(choice >> 4 & 1) && in_data(job->input, 0))
+			write_prompt(job->input);
+		if (!image_count || choice >> 6)
+			write_image(choice >> 6 & 1, choice >> 2 & 3);
+		if (choice >> 5 & 1) {
+			uint32_t *regions[] = {&job->session_in, &job->session_out, &job->input, &job->output, &job->model};
+			uint8_t   which     = take8();
+
+			*regions[which%4] = *regions[(which >> 2)%5] + ALIGNMENT*((int8_t)take8()/4);
+		}
 	}
 #endif
 	write_ring(slot);
@@ -683,7 +742,7 @@ static void recover(void)
 	static const uint8_t opcodes[] = {
 		OPCODE_CHECKSUM, OPCODE_SSM,
 #ifdef PROGRAM_RUNS_MODELS
-		OPCODE_GENERATE, OPCODE_BATCH,
+		OPCODE_GENERATE, OPCODE_BATCH, OPCODE_PASS,
 #endif
 	};
 	unsigned i, slot;
@@ -699,7 +758,7 @@ static void recover(void)
 	CHECK((int32_t)(fake_host_read(CSR_mailbox_doorbell) - completed()) <= 0);
 #ifdef PROGRAM_RUNS_MODELS
 	image_count = generation_count = 0;
-	write_image(0);
+	write_image(0, 0);
 	write_texts(DATA_BASE + 0x22000, 0); /* A prompt too. */
 #endif
 	for (i = 0; i < sizeof(opcodes)/sizeof(opcodes[0]); i++) {
