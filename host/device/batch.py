@@ -39,6 +39,11 @@ class BatchText:
     tokens      : list[int]       = field(default_factory=list)
     ended       : bool            = False
     told        : bool            = False # That it has.
+    dropped     : bool            = False # Nobody waits for it.
+
+    def drop(self) -> None:
+        """End it, also from another thread."""
+        self.dropped = self.ended = True
 
 # Batch --------------------------------------------------------------------------------------------
 
@@ -106,6 +111,9 @@ class DeviceBatch:
         try:
             while True:
                 yield from self._fill()
+                for text in [text for text in tuple(self.waiting) if text.ended]: # They leave room for others that may wait.
+                    self.waiting.remove(text)
+                    yield from self._tell(text)
                 for text in self.slots:
                     yield from self._tell(text)
                 while self.slots and self.slots[-1].ended: # Those that ended in front of others keep their places.
@@ -135,6 +143,9 @@ class DeviceBatch:
         """Begin texts in all sessions that are free: their prompts are run, and give their first tokens."""
         while self._joins():
             text = self.waiting.popleft()
+            if text.ended:
+                yield from self._tell(text)
+                continue
             slot = next((n for n, there in enumerate(self.slots) if there.ended), len(self.slots))
             before, self.slots[slot:slot + 1] = self.slots[slot:slot + 1], [text]
             for there in before:
@@ -187,6 +198,6 @@ class DeviceBatch:
                 if not text.told:
                     run += 1
                     yield from self._take(text, token)
-            if not cancels and (any(text.ended for text in live) or self._joins()): # By a stop token that only the host knows, it may be.
+            if not cancels and (any(text.ended for text in (*live, *tuple(self.waiting))) or self._joins()): # By a stop token that only the host knows, it may be.
                 self.model.cancel()
                 cancels = True

@@ -11,7 +11,8 @@ import random
 import secrets
 import time
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,6 +26,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from host.device.batch import BatchText
 from host.serving.engine import QueueFull, ServingEngine
@@ -107,6 +109,27 @@ class Choice:
         if self.stop.found:
             self.text.ended = True
         return piece
+
+
+@contextmanager
+def dropped_at_end(choices: list[Choice]) -> Iterator[None]:
+    """Whatever ends a request ends its texts on the device: there is nobody left to read them."""
+    try:
+        yield
+    finally:
+        for choice in choices:
+            choice.text.drop()
+
+
+class EventResponse(StreamingResponse):
+    """Server-sent events of texts. A client may be gone before the first one is asked for: so the texts end with the response, not with what makes its events."""
+    def __init__(self, events: AsyncIterator[str], choices: list[Choice]):
+        super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        self.choices = choices
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with dropped_at_end(self.choices):
+            await super().__call__(scope, receive, send)
 
 # Errors -------------------------------------------------------------------------------------------
 
@@ -271,18 +294,19 @@ class Server:
         head = {"id": f"cmpl-{secrets.token_hex(12)}", "object": "text_completion", "created": int(time.time()), "model": self.name}
         if asked.stream:
             usage = asked.stream_options is not None and asked.stream_options.include_usage
-            return StreamingResponse(self.events(choices, head, usage), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+            return EventResponse(self.events(choices, head, usage), choices)
         pieces = [choice.before for choice in choices]
-        try:
-            async for choice, piece in self.pieces(choices, request):
-                pieces[choice.index] += piece
-        except CommandError as error:
-            raise RequestError(503, str(error), "server_error") from None
+        with dropped_at_end(choices):
+            try:
+                async for choice, piece in self.pieces(choices, request):
+                    pieces[choice.index] += piece
+            except CommandError as error:
+                raise RequestError(503, str(error), "server_error") from None
         return JSONResponse({**head, "choices": [self.choice_of(choice, piece) for choice, piece in zip(choices, pieces)], "usage": self.usage(choices)})
 
     @staticmethod
     async def pieces(choices: list[Choice], request: Request | None = None) -> AsyncIterator[tuple[Choice, str]]:
-        """(choice, text) as it comes, up to the end of all; what is not taken to its end, as when the client goes away, is ended on the device too.
+        """(choice, text) as it comes, up to the end of all, or until the client goes away.
 
         Raises
         ------
@@ -307,8 +331,6 @@ class Server:
         finally:
             for taker in takers:
                 taker.cancel()
-            for choice in choices:
-                choice.text.ended = True
 
     async def events(self, choices: list[Choice], head: dict[str, Any], usage: bool) -> AsyncIterator[str]:
         """Server-sent events."""

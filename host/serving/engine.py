@@ -104,7 +104,7 @@ class ServingEngine:
             for number, (text, _) in self._listeners.items():
                 if not text.ended:
                     self._stopped.add(number)
-                    text.ended = True
+                    text.drop()
             self._changed.notify()
 
     def close(self) -> None:

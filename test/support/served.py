@@ -46,8 +46,8 @@ class Served:
         queue, stop_tokens, api_key, options = self.options
         self.device = self.connection.__enter__()
         self.engine = ServingEngine(DeviceBatch(loaded(self.device, self.model), **options), queue).__enter__()
-        app         = Server(self.engine, "random", ASCIITokenizer(), stop_tokens, api_key).app()
-        self.http   = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off", timeout_graceful_shutdown=1))
+        self.app    = Server(self.engine, "random", ASCIITokenizer(), stop_tokens, api_key).app()
+        self.http   = uvicorn.Server(uvicorn.Config(self.app, port=0, log_level="warning", lifespan="off", timeout_graceful_shutdown=1))
         self.thread = threading.Thread(target=self.http.run)
         self.thread.start()
         while not self.http.started:

@@ -5,10 +5,12 @@
 
 """The server over a fake device: what clients are answered, against the exact model."""
 
+import asyncio
 import json
 import time
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -116,6 +118,64 @@ def test_client_goes_away(served, stream):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert served.post(max_tokens=3, temperature=0).json()["choices"][0]["text"] == served.alone("ab", 3)
+
+
+async def ask_and_leave(server, after, **fields):
+    """A request straight to the application, whose client is gone after so many messages of the answer."""
+    sent = 0
+
+    async def receive():
+        if not receive.asked:
+            receive.asked = True
+            return {"type": "http.request", "body": json.dumps({"prompt": "ab", "max_tokens": 10**6, **fields}).encode(), "more_body": False}
+        while sent < after:
+            await asyncio.sleep(0.01)
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        nonlocal sent
+        if sent >= after:
+            raise OSError("gone")
+        sent += 1
+    receive.asked = False
+    scope = {"type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": "1.1", "method": "POST", "scheme": "http", "root_path": "",
+        "path": "/v1/completions", "raw_path": b"/v1/completions", "query_string": b"", "headers": [(b"content-type", b"application/json")],
+        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2)}
+    with suppress(Exception):
+        await server.app(scope, receive, send)
+
+
+@pytest.mark.parametrize("after, fields", [
+    (0, dict(stream=True)),                                # Before the first event is asked for,
+    (0, dict(stream=True, prompt=["ab", "c", "de", "f", "g", "h"])), # also of texts that wait,
+    (1, dict(stream=True, prompt=["ab", "c"])),            # with the answer's head,
+    (2, dict(stream=True, prompt=["ab", "c"], echo=True)), # at an event,
+    (0, dict(prompt=["ab", "c", "de", "f", "g", "h"])),    # or while nothing is sent yet.
+])
+def test_client_is_gone(served, after, fields):
+    """Wherever a request is dropped, its texts end on the device."""
+    asyncio.run(ask_and_leave(served, after, **fields))
+    deadline = time.monotonic() + 20
+    while served.engine.running or served.engine.waiting or served.engine._listeners:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_gone_leave_the_queue(tmp_path):
+    """At once, though all sessions are taken: others may wait there."""
+    with Served(tmp_path, queue=1, sessions=1) as server:
+        with ThreadPoolExecutor(1) as pool:
+            long = pool.submit(server.post, max_tokens=10**6)
+            while server.engine.generated_tokens < 2:
+                time.sleep(0.01)
+            asyncio.run(ask_and_leave(server, 0))
+            assert server.engine.texts == 2
+            deadline = time.monotonic() + 20
+            while len(server.engine._listeners) > 1:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            assert server.engine.running == 1 and not long.done()
+            server.engine.close()
 
 
 def test_queue(tmp_path):
