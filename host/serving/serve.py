@@ -105,8 +105,8 @@ def run(args: Namespace) -> None:
             tokenizer = load_tokenizer(checkpoint_path(args.model), model.vocab_size, args.tokenizer)
             def sessions(image: Image) -> int:
                 return sessions_of(args, image.device.sessions, image)
-            with open_model(args, model, sessions) as loaded:
-                batch = DeviceBatch(loaded, sessions=sessions(loaded.image), job_tokens=JOB_TOKENS)
+            with open_model(args, model, lambda image: sessions(image) + (args.kept_sessions or 0)) as loaded:
+                batch = DeviceBatch(loaded, sessions=sessions(loaded.image), job_tokens=JOB_TOKENS, kept=args.kept_sessions)
                 with ServingEngine(batch, args.queue) as engine:
                     name = Path(args.model).stem
                     app  = Server(engine, name, tokenizer, (*model.config.stop_tokens, *tokenizer.stop_tokens), key).app()

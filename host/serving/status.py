@@ -77,6 +77,8 @@ def machine_status(engine: ServingEngine, recent: Recent, name: str) -> dict[str
             {"name": "weights and programs", "bytes": image.constant_bytes},
             {"name": "a pass's records",     "bytes": image.size - image.constant_bytes},
             {"name": "sessions",             "bytes": (SESSIONS + engine.batch.sessions)*image.session_bytes},
+            {"name": "kept sessions",        "bytes": engine.batch.kept.capacity*image.session_bytes},
             {"name": "prompts and output",   "bytes": job_bytes(image)}]},
+        "kept"     : {"sessions": len(engine.batch.kept), "most": engine.batch.kept.capacity, "reused": engine.batch.kept.reused},
         "sessions" : [None if text is None else {"prompt": len(text.prompt), "tokens": len(text.tokens), "most": text.most} for text in engine.under_way()],
     }

@@ -9,6 +9,7 @@ import threading
 import time
 
 import httpx
+import numpy as np
 import openai
 import uvicorn
 
@@ -37,10 +38,10 @@ class ASCIITokenizer(ByteTokenizer):
 
 class Served:
     """Context manager: a server in a thread. options: of DeviceBatch."""
-    def __init__(self, folder, queue=32, api_key=None, stop_tokens=(), **options):
+    def __init__(self, folder, queue=32, api_key=None, stop_tokens=(), kept=None, **options):
         self.model      = random_model(vocab_size=VOCABULARY)
         self.connection = Connection(folder)
-        self.options    = queue, stop_tokens, api_key, options
+        self.options    = queue, stop_tokens, api_key, dict(options, kept=kept)
 
     def __enter__(self):
         queue, stop_tokens, api_key, options = self.options
@@ -72,3 +73,8 @@ class Served:
         decoder = ExactDecoder(ExactNetwork(self.model), draws)
         decoder.prefill(list(prompt.encode()))
         return "".join(map(chr, decoder.generate(tokens, stop)))
+
+    def logprobs(self, tokens):
+        """float64 (T, vocabulary): the log softmax of what may follow each token, by the exact model."""
+        logits = ExactNetwork(self.model)(tokens)[0].astype(np.float64)
+        return logits - logits.max(-1, keepdims=True) - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True))
