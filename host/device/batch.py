@@ -5,8 +5,11 @@
 
 """Several texts at once on one device: each pass has a token of each, so that a weight that was read serves all."""
 
+import time
+
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 from host.device.kept import KeptSessions
@@ -23,7 +26,8 @@ from tools.errors import CommandError
 
 # Constants ----------------------------------------------------------------------------------------
 
-KEPT_SESSIONS = 64 # At most, where nothing else is said.
+KEPT_SESSIONS = 64   # At most, where nothing else is said.
+HISTORY       = 10.0 # Seconds, at least, whose jobs `history` has.
 
 # Types --------------------------------------------------------------------------------------------
 
@@ -82,12 +86,15 @@ class DeviceBatch:
     draws    : :class:`model.exact.sampling.Draws` of :meth:`generate`; the seed is that of the first prompt, the n-th one's is n more.
     sessions : texts at once, 1 to the image's `sessions`. None: as many as there can be.
     job_tokens : of each text, that a job generates at most: `figures` are added to when it ends.
+    job_seconds : that a job takes at most, by what the one before has taken: so `history` is of the last second. None: as long as may be.
     kept     : sessions that are kept for prompts which go on from them: of prompts, all but the last tokens, and of texts that end. None: as many
         as there is room for, KEPT_SESSIONS at most.
 
     Attributes
     ----------
     figures : :class:`host.device.model.Figures` of all jobs but those that score; what a pass has decoded is a token of each of its texts.
+    history : (start, end, figures after it) of jobs BATCH, times of time.monotonic(): the firmware tells its counters when a job ends. The first is
+        no job, but the start.
     kept    : :class:`host.device.kept.KeptSessions`.
 
     Raises
@@ -95,7 +102,7 @@ class DeviceBatch:
     AllocationError, ValueError : there are too many sessions, for the model or the memory; or the device rounds stochastically.
     """
     def __init__(self, model: ModelOnDevice, draws: Draws = Draws(), sessions: int | None = None, job_tokens: int = JOB_TOKENS,
-                 kept: int | None = 0):
+                 job_seconds: float | None = None, kept: int | None = 0):
         if model.device.info.config.stochastic_rounding:
             raise ValueError("rounding of the device must be to nearest for several texts at once, is stochastic: a pass has one seed.")
         most = model.image.device.sessions
@@ -106,6 +113,9 @@ class DeviceBatch:
         self.sessions = sessions or most
         self.config   = model.image.model.config
         self.figures  = Figures()
+        self.history  = deque([(time.monotonic(), time.monotonic(), Figures())])
+        self.job_seconds  = job_seconds
+        self.pass_seconds: float | None = None # As the last job took.
         self.address  = model.batch_sessions(self.sessions)
         size  = model.image.session_bytes
         count = min(model.device.room//size, KEPT_SESSIONS) if kept is None else kept
@@ -284,6 +294,20 @@ class DeviceBatch:
             text.ended = True
         yield from self._tell(text)
 
+    def _job_most(self) -> int:
+        """Tokens of the next job, of each text."""
+        if self.job_seconds is None:
+            return self.job_tokens
+        return 1 if self.pass_seconds is None else min(max(int(self.job_seconds/self.pass_seconds), 1), self.job_tokens)
+
+    def _ended(self, start: float, passes: int) -> None:
+        """A job BATCH that began then."""
+        now = time.monotonic()
+        self.pass_seconds = max((now - start)/passes, 1e-6)
+        self.history.append((start, now, deepcopy(self.figures)))
+        while len(self.history) > 2 and now - self.history[1][1] > HISTORY:
+            self.history.popleft()
+
     def _run(self) -> Iterator[tuple[BatchText, Item]]:
         """A job: until a text ends, or one can be begun."""
         first   = next((n for n, text in enumerate(self.slots) if not text.ended), len(self.slots))
@@ -297,11 +321,13 @@ class DeviceBatch:
         stop    = list(dict.fromkeys(token for text in live for token in text.stop_tokens))
         session = self.address + first*self.model.image.session_bytes
         run     = 0 # Tokens of texts that had not ended.
-        rows    = []
+        rows: list[list[int]] = []
         cancels = False
-        for item in self.model.batch(heads, min(left, self.job_tokens, JOB_TOKENS//len(texts)), session, stop[:MAX_STOP_TOKENS]):
+        start   = time.monotonic()
+        for item in self.model.batch(heads, min(left, self._job_most(), JOB_TOKENS//len(texts)), session, stop[:MAX_STOP_TOKENS]):
             if isinstance(item, JobOutput):
                 self.figures.add(item, tokens=run)
+                self._ended(start, len(rows))
                 continue
             rows.append(item)
             for text, token in zip(texts, item):

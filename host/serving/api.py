@@ -33,7 +33,7 @@ from host.device.batch import BatchText, Item
 from host.device.scores import Score
 from host.serving.engine import QueueFull, ServingEngine
 from host.serving.metrics import registry_of
-from host.serving.status import Recent, machine_status
+from host.serving.status import machine_status
 
 from model.exact.sampling import Draws
 from model.sampling import StopStrings
@@ -259,7 +259,6 @@ class Server:
         self.api_key     = api_key
         self.created     = int(time.time())
         self.registry    = registry_of(engine)
-        self.recent      = Recent(engine)
 
     def app(self) -> FastAPI:
         app = FastAPI(title="Mamba-2 on a LiteX SoC", docs_url=None, redoc_url=None)
@@ -289,7 +288,7 @@ class Server:
 
         @app.get("/status")
         async def status() -> dict[str, Any]:
-            return machine_status(self.engine, self.recent, self.name)
+            return machine_status(self.engine, self.name)
 
         @app.get("/metrics")
         async def metrics() -> Response:
