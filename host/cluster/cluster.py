@@ -109,6 +109,7 @@ def open_pipelines(boards: Boards, workers: Sequence[Worker], model: Any, sessio
     log(f"Loading stages of {', '.join(f'{end - first}' for first, end in stages)} layers.")
     gather([(worker, worker.submit("load", image, room, data is not None)) for worker, image, data in zip(workers, images, filled)],
         LOAD_SECONDS + most/LOAD_RATE, "load its stage")
+    log(f"Loaded, with room for {room} texts at once.")
     made = [Stage(worker, {tokens: MARGIN + 2*(PATIENCE + cycles/build.clock_hz*board.timeout_scale) for tokens, cycles in image.cycles.items()},
         image.layers) for worker, build, board, image in zip(workers, builds, boards.all, images)]
     result, size = [], len(stages)
