@@ -276,6 +276,27 @@ def generate_tokens(decoder: Decoder, sampler: Sampler, tokens: int, stop_tokens
         yield token
 
 
+def pieces_of(tokens: Iterator[int], stream: TextStream, stop: StopStrings) -> Iterator[str]:
+    """Yield the text that each token completes, up to a stop string; then what is left is in :func:`rest_of`. An error that is thrown into it
+    goes on to `tokens`: else these would wait for their job when they are forgotten, by a link that is closed then."""
+    try:
+        for token in tokens:
+            yield stop(stream([token]))
+            if stop.found:
+                break
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        getattr(tokens, "throw")(error)
+    finally:
+        getattr(tokens, "close")() # The job that goes on may be waited for.
+
+
+def rest_of(stream: TextStream, stop: StopStrings) -> str:
+    """What stream and stop strings have held back, at a text's end."""
+    return ("" if stop.found else stop(stream.flush())) + stop.flush()
+
+
 def draws_of(args: Namespace, vocab_size: int) -> Draws:
     """What the options say of sampling, for the device and the exact model.
 
@@ -418,24 +439,19 @@ def _write_text(args: Namespace, text: Text, config: NetworkConfig, tokenizer: T
         begun = time.monotonic() if text.eager else None # When the prompt has been run.
         first = len(text.tokens)
         ends  = (*config.stop_tokens, *tokenizer.stop_tokens, *args.stop_token)
-        going = text.generate(args.tokens, ends, bool(args.stop))
+        pieces = pieces_of(text.generate(args.tokens, ends, bool(args.stop)), stream, stop)
         try:
-            for token in going:
+            for piece in pieces:
                 begun = begun or time.monotonic()
-                show(stop(stream([token])))
+                show(piece)
                 screen.rate(text.rate())
-                if stop.found:
-                    break
-        except BaseException as error: # Else it would wait for its job when it is forgotten, by a link that is closed then.
-            getattr(going, "throw")(error)
-        getattr(going, "close")() # The job that goes on may be waited for.
+        except BaseException as error:
+            getattr(pieces, "throw")(error)
         if not args.tokens:
             text.finish()
         end   = time.monotonic()
         begun = begun or end
-        if not stop.found:
-            show(stop(stream.flush()))
-        show(stop.flush())
+        show(rest_of(stream, stop))
     finally:
         screen.close()
     generated = text.tokens[first:]

@@ -69,7 +69,14 @@ COMMANDS: tuple[tuple[Command, Options | None], ...] = ( # Command, and its opti
 INPUTS  = ("case", "files", "model", "tokenizer", "load_session", "csr_csv", "firmware", "api_key_file", "boards") # Options that name files to read,
 OUTPUTS = ("output", "manifest", "save_session", "json")                                 # and to write.
 
+INSTALLED = "mamba2-litex" # What the command is called where the package is installed.
+
 # Main ---------------------------------------------------------------------------------------------
+
+def program() -> str:
+    """What the user called."""
+    return INSTALLED if os.path.basename(sys.argv[0]) == INSTALLED else "stream.py"
+
 
 def check_outputs(args: argparse.Namespace) -> None:
     """Raise UsageError if a file that is to be written cannot be, or is one that the command reads: a session alone goes on in its file."""
@@ -83,7 +90,7 @@ def check_outputs(args: argparse.Namespace) -> None:
 
 
 def make_parser() -> Parser:
-    parser = Parser(prog="stream.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog=program(), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     shtab.add_argument_to(parser, ["--print-completion"], help="Print the completion script of a shell: "
         "eval \"$(stream.py --print-completion bash)\".")
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
@@ -122,7 +129,7 @@ def execute(arguments: Sequence[str] | None) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_command("stream.py", lambda: execute(arguments))
+    return run_command(program(), lambda: execute(arguments))
 
 
 if __name__ == "__main__":

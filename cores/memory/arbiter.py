@@ -75,14 +75,14 @@ class Arbiter(LiteXModule):
         self.order = order = stream.SyncFIFO([("user", bits_for(len(users) - 1))], UNDER_WAY)
         user   = Signal(max=len(users))
         turn   = Signal(max=self.burst + 1) # Commands of this turn.
-        others = Signal()                   # Another user has a command.
+        others = Signal()                   # Another user has a command. A cycle late: where commands come from is not in the paths of who takes them.
         asked  = Signal()
         room   = Signal()                   # A cycle late.
         waits  = Cat(*[port.cmd.valid for port in users])
         self.sync += room.eq(order.level < UNDER_WAY - 1)
         for n, port in enumerate(users):
+            self.sync += If(user == n, others.eq(waits & ~(1 << n) & (2**len(users) - 1) != 0))
             self.comb += If(user == n,
-                others.eq(waits & ~(1 << n) & (2**len(users) - 1) != 0),
                 port.cmd.connect(buffer.sink, omit={"valid", "ready"}),
                 buffer.sink.valid.eq(port.cmd.valid & room & ~(turn[-1] & others)),
                 port.cmd.ready.eq(buffer.sink.ready & room & ~(turn[-1] & others)),
@@ -93,8 +93,8 @@ class Arbiter(LiteXModule):
             order.sink.user.eq(user),
         ]
         self.sync += [
-            If(asked & others, turn.eq(turn + 1)),
-            If(others & (turn[-1] | ~(waits >> user)[0]),
+            If(asked & (others | (turn == 0)), turn.eq(turn + 1)), # The first one in place of that which `others` was late for.
+            If((others & turn[-1]) | ~(waits >> user)[0],
                 turn.eq(0),
                 Case(user, {n: self.follow(user, waits, n) for n in range(len(users))}),
             ),

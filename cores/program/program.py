@@ -302,7 +302,7 @@ class Program(Engine):
         """It is read ahead as far as there is room: while the GEMV engine waits for its vectors, the memory goes on."""
         burst  = self.add_burst("tape", shift, TAPE_BITS, self._base_tape.storage, self._tape_beats.storage)
         reader = (DMAReader(*ports.tape, region) if len(ports.tape) == 1 else InterleavedReader(ports.tape, region, ports.page_beats))
-        self.add_reader("tape_reader", reader, burst.source)
+        self.add_reader("tape_reader", reader, self.add_buffer("tape_address", burst.source).source)
         self.tape_fifo = fifo = ResetInserter()(stream.SyncFIFO(reader.source.description, self.config.tape_depth, buffered=True))
         self.parts.append(fifo)
         self.tape_left = left = Signal(TAPE_BITS)

@@ -29,6 +29,9 @@ def add_serve_arguments(parser: ArgumentParser) -> None:
         help="Texts that may wait; past it requests are answered 429 (default: %(default)s).")
     parser.add_argument("--sessions", type=number(int, "an integer", 1), metavar="S",
         help="Texts under way at once, up to the device's --pass-tokens (default: as many as there can be).")
+    parser.add_argument("--kept-sessions", type=number(int, "an integer", 0), metavar="N",
+        help="Sessions that stay in the device's memory, of prompts and of texts that have ended: a prompt that begins with their tokens runs "
+             "only what is new. 0: none (default: as many as there is room for, at most 64).")
 
 # Command ------------------------------------------------------------------------------------------
 

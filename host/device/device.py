@@ -219,13 +219,18 @@ class Device:
         ------
         AllocationError : names `what`, its size and what is left.
         """
-        address, end = self._next, self.info.data_base + self.info.data_size
-        size = ceil_multiple(size, ALIGNMENT)
-        if size > end - address:
-            raise AllocationError(f"{what} of {size} bytes does not fit: {end - address} of {self.info.data_size} "
+        address = self._next
+        size    = ceil_multiple(size, ALIGNMENT)
+        if size > self.room:
+            raise AllocationError(f"{what} of {size} bytes does not fit: {self.room} of {self.info.data_size} "
                 "bytes of the device's data region are free; use fewer tokens.")
         self._next = address + size
         return address
+
+    @property
+    def room(self) -> int:
+        """Bytes that :meth:`allocate` has left."""
+        return self.info.data_base + self.info.data_size - self._next
 
     def reserve(self, size: int) -> None:
         """Keep the first `size` bytes of the data region, which hold what was loaded; gives back all that was allocated."""

@@ -110,6 +110,12 @@ class Figures:
     waited_tokens  : int = 0 # Decoded tokens that `waits` are of.
     waits          : dict[str, int] = field(default_factory=lambda: dict.fromkeys(CAUSES, 0))
 
+    def __sub__(self, before: "Figures") -> "Figures":
+        """What has come since."""
+        waits  = {cause: self.waits[cause] - before.waits[cause] for cause in CAUSES}
+        counts = {name: getattr(self, name) - getattr(before, name) for name in vars(self) if name != "waits"}
+        return Figures(**counts, waits=waits)
+
     def add(self, output: "JobOutput", prompt_tokens: int = 0, going_on: bool = False, tokens: int | None = None) -> None:
         """A job's. going_on: its prompt is the token that the job before has generated last. tokens: of a BATCH, those of texts that had not
         ended."""

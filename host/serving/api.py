@@ -11,8 +11,10 @@ import random
 import secrets
 import time
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,15 +27,17 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
-from host.device.batch import BatchText
+from host.device.batch import BatchText, Item
+from host.device.scores import Score
 from host.serving.engine import QueueFull, ServingEngine
 from host.serving.metrics import registry_of
-from host.serving.status import Recent, machine_status
+from host.serving.status import machine_status
 
 from model.exact.sampling import Draws
 from model.sampling import StopStrings
-from model.tokenizer import TextStream
+from model.tokenizer import REPLACEMENT, TextStream
 
 from operations.numerics import CANDIDATES
 
@@ -45,6 +49,7 @@ DISCONNECT_POLL = 0.5 # Seconds after which it is looked whether a client is sti
 RETRY_AFTER     = 5   # Seconds, where the queue is full.
 MAX_STRINGS     = 4   # `stop`.
 MAX_PROMPTS     = 64
+MAX_LOGPROBS    = 5
 PAGE            = Path(__file__).with_name("page.html")
 POLICY          = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'" # No other resources.
 
@@ -65,7 +70,7 @@ class CompletionRequest(BaseModel):
     model             : StrictStr | None = Field(None, description="The served model's name.")
     prompt            : StrictStr | Tokens | Annotated[list[StrictStr] | list[Tokens], Field(min_length=1, max_length=MAX_PROMPTS)] = Field(
         description="A text, its tokens, or a list of either: a choice each.")
-    max_tokens        : StrictInt = Field(16, ge=1, description="The most to generate, of each text.")
+    max_tokens        : StrictInt = Field(16, ge=0, description="The most to generate, of each text; 0: with echo and logprobs alone.")
     temperature       : float = Field(1.0, ge=0, description="0: always the likeliest token.")
     top_p             : float = Field(1.0, gt=0, le=1, description="Draw from the likeliest tokens only whose probabilities are together so much of those of top_k.")
     top_k             : StrictInt = Field(CANDIDATES, ge=1, le=CANDIDATES, description="Draw from so many of the likeliest tokens; the device has no more.")
@@ -74,39 +79,133 @@ class CompletionRequest(BaseModel):
     stream            : bool = Field(False, description="Server-sent events, one each time that text has come.")
     stream_options    : StreamOptions | None = None
     echo              : bool = Field(False, description="Give the prompt back in front.")
+    logprobs          : StrictInt | None = Field(None, ge=0, le=MAX_LOGPROBS,
+        description="Give the natural logarithm of each token's probability, at temperature 1, and of so many of the likeliest in its place.")
     user              : StrictStr | None = Field(None, description="Ignored.")
     # What must ask for nothing:
     n                 : Literal[1]       = 1
     best_of           : Literal[1]       = 1
     frequency_penalty : Literal[0]       = 0
     presence_penalty  : Literal[0]       = 0
-    logprobs          : None             = None
     logit_bias        : dict[str, float] | None = Field(None, max_length=0)
     suffix            : None             = None
 
 
+def token_name(tokenizer: Any, token: int) -> str:
+    """Its text; token_id:N where that is none, or part of a character."""
+    text = tokenizer.decode([token])
+    return text if text and REPLACEMENT not in text else f"token_id:{token}"
+
+
+@dataclass
+class Logprobs:
+    """Those of some tokens, as a completion has them; together with others of the same text in their order."""
+    tokens         : list[str] = field(default_factory=list)
+    token_logprobs : list[float | None] = field(default_factory=list)
+    top_logprobs   : list[dict[str, float] | None] = field(default_factory=list)
+    text_offset    : list[int] = field(default_factory=list)
+
+    def add(self, tokenizer: Any, score: Score, offset: int) -> None:
+        """The token that came is one of top_logprobs in any case."""
+        top: dict[str, tuple[int, float]] = {}
+        for token, logprob in (*score.best, *(() if score.logprob is None else ((score.token, score.logprob),))):
+            if all(token != there for there, _ in top.values()):
+                name = token_name(tokenizer, token)
+                top[name if name not in top else f"token_id:{token}"] = token, logprob
+        self.tokens.append(token_name(tokenizer, score.token))
+        self.token_logprobs.append(score.logprob)
+        self.top_logprobs.append({name: logprob for name, (_, logprob) in top.items()} if top else None)
+        self.text_offset.append(offset)
+
+    def extend(self, other: "Logprobs") -> None:
+        self.tokens         += other.tokens
+        self.token_logprobs += other.token_logprobs
+        self.top_logprobs   += other.top_logprobs
+        self.text_offset    += other.text_offset
+
+
 @dataclass
 class Choice:
-    """A text of a request: its tokens come by a queue."""
-    index   : int
-    text    : BatchText
-    stream  : TextStream
-    stop    : StopStrings
-    before  : str = "" # The prompt, where it is to be given back.
-    reason  : str | None = None
-    items   : "asyncio.Queue[int | None | CommandError]" = field(default_factory=asyncio.Queue)
+    """A text of a request: its tokens come by a queue. Where they are scored, all that it shows waits for the scores."""
+    index     : int
+    text      : BatchText
+    tokenizer : Any
+    strings   : list[str]
+    echo      : bool
+    reason    : str | None = None
+    before    : str = "" # The prompt, where it is to be given back, and is not scored.
+    items     : "asyncio.Queue[Item]" = field(default_factory=asyncio.Queue)
 
-    def take(self, item: int | None) -> str:
-        """Text that may be shown now, with a token, or at the end."""
+    def __post_init__(self) -> None:
+        self.stream = TextStream(self.tokenizer)
+        self.stop   = StopStrings(self.strings)
+        self.length = 0 # Of the text, also of what is held back,
+        self.passed = 0 # and of what is let through.
+        self.unscored: deque[tuple[int, str]] = deque() # (offset, text let through) of each token that waits for its score.
+
+    def begin(self, whole: bool) -> None:
+        """Take the prompt. whole: it is a text, which ends with a whole character."""
+        prompt = self.text.prompt
+        if self.echo and self.text.best is not None:
+            for number, token in enumerate(prompt, 1):
+                piece = self.stream([token]) + (self.stream.flush() if whole and number == len(prompt) else "")
+                self._wait(piece, piece)
+            return
+        before = self.stream(prompt) + (self.stream.flush() if whole else "")
+        if self.echo:
+            self.before = before
+
+    def _wait(self, piece: str, passed: str) -> None:
+        """For a token's score."""
+        self.unscored.append((self.length, passed))
+        self.length += len(piece)
+        self.passed += len(passed)
+
+    def take(self, item: int | Score | None) -> tuple[str, Logprobs | None]:
+        """(text that may be shown now, with a token, its score, or at the end; what of the score is shown)."""
         if item is None:
             self.reason = "stop" if self.stop.found or len(self.text.tokens) < self.text.most else "length"
-            return "" if self.stop.found else self.stop(self.stream.flush()) + self.stop.flush()
+            return "" if self.stop.found else self.stop(self.stream.flush()) + self.stop.flush(), None
+        if isinstance(item, Score):
+            if not self.unscored: # The device had run on.
+                return "", None
+            offset, passed = self.unscored.popleft()
+            if self.stop.found and offset >= self.passed: # A token of the stop string.
+                return passed, None
+            logprobs = Logprobs()
+            logprobs.add(self.tokenizer, item, offset)
+            return passed, logprobs
         if self.stop.found: # The device had run on.
-            return ""
-        piece = self.stop(self.stream([item]))
+            return "", None
+        piece  = self.stream([item])
+        passed = self.stop(piece)
         if self.stop.found:
             self.text.ended = True
-        return piece
+        if self.text.best is None:
+            return passed, None
+        self._wait(piece, passed)
+        return "", None
+
+
+@contextmanager
+def dropped_at_end(choices: list[Choice]) -> Iterator[None]:
+    """Whatever ends a request ends its texts on the device: there is nobody left to read them."""
+    try:
+        yield
+    finally:
+        for choice in choices:
+            choice.text.drop()
+
+
+class EventResponse(StreamingResponse):
+    """Server-sent events of texts. A client may be gone before the first one is asked for: so the texts end with the response, not with what makes its events."""
+    def __init__(self, events: AsyncIterator[str], choices: list[Choice]):
+        super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        self.choices = choices
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with dropped_at_end(self.choices):
+            await super().__call__(scope, receive, send)
 
 # Errors -------------------------------------------------------------------------------------------
 
@@ -160,7 +259,6 @@ class Server:
         self.api_key     = api_key
         self.created     = int(time.time())
         self.registry    = registry_of(engine)
-        self.recent      = Recent(engine)
 
     def app(self) -> FastAPI:
         app = FastAPI(title="Mamba-2 on a LiteX SoC", docs_url=None, redoc_url=None)
@@ -190,7 +288,7 @@ class Server:
 
         @app.get("/status")
         async def status() -> dict[str, Any]:
-            return machine_status(self.engine, self.recent, self.name)
+            return machine_status(self.engine, self.name)
 
         @app.get("/metrics")
         async def metrics() -> Response:
@@ -239,18 +337,17 @@ class Server:
         seed    = random.getrandbits(32) if asked.seed is None else asked.seed
         if asked.stream_options is not None and not asked.stream:
             raise RequestError(400, "stream_options must be left out without stream.", param="stream_options")
+        if not asked.max_tokens and (asked.logprobs is None or not asked.echo):
+            raise RequestError(400, "max_tokens must be 1 or more without echo and logprobs, is 0.", param="max_tokens")
         found   = []
         try:
             draws = Draws.of(asked.temperature, asked.top_k, seed, asked.top_p)
             for index, prompt in enumerate(prompts):
                 tokens = self.tokenizer.encode(prompt, continuing=False) if isinstance(prompt, str) else list(prompt)
-                text   = BatchText(tokens, asked.max_tokens, replace(draws, seed=(seed + index) % 2**32), self.stop_tokens)
+                text   = BatchText(tokens, asked.max_tokens, replace(draws, seed=(seed + index) % 2**32), self.stop_tokens, asked.logprobs, asked.echo)
                 self.engine.batch.check(text)
-                choice = Choice(index, text, TextStream(self.tokenizer), StopStrings(strings))
-                before = choice.stream(tokens)
-                if isinstance(prompt, str): # A text ends with a whole character.
-                    before += choice.stream.flush()
-                choice.before = before if asked.echo else ""
+                choice = Choice(index, text, self.tokenizer, strings, asked.echo)
+                choice.begin(isinstance(prompt, str))
                 found.append(choice)
         except ValueError as error: # CheckpointError is one.
             raise RequestError(400, str(error)) from error
@@ -271,18 +368,23 @@ class Server:
         head = {"id": f"cmpl-{secrets.token_hex(12)}", "object": "text_completion", "created": int(time.time()), "model": self.name}
         if asked.stream:
             usage = asked.stream_options is not None and asked.stream_options.include_usage
-            return StreamingResponse(self.events(choices, head, usage), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
-        pieces = [choice.before for choice in choices]
-        try:
-            async for choice, piece in self.pieces(choices, request):
-                pieces[choice.index] += piece
-        except CommandError as error:
-            raise RequestError(503, str(error), "server_error") from None
-        return JSONResponse({**head, "choices": [self.choice_of(choice, piece) for choice, piece in zip(choices, pieces)], "usage": self.usage(choices)})
+            return EventResponse(self.events(choices, head, usage), choices)
+        texts    = [choice.before for choice in choices]
+        logprobs = [None if asked.logprobs is None else Logprobs() for _ in choices]
+        with dropped_at_end(choices):
+            try:
+                async for choice, piece, more in self.pieces(choices, request):
+                    texts[choice.index] += piece
+                    there = logprobs[choice.index]
+                    if there is not None and more is not None:
+                        there.extend(more)
+            except CommandError as error:
+                raise RequestError(503, str(error), "server_error") from None
+        return JSONResponse({**head, "choices": [self.choice_of(*of) for of in zip(choices, texts, logprobs)], "usage": self.usage(choices)})
 
     @staticmethod
-    async def pieces(choices: list[Choice], request: Request | None = None) -> AsyncIterator[tuple[Choice, str]]:
-        """(choice, text) as it comes, up to the end of all; what is not taken to its end, as when the client goes away, is ended on the device too.
+    async def pieces(choices: list[Choice], request: Request | None = None) -> AsyncIterator[tuple[Choice, str, Logprobs | None]]:
+        """(choice, text, its tokens' logprobs) as it comes, up to the end of all, or until the client goes away.
 
         Raises
         ------
@@ -299,16 +401,14 @@ class Server:
                     item   = taker.result()
                     if isinstance(item, CommandError):
                         raise item
-                    piece  = choice.take(item)
+                    piece, logprobs = choice.take(item)
                     if item is not None:
                         takers[asyncio.ensure_future(choice.items.get())] = choice
-                    if piece or choice.reason:
-                        yield choice, piece
+                    if piece or logprobs or choice.reason:
+                        yield choice, piece, logprobs
         finally:
             for taker in takers:
                 taker.cancel()
-            for choice in choices:
-                choice.text.ended = True
 
     async def events(self, choices: list[Choice], head: dict[str, Any], usage: bool) -> AsyncIterator[str]:
         """Server-sent events."""
@@ -319,8 +419,8 @@ class Server:
             if choice.before:
                 yield event({**head, "choices": [self.choice_of(choice, choice.before)], **more})
         try:
-            async for choice, piece in self.pieces(choices):
-                yield event({**head, "choices": [self.choice_of(choice, piece)], **more})
+            async for choice, piece, logprobs in self.pieces(choices):
+                yield event({**head, "choices": [self.choice_of(choice, piece, logprobs)], **more})
         except CommandError as error:
             yield event({"error": {"message": str(error), "type": "server_error", "param": None, "code": None}})
             return
@@ -329,10 +429,11 @@ class Server:
         yield "data: [DONE]\n\n"
 
     @staticmethod
-    def choice_of(choice: Choice, text: str) -> dict[str, Any]:
-        return {"text": text, "index": choice.index, "logprobs": None, "finish_reason": choice.reason}
+    def choice_of(choice: Choice, text: str, logprobs: Logprobs | None = None) -> dict[str, Any]:
+        return {"text": text, "index": choice.index, "logprobs": logprobs and asdict(logprobs), "finish_reason": choice.reason}
 
     @staticmethod
-    def usage(choices: list[Choice]) -> dict[str, int]:
+    def usage(choices: list[Choice]) -> dict[str, Any]:
         prompt, completion = (sum(len(getattr(choice.text, name)) for choice in choices) for name in ("prompt", "tokens"))
-        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion,
+            "prompt_tokens_details": {"cached_tokens": sum(choice.text.cached for choice in choices)}}

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from host.device.batch import BatchText, DeviceBatch
+from host.device.batch import BatchText, DeviceBatch, Item
 
 from tools.errors import CommandError
 
@@ -18,7 +18,7 @@ from tools.errors import CommandError
 
 CLOSE_TIMEOUT = 30.0 # Seconds in which the device ends the pass that it runs.
 
-Listener = Callable[["int | None | CommandError"], None]
+Listener = Callable[[Item], None]
 
 # Engine -------------------------------------------------------------------------------------------
 
@@ -75,8 +75,8 @@ class ServingEngine:
         return [slots[n] if n < len(slots) and not slots[n].ended else None for n in range(self.batch.sessions)]
 
     def submit(self, texts: list[BatchText], listeners: list[Listener]) -> None:
-        """Have texts written, all or none. A listener is called, by the device's thread, with each token of its text; with None at its end; or
-        with the error that ended it.
+        """Have texts written, all or none. A listener is called, by the device's thread, with each token of its text, and each score, as
+        :meth:`host.device.batch.DeviceBatch.run` has them; with None at its end; or with the error that ended it.
 
         Raises
         ------
@@ -104,7 +104,7 @@ class ServingEngine:
             for number, (text, _) in self._listeners.items():
                 if not text.ended:
                     self._stopped.add(number)
-                    text.ended = True
+                    text.drop()
             self._changed.notify()
 
     def close(self) -> None:
@@ -122,7 +122,7 @@ class ServingEngine:
                     return
             try:
                 for text, token in self.batch.run():
-                    self.generated_tokens += token is not None
+                    self.generated_tokens += isinstance(token, int)
                     self._tell(text, CommandError("The server ends.") if token is None and id(text) in self._stopped else token)
                 self.failure = None
             except CommandError as error:
@@ -130,9 +130,9 @@ class ServingEngine:
             except Exception as error: # A fault of this program's: nobody is to wait for ever.
                 self._fail(CommandError(f"unexpected {type(error).__name__}: {error}"))
 
-    def _tell(self, text: BatchText, item: "int | None | CommandError") -> None:
+    def _tell(self, text: BatchText, item: Item) -> None:
         with self._changed:
-            _, listener = self._listeners[id(text)] if isinstance(item, int) else self._listeners.pop(id(text))
+            _, listener = self._listeners.pop(id(text)) if item is None or isinstance(item, CommandError) else self._listeners[id(text)]
         with suppress(RuntimeError): # Its event loop is closed.
             listener(item)
 

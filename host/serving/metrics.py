@@ -28,6 +28,8 @@ class EngineCollector:
         for name, text, value in (
             ("texts",            "Texts that were asked for.",                                        engine.texts),
             ("prompt_tokens",    "Tokens of their prompts.",                                          engine.prompt_tokens),
+            ("reused_tokens",    "Tokens of prompts that were not run: a session was kept that had.", engine.batch.kept.reused),
+            ("evicted_sessions", "Sessions that were kept, and made room for others.",                engine.batch.kept.evicted),
             ("generated_tokens", "Tokens that were generated.",                                       engine.generated_tokens),
             ("prefill_cycles",   "Clock cycles of the device that prompts took.",                     figures.prefill_cycles),
             ("decode_cycles",    "Clock cycles of the device that generated tokens took.",            figures.decode_cycles),
@@ -43,6 +45,7 @@ class EngineCollector:
             ("waiting_texts", "Texts that have not begun.",                                            engine.waiting),
             ("running_texts", "Texts under way.",                                                      engine.running),
             ("sessions",      "Texts that can be under way at once.",                                  engine.batch.sessions),
+            ("kept_sessions", "Sessions that are kept for prompts which go on from them.",             len(engine.batch.kept)),
             ("clock_hz",      "The device's clock.",                                                   info.clock_hz),
             ("dram_share",    "Of the bytes that DRAM can move, those of decoding; of all its cycles.", device_summary(figures, info)["dram_share"] or 0),
             ("healthy",       "1 unless the last job failed.",                                         engine.failure is None),

@@ -30,8 +30,8 @@ from tools.files import save_json
 
 # Constants ----------------------------------------------------------------------------------------
 
-JOB_TOKENS = 16 # Of a job, so that the page's figures move.
-GRACE      = 5  # Seconds in which answers under way may end.
+JOB_SECONDS = 1 # Of a job, so that the page's figures are of what goes on now.
+GRACE       = 5 # Seconds in which answers under way may end.
 
 # Options ------------------------------------------------------------------------------------------
 
@@ -105,8 +105,8 @@ def run(args: Namespace) -> None:
             tokenizer = load_tokenizer(checkpoint_path(args.model), model.vocab_size, args.tokenizer)
             def sessions(image: Image) -> int:
                 return sessions_of(args, image.device.sessions, image)
-            with open_model(args, model, sessions) as loaded:
-                batch = DeviceBatch(loaded, sessions=sessions(loaded.image), job_tokens=JOB_TOKENS)
+            with open_model(args, model, lambda image: sessions(image) + (args.kept_sessions or 0)) as loaded:
+                batch = DeviceBatch(loaded, sessions=sessions(loaded.image), job_seconds=JOB_SECONDS, kept=args.kept_sessions)
                 with ServingEngine(batch, args.queue) as engine:
                     name = Path(args.model).stem
                     app  = Server(engine, name, tokenizer, (*model.config.stop_tokens, *tokenizer.stop_tokens), key).app()

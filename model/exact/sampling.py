@@ -49,7 +49,10 @@ class Draws:
 
     @classmethod
     def of(cls, temperature, top_k, seed, top_p=1.0):
-        """As people say it; temperature 0: the best token is taken. Raises ValueError as :func:`inverse_of` and :func:`top_p_of`."""
+        """As people say it; temperature 0: the best token is taken. Raises ValueError as :func:`inverse_of` and :func:`top_p_of`, and where
+        `top_k` or `seed` is not what a job can say."""
+        check_range("top_k", top_k, 1, CANDIDATES)
+        check_range("seed", seed, 0, 2**32 - 1)
         return cls(inverse_of(temperature) if temperature else 0, top_k, seed, top_p_of(top_p))
 
     @property

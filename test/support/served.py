@@ -9,6 +9,7 @@ import threading
 import time
 
 import httpx
+import numpy as np
 import openai
 import uvicorn
 
@@ -37,17 +38,17 @@ class ASCIITokenizer(ByteTokenizer):
 
 class Served:
     """Context manager: a server in a thread. options: of DeviceBatch."""
-    def __init__(self, folder, queue=32, api_key=None, stop_tokens=(), **options):
+    def __init__(self, folder, queue=32, api_key=None, stop_tokens=(), kept=None, **options):
         self.model      = random_model(vocab_size=VOCABULARY)
         self.connection = Connection(folder)
-        self.options    = queue, stop_tokens, api_key, options
+        self.options    = queue, stop_tokens, api_key, dict(options, kept=kept)
 
     def __enter__(self):
         queue, stop_tokens, api_key, options = self.options
         self.device = self.connection.__enter__()
         self.engine = ServingEngine(DeviceBatch(loaded(self.device, self.model), **options), queue).__enter__()
-        app         = Server(self.engine, "random", ASCIITokenizer(), stop_tokens, api_key).app()
-        self.http   = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off", timeout_graceful_shutdown=1))
+        self.app    = Server(self.engine, "random", ASCIITokenizer(), stop_tokens, api_key).app()
+        self.http   = uvicorn.Server(uvicorn.Config(self.app, port=0, log_level="warning", lifespan="off", timeout_graceful_shutdown=1))
         self.thread = threading.Thread(target=self.http.run)
         self.thread.start()
         while not self.http.started:
@@ -72,3 +73,8 @@ class Served:
         decoder = ExactDecoder(ExactNetwork(self.model), draws)
         decoder.prefill(list(prompt.encode()))
         return "".join(map(chr, decoder.generate(tokens, stop)))
+
+    def logprobs(self, tokens):
+        """float64 (T, vocabulary): the log softmax of what may follow each token, by the exact model."""
+        logits = ExactNetwork(self.model)(tokens)[0].astype(np.float64)
+        return logits - logits.max(-1, keepdims=True) - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True))

@@ -39,8 +39,23 @@ def run(installed, folder, *command):
 def test_files(installed):
     """What is no Python is there, too."""
     for path in ("firmware/main.c", "firmware/Makefile", "firmware/linker.ld", "firmware/bootrom.S", "targets/simulation/main.cpp",
-        "model/recall/model.safetensors", "model/tiny/model.safetensors", "operations/protocol.py"):
+        "host/serving/page.html", "model/recall/model.safetensors", "model/tiny/model.safetensors", "operations/protocol.py"):
         assert (installed/path).exists(), path
+
+
+@pytest.mark.slow
+def test_installed(tmp_path):
+    """pip install . in an environment of its own, with nothing but what it names: the command reaches for a board; what it lacks it names."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path/"venv"], check=True, timeout=120)
+    subprocess.run([tmp_path/"venv"/"bin"/"pip", "install", "--quiet", ROOT], check=True, timeout=600)
+    def command(*arguments):
+        return subprocess.run([tmp_path/"venv"/"bin"/"mamba2-litex", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = command("--help")
+    assert done.returncode == 0 and done.stdout.startswith("usage: mamba2-litex "), done.stderr
+    done = command("info", "--transport", "etherbone", "--csr-csv", "none.csv")
+    assert done.returncode == 2 and done.stderr.startswith("mamba2-litex: error: none.csv: "), done.stderr
+    done = command("generate")
+    assert done.returncode == 2 and "extra" in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
 @pytest.mark.parametrize("module", ["host.stream", "targets.sim", "targets.arty", "targets.ecpix5", "targets.genesys2", "targets.kc705"])

@@ -138,3 +138,17 @@ def test_figures(tmp_path):
         # The first token of each comes with its prompt; a stop token is one that was decoded.
         assert batch.figures.decode_tokens == sum(len(text) - 1 for text in wanted) + 1
         assert (batch.figures.drafted, batch.figures.accepted) == (0, 0)
+
+
+def test_job_seconds(tmp_path):
+    """Jobs are as long as the last one's passes let them be; of each the history has what came."""
+    model = random_model()
+    with Connection(tmp_path, patience=60) as device:
+        batch = DeviceBatch(loaded(device, model), job_seconds=1)
+        assert batch._job_most() == 1
+        assert together(batch, PROMPTS[:2], 9) == [alone(model, prompt, 9) for prompt in PROMPTS[:2]]
+        assert batch.pass_seconds > 0 and batch.history[-1][2] == batch.figures and len(batch.history) > 2
+        batch.pass_seconds = 0.3
+        assert batch._job_most() == 3
+        batch.pass_seconds = 2.0
+        assert batch._job_most() == 1

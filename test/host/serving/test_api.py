@@ -5,10 +5,12 @@
 
 """The server over a fake device: what clients are answered, against the exact model."""
 
+import asyncio
 import json
 import time
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -100,6 +102,83 @@ def test_many_clients(served):
     assert tokens > 1.5*passes # They were under way together.
     assert served.engine.running == served.engine.waiting == 0
 
+# Logprobs -----------------------------------------------------------------------------------------
+
+def check_logprobs(served, prompt, choice, count, echo):
+    """Against the exact model. Byte tokens: their texts are their characters."""
+    found, first = choice["logprobs"], 0 if echo else len(prompt)
+    tokens = list((prompt + choice["text"][len(prompt)*echo:]).encode("latin-1"))
+    wanted = served.logprobs(tokens)
+    assert found["tokens"] == [chr(token) for token in tokens[first:]]
+    assert found["text_offset"] == list(range(len(tokens) - first))
+    for n, token in enumerate(tokens[first:], first):
+        logprob, top = found["token_logprobs"][n - first], found["top_logprobs"][n - first]
+        if n == 0:
+            assert logprob is None and top is None
+            continue
+        row  = wanted[n - 1]
+        best = sorted(range(len(row)), key=lambda there: (-row[there], there))[:count]
+        assert logprob == pytest.approx(row[token], abs=1e-12)
+        assert top == pytest.approx({chr(there): row[there] for there in {*best, token}}, abs=1e-12)
+
+
+@pytest.mark.parametrize("fields", [dict(temperature=0), dict(temperature=0.8, seed=3), dict(temperature=0, echo=True), dict(max_tokens=0, echo=True),
+    dict(temperature=2, seed=1, echo=True)])
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_logprobs(served, fields, count):
+    """Of the exact model's logits; the text is that without."""
+    prompt, fields = "In the beginning"*(1 + count), {"max_tokens": 6, **fields}
+    answer = served.post(prompt=prompt, logprobs=count, **fields).json()
+    choice = answer["choices"][0]
+    check_logprobs(served, prompt, choice, count, fields.get("echo", False))
+    assert choice["finish_reason"] == "length" and answer["usage"]["completion_tokens"] == fields["max_tokens"]
+    if fields["max_tokens"]:
+        assert choice["text"] == served.post(prompt=prompt, **fields).json()["choices"][0]["text"]
+    parts = {name: [] for name in choice["logprobs"]}
+    text  = ""
+    with httpx.stream("POST", f"{served.url}/v1/completions", json=dict(prompt=prompt, logprobs=count, stream=True, **fields), timeout=60) as response:
+        for line in response.iter_lines():
+            if line and line != "data: [DONE]":
+                event = json.loads(line.removeprefix("data: "))["choices"][0]
+                text += event["text"]
+                for name, values in (event["logprobs"] or {}).items():
+                    parts[name] += values
+    assert (text, parts) == (choice["text"], choice["logprobs"])
+
+
+def test_logprobs_of_several(served):
+    """With others at once, and with a stop string, whose tokens are none of the text."""
+    whole = served.alone("ab", 20)
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda n: served.post(prompt=["ab", "a"*(n + 1)], max_tokens=20, temperature=0, stop=whole[9:11],
+            logprobs=2 if n % 2 else None).json(), range(6)))
+    for n, answer in enumerate(answers):
+        for choice, prompt in zip(answer["choices"], ["ab", "a"*(n + 1)]):
+            assert choice["text"] == served.alone(prompt, 20).partition(whole[9:11])[0]
+            assert (choice["logprobs"] is None) == (n % 2 == 0)
+            if n % 2:
+                check_logprobs(served, prompt, choice, 2, False)
+
+
+def test_scored_text_is_dropped(served):
+    asyncio.run(ask_and_leave(served, 0, prompt=["ab"*2000]*3, max_tokens=0, echo=True, logprobs=1, stream=True))
+    assert served.post(max_tokens=3, temperature=0).json()["choices"][0]["text"] == served.alone("ab", 3)
+    assert not served.engine.running and not served.engine.batch.scoring
+
+# Kept sessions ------------------------------------------------------------------------------------
+
+def test_conversation(served):
+    """A prompt that begins with what was run before runs only what is new, and its answer is the same."""
+    text, before = "A conversation, ", 0
+    for turn in range(3):
+        answer = served.post(prompt=text, max_tokens=7, temperature=0).json()
+        assert answer["choices"][0]["text"] == served.alone(text, 7)
+        assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] == before
+        before = len(text) + 7
+        text  += answer["choices"][0]["text"] + f" and {turn}"
+    again  = served.post(prompt=text + "?", max_tokens=1, temperature=0).json()
+    assert again["usage"]["prompt_tokens_details"]["cached_tokens"] == before
+
 # Clients that go ----------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -116,6 +195,64 @@ def test_client_goes_away(served, stream):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert served.post(max_tokens=3, temperature=0).json()["choices"][0]["text"] == served.alone("ab", 3)
+
+
+async def ask_and_leave(server, after, **fields):
+    """A request straight to the application, whose client is gone after so many messages of the answer."""
+    sent = 0
+
+    async def receive():
+        if not receive.asked:
+            receive.asked = True
+            return {"type": "http.request", "body": json.dumps({"prompt": "ab", "max_tokens": 10**6, **fields}).encode(), "more_body": False}
+        while sent < after:
+            await asyncio.sleep(0.01)
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        nonlocal sent
+        if sent >= after:
+            raise OSError("gone")
+        sent += 1
+    receive.asked = False
+    scope = {"type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": "1.1", "method": "POST", "scheme": "http", "root_path": "",
+        "path": "/v1/completions", "raw_path": b"/v1/completions", "query_string": b"", "headers": [(b"content-type", b"application/json")],
+        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2)}
+    with suppress(Exception):
+        await server.app(scope, receive, send)
+
+
+@pytest.mark.parametrize("after, fields", [
+    (0, dict(stream=True)),                                # Before the first event is asked for,
+    (0, dict(stream=True, prompt=["ab", "c", "de", "f", "g", "h"])), # also of texts that wait,
+    (1, dict(stream=True, prompt=["ab", "c"])),            # with the answer's head,
+    (2, dict(stream=True, prompt=["ab", "c"], echo=True)), # at an event,
+    (0, dict(prompt=["ab", "c", "de", "f", "g", "h"])),    # or while nothing is sent yet.
+])
+def test_client_is_gone(served, after, fields):
+    """Wherever a request is dropped, its texts end on the device."""
+    asyncio.run(ask_and_leave(served, after, **fields))
+    deadline = time.monotonic() + 20
+    while served.engine.running or served.engine.waiting or served.engine._listeners:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_gone_leave_the_queue(tmp_path):
+    """At once, though all sessions are taken: others may wait there."""
+    with Served(tmp_path, queue=1, sessions=1) as server:
+        with ThreadPoolExecutor(1) as pool:
+            long = pool.submit(server.post, max_tokens=10**6)
+            while server.engine.generated_tokens < 2:
+                time.sleep(0.01)
+            asyncio.run(ask_and_leave(server, 0))
+            assert server.engine.texts == 2
+            deadline = time.monotonic() + 20
+            while len(server.engine._listeners) > 1:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            assert server.engine.running == 1 and not long.done()
+            server.engine.close()
 
 
 def test_queue(tmp_path):
@@ -165,14 +302,16 @@ def test_device_fails(tmp_path):
     (dict(prompt=[]),                   400, "prompt",      "prompt: "),
     (dict(prompt=[200]),                400, None,          "token must be a number from 0 to 127, is 200."),
     (dict(prompt=None),                 400, "prompt",      "prompt: Input should be a valid string, is null."),
-    (dict(max_tokens=0),                400, "max_tokens",  "max_tokens: Input should be greater than or equal to 1, is 0."),
+    (dict(max_tokens=-1),               400, "max_tokens",  "max_tokens: Input should be greater than or equal to 0, is -1."),
+    (dict(max_tokens=0, echo=True),     400, "max_tokens",  "max_tokens must be 1 or more without echo and logprobs, is 0."),
     (dict(max_tokens="9"),              400, "max_tokens",  "max_tokens: Input should be a valid integer, is \"9\"."),
     (dict(temperature=-1),              400, "temperature", "temperature: Input should be greater than or equal to 0, is -1."),
     (dict(temperature=1e-9),            400, None,          "temperature must be from 0.0000153 to 131071, is 1e-09."),
     (dict(top_k=65),                    400, "top_k",       "top_k: Input should be less than or equal to 64, is 65."),
     (dict(top_p=0),                     400, "top_p",       "top_p: Input should be greater than 0, is 0."),
     (dict(n=2),                         400, "n",           "n: Input should be 1, is 2."),
-    (dict(logprobs=5),                  400, "logprobs",    "logprobs: Input should be None, is 5."),
+    (dict(logprobs=6),                  400, "logprobs",    "logprobs: Input should be less than or equal to 5, is 6."),
+    (dict(best_of=2),                   400, "best_of",     "best_of: Input should be 1, is 2."),
     (dict(seed=2**32),                  400, "seed",        "seed: Input should be less than 4294967296, is 4294967296."),
     (dict(stop=["a"]*5),                400, "stop",        "stop: "),
     (dict(stop=[""]),                   400, None,          "stop must be a text, is empty."),
@@ -215,6 +354,8 @@ def test_metrics(served):
     assert values["mamba2_decode_cycles_total"] == served.engine.batch.figures.decode_cycles > 0
     assert values["mamba2_sessions"] == 4 and values["mamba2_healthy"] == 1 and 0 < values["mamba2_dram_share"] < 1
     assert values["mamba2_link_rewrites_total"] == 0
+    assert values["mamba2_kept_sessions"] == len(served.engine.batch.kept) > 0
+    assert values["mamba2_reused_tokens_total"] == served.engine.batch.kept.reused and values["mamba2_evicted_sessions_total"] == 0
 
 
 def test_status(served):
@@ -226,5 +367,6 @@ def test_status(served):
     assert status["tokens"]["generated"] == served.engine.generated_tokens and status["tokens"]["cycles"] > 0
     again  = httpx.get(f"{served.url}/status").json()
     assert (again["dram"], again["waits"]) == (status["dram"], status["waits"]) # Those of the last jobs stay.
+    assert status["kept"]["sessions"] == len(served.engine.batch.kept) and status["kept"]["most"] == 64
     assert sum(part["bytes"] for part in status["memory"]["parts"]) <= status["memory"]["size"]
     json.dumps(status, allow_nan=False)
