@@ -67,6 +67,9 @@ SERVED = { # The first one until the others have been answered.
 }
 
 ELSEWHERE = { # Test that runs it.
+    'python host/stream.py generate --boards boards.toml --prompt "In the beginning" --tokens 20' : "test/host/cluster/test_cluster_sim.py",
+    'python host/stream.py batch --boards boards.toml --prompt "In the beginning" --prompt "And God said" --prompt "The LORD" --tokens 20' :
+        "test/host/cluster/test_cluster_sim.py",
     'python host/stream.py serve --pass-tokens 4'                    : "test/test_documents.py: with --model tiny, its default",
     'python targets/sim.py'                                          : "test/targets/test_sim.py",
     'python bench/hex.py play DIR --layer 0 --heads 24 --headdim 64 --d-state 128 --output DIR2' : "test/bench/test_hex.py",
@@ -77,6 +80,8 @@ VIVADO = "needs Vivado or openXC7; all but the bitstream: test/targets/test_arty
 LONG   = "takes from minutes to hours; its parts: test/bench"
 SETUP  = "is how the tests came to run"
 NOT_RUN = { # And why.
+    'pip install ".[cluster]"'                                       : SETUP,
+    'python bench/cluster.py'                                        : LONG,
     'make setup'                                                     : SETUP,
     '. .venv/bin/activate'                                           : SETUP,
     'make test'                                                      : "is these tests",
