@@ -65,30 +65,16 @@ static uint64_t COLD output_bytes(const struct task *task)
 static uint32_t COLD check_regions(struct task *task)
 {
 	const struct job_generate *job     = &task->job.generate;
-	uint32_t                  *detail  = &task->detail;
-	uint64_t                   session = image_session_bytes(&passes_image);
-	struct range model, prompt, in = {0, 0}, out, output;
-	uint32_t error;
+	const struct job_regions   regions = {
+		.session_in   = job->session_in,
+		.session_out  = job->session_out,
+		.input        = job->prompt,
+		.input_bytes  = prompt_bytes(job),
+		.output       = job->output,
+		.output_bytes = output_bytes(task),
+	};
 
-	if ((error = request_range(&model, job->model, passes_image.image_bytes, detail)))
-		return error;
-	if (!(task->job.flags & JOB_ZERO_STATE) && (error = request_range(&in, job->session_in, session, detail)))
-		return error;
-	if ((error = request_range(&out, job->session_out, session, detail)))
-		return error;
-	if ((error = request_range(&prompt, job->prompt, prompt_bytes(job), detail)))
-		return error;
-	if ((error = request_range(&output, job->output, output_bytes(task), detail)))
-		return error;
-	*detail = job->session_out;
-	if (range_overlap(&out, &model) || range_overlap(&out, &prompt))
-		return ERROR_OVERLAP;
-	if (range_overlap(&out, &in) && out.first != in.first)
-		return ERROR_OVERLAP;
-	*detail = job->output;
-	if (range_overlap(&output, &model) || range_overlap(&output, &prompt) || range_overlap(&output, &in) || range_overlap(&output, &out))
-		return ERROR_OVERLAP;
-	return ERROR_NONE;
+	return passes_check_regions(task, job->model, &regions);
 }
 
 /* The image, all regions, and all tokens, so that a wrong one changes nothing. */

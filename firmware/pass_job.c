@@ -36,33 +36,18 @@ static inline int has_head(void)
 
 static uint32_t COLD check_regions(struct task *task)
 {
-	const struct job_pass *job       = &task->job.pass;
-	uint32_t              *detail    = &task->detail;
-	uint64_t               session   = image_session_bytes(&passes_image);
-	uint64_t               residuals = (uint64_t)job->tokens*passes_image.residual_bytes;
-	uint64_t               written   = !has_head() ? residuals : task->job.flags & JOB_CANDIDATES ? CANDIDATES_BYTES : 0;
-	struct range model, input, in = {0, 0}, out, output;
-	uint32_t error;
+	const struct job_pass   *job       = &task->job.pass;
+	uint64_t                 residuals = (uint64_t)job->tokens*passes_image.residual_bytes;
+	const struct job_regions regions   = {
+		.session_in   = job->session_in,
+		.session_out  = job->session_out,
+		.input        = job->input,
+		.input_bytes  = has_embedding() ? 4*job->tokens : residuals,
+		.output       = job->output,
+		.output_bytes = !has_head() ? residuals : task->job.flags & JOB_CANDIDATES ? CANDIDATES_BYTES : 0,
+	};
 
-	if ((error = request_range(&model, job->model, passes_image.image_bytes, detail)))
-		return error;
-	if (!(task->job.flags & JOB_ZERO_STATE) && (error = request_range(&in, job->session_in, session, detail)))
-		return error;
-	if ((error = request_range(&out, job->session_out, session, detail)))
-		return error;
-	if ((error = request_range(&input, job->input, has_embedding() ? 4*job->tokens : residuals, detail)))
-		return error;
-	if ((error = request_range(&output, job->output, written, detail)))
-		return error;
-	*detail = job->session_out;
-	if (range_overlap(&out, &model) || range_overlap(&out, &input))
-		return ERROR_OVERLAP;
-	if (range_overlap(&out, &in) && out.first != in.first)
-		return ERROR_OVERLAP;
-	*detail = job->output;
-	if (range_overlap(&output, &model) || range_overlap(&output, &input) || range_overlap(&output, &in) || range_overlap(&output, &out))
-		return ERROR_OVERLAP;
-	return ERROR_NONE;
+	return passes_check_regions(task, job->model, &regions);
 }
 
 /* All that may be wrong; and takes the tokens. */

@@ -5,6 +5,7 @@
  */
 
 #include "passes.h"
+#include "request.h"
 #include "sampling.h"
 
 #ifdef PROGRAM_RUNS_MODELS
@@ -57,6 +58,34 @@ uint32_t COLD passes_check_whole(const struct passes *passes)
 {
 	passes->task->detail = passes_image.stage;
 	return passes_image.stage ? ERROR_BAD_STAGE : ERROR_NONE;
+}
+
+uint32_t COLD passes_check_regions(struct task *task, uint32_t image, const struct job_regions *regions)
+{
+	uint32_t *detail  = &task->detail;
+	uint64_t  session = image_session_bytes(&passes_image);
+	struct range model, input, in = {0, 0}, out, output;
+	uint32_t error;
+
+	if ((error = request_range(&model, image, passes_image.image_bytes, detail)))
+		return error;
+	if (!(task->job.flags & JOB_ZERO_STATE) && (error = request_range(&in, regions->session_in, session, detail)))
+		return error;
+	if ((error = request_range(&out, regions->session_out, session, detail)))
+		return error;
+	if ((error = request_range(&input, regions->input, regions->input_bytes, detail)))
+		return error;
+	if ((error = request_range(&output, regions->output, regions->output_bytes, detail)))
+		return error;
+	*detail = regions->session_out;
+	if (range_overlap(&out, &model) || range_overlap(&out, &input))
+		return ERROR_OVERLAP;
+	if (range_overlap(&out, &in) && out.first != in.first)
+		return ERROR_OVERLAP;
+	*detail = regions->output;
+	if (range_overlap(&output, &model) || range_overlap(&output, &input) || range_overlap(&output, &in) || range_overlap(&output, &out))
+		return ERROR_OVERLAP;
+	return ERROR_NONE;
 }
 
 uint32_t passes_check_token(const struct passes *passes, uint32_t token)

@@ -44,6 +44,16 @@ struct passes {
 	uint32_t      zero_state; /* Of the next pass. */
 };
 
+/* What a job of one session reads and writes, beside the image. */
+struct job_regions {
+	uint32_t session_in; /* Not looked at with ZERO_STATE. */
+	uint32_t session_out;
+	uint32_t input;
+	uint64_t input_bytes;
+	uint32_t output;
+	uint64_t output_bytes;
+};
+
 /* Of the job that is under way: a copy, which the host can't change. */
 extern struct image passes_image;
 
@@ -59,6 +69,9 @@ uint32_t passes_check_image(const struct passes *passes);
 
 /* That it is a whole model's: an ERROR code. */
 uint32_t passes_check_whole(const struct passes *passes);
+
+/* That the regions lie in the data, and those that are written apart from the others: an ERROR code. */
+uint32_t passes_check_regions(struct task *task, uint32_t image, const struct job_regions *regions);
 
 /* An ERROR code. */
 uint32_t passes_check_token(const struct passes *passes, uint32_t token);

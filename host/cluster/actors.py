@@ -15,7 +15,7 @@ import threading
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from host.cluster.boards import Board
@@ -52,10 +52,6 @@ class RayWorker:
             future.set_exception(error)
             return future
 
-    def stop(self) -> None:
-        with suppress(Exception): # It may be dead.
-            wait([self.submit("close")], CLOSE_SECONDS)
-
 
 @contextmanager
 def ray_workers(boards: Sequence[Board]) -> Iterator[list[RayWorker]]:
@@ -86,4 +82,3 @@ def ray_workers(boards: Sequence[Board]) -> Iterator[list[RayWorker]]:
     finally:
         wait([worker.submit("close") for worker in workers], CLOSE_SECONDS) # One that is dead, or does not answer, ends with Ray.
         ray.shutdown()
-

@@ -23,9 +23,6 @@ class Worker(Protocol):
     def submit(self, method: str, *arguments: Any) -> "Future[Any]":
         """Have a method be called, after those before it."""
 
-    def stop(self) -> None:
-        """Close the board, as far as it can be reached."""
-
 
 class ThreadWorker:
     """Calls an object's methods in a thread."""
@@ -38,6 +35,7 @@ class ThreadWorker:
         return self.executor.submit(getattr(self.stage, method), *arguments)
 
     def stop(self) -> None:
+        """Close the board, as far as it can be reached."""
         self.executor.submit(self.stage.close)
         self.executor.shutdown(wait=True)
 

@@ -120,8 +120,7 @@ class DeviceBatch:
         size  = model.image.session_bytes
         count = min(model.device.room//size, KEPT_SESSIONS) if kept is None else kept
         first = model.device.allocate(count*size, f"{count} kept sessions")
-        self._addresses = range(first, first + count*size, size) if count else ()
-        self.kept     = KeptSessions(self._addresses)
+        self.kept     = KeptSessions(range(first, first + count*size, size))
         self.waiting: deque[BatchText] = deque()
         self.scoring: deque[BatchText] = deque() # They have ended, and have no session any more.
         self._scorer: Scorer | None    = None    # Of the text that is scored,
@@ -179,7 +178,7 @@ class DeviceBatch:
             self.scoring.clear()
             self.slots.clear()
             self._scorer = self._scored = None
-            self.kept.clear(self._addresses)
+            self.kept.clear()
             raise
 
     def _tell(self, text: BatchText) -> Iterator[tuple[BatchText, Item]]:

@@ -15,16 +15,20 @@ class KeptSessions:
 
     Attributes
     ----------
-    capacity : Sessions that there is room for.
     evicted  : How many have gone.
     reused   : Tokens that :meth:`find` has spared.
     """
     def __init__(self, addresses: Sequence[int]):
-        self.capacity = len(addresses)
-        self.evicted  = 0
-        self.reused   = 0
-        self._free    = list(addresses)
+        self.evicted    = 0
+        self.reused     = 0
+        self._addresses = addresses
+        self._free      = list(addresses)
         self._kept: OrderedDict[tuple[int, ...], int] = OrderedDict() # Tokens, and the session's address; the one used last at the end.
+
+    @property
+    def capacity(self) -> int:
+        """Sessions that there is room for."""
+        return len(self._addresses)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -58,7 +62,7 @@ class KeptSessions:
         """The address of :meth:`room` was not used."""
         self._free.append(address)
 
-    def clear(self, addresses: Sequence[int]) -> None:
+    def clear(self) -> None:
         """What lies at all addresses is nothing."""
         self._kept.clear()
-        self._free = list(addresses)
+        self._free = list(self._addresses)
